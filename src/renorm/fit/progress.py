@@ -1,0 +1,60 @@
+"""What people see while a fit runs: a bar on a terminal, a plain line every half minute elsewhere, both on stderr."""
+
+import sys
+import time
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+__all__ = ["FitProgress"]
+
+_LINE_SECONDS = 30.0
+
+
+class FitProgress:
+    """Step, rate, loss and time left of a fit.
+
+    Args:
+        start: Steps done before (by the run that is resumed).
+        steps: Steps in all.
+        shown: False writes nothing (other ranks than the first).
+    """
+
+    def __init__(self, start: int, steps: int, *, shown: bool) -> None:
+        self.start, self.steps, self.shown = start, steps, shown
+        self.loss: float | None = None
+        self._began = self._last_line = time.monotonic()
+        self._bar: Progress | None = None
+        console = Console(stderr=True)
+        if shown and console.is_terminal:
+            columns = TextColumn("fit"), BarColumn(), TextColumn("{task.fields[line]}")
+            self._bar = Progress(*columns, console=console)
+            self._task = self._bar.add_task("fit", total=steps, completed=start, line="")
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, step: int, loss: float) -> None:
+        """Show that ``step`` steps are done; the loss shown is smoothed over some fifty steps."""
+        self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
+        if self._bar:
+            self._bar.update(self._task, completed=step, line=self._line(step))
+        elif self.shown and (time.monotonic() - self._last_line > _LINE_SECONDS or step == self.steps):
+            self._last_line = time.monotonic()
+            print(f"fit {self._line(step)}", file=sys.stderr, flush=True)
+
+    def _line(self, step: int) -> str:
+        rate = (step - self.start) / max(time.monotonic() - self._began, 1e-9)
+        left = timedelta(seconds=round((self.steps - step) / rate))
+        return f"{step}/{self.steps}  {rate:.3g} steps/s  loss {self.loss:.4g}  {left} left"
