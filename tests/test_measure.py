@@ -1,5 +1,6 @@
-"""Spectra against noise and single modes worked out by hand; Fréchet distances against closed forms and torchmetrics."""
+"""Spectra against noise and single modes by hand; Fréchet distances against closed forms and torchmetrics."""
 
+import json
 import math
 
 import numpy as np
@@ -10,6 +11,15 @@ from hypothesis import strategies as st
 
 from renorm.errors import DataError
 from renorm.lattice import Lattice
+from renorm.measure.features import (
+    SHIPPED,
+    NetworkExtractor,
+    digit_report,
+    extractor,
+    feature_statistics,
+    frechet,
+    to_32,
+)
 from renorm.measure.spectrum import (
     Spectrum,
     compare_spectra,
@@ -18,9 +28,11 @@ from renorm.measure.spectrum import (
     power_spectrum,
 )
 from renorm.measure.two_sample import FeatureStatistics, frechet_distance
+from renorm.nn.digit_cnn import DigitCNN
 
 SHAPES = [(48,), (12, 12), (10, 16), (6, 6, 6)]
 BOUNDARIES = ["open", "periodic"]
+MNIST_CNN_SHA256 = "to be filled"
 
 
 def normal(*shape, generator, dtype=torch.float64):
@@ -50,10 +62,12 @@ def test_one_cosine_fills_one_bin(shape, boundary):
     x = torch.from_numpy(np.broadcast_to(amplitude * wave, shape).copy()).expand(2, 1, *shape)
     spectrum = power_spectrum(x, Lattice(shape, boundary=boundary))
 
-    # by hand: the mode has the field's norm, amplitude^2 * sites / 2; its bin is the n-th, as the last axis is longest
+    # by hand: the mode has the field's norm, amplitude^2 * sites / 2, and stands in bin n of the longest axis
     assert last == L
     harmonics = [np.arange(s) if boundary == "open" else (np.arange(s) + 1) // 2 for s in shape]
-    radius = np.sqrt(sum((h * L / s) ** 2 for h, s in zip(np.meshgrid(*harmonics, indexing="ij"), shape, strict=True)))
+    radius = np.sqrt(
+        sum((h * L / s) ** 2 for h, s in zip(np.meshgrid(*harmonics, indexing="ij"), shape, strict=True))
+    )
     count = int(((radius >= n - 0.5) & (radius < n + 0.5)).sum())
     expected = torch.zeros_like(spectrum.power)
     expected[n] = amplitude**2 * math.prod(shape) / 2 / count
@@ -75,7 +89,9 @@ def test_parseval_and_the_zero_mode_stands_alone(boundary, generator):
 def test_about_the_mean_is_the_unbiased_variance_and_forgets_a_shift(generator):
     lattice, x = Lattice((8,)), normal(6, 1, 8, generator=generator)
     shift = torch.linspace(-3, 5, 8, dtype=torch.float64)
-    assert torch.allclose(power_spectrum(x, lattice, about="mean").power, x_modes(x, lattice).var(0), atol=1e-12)
+    assert torch.allclose(
+        power_spectrum(x, lattice, about="mean").power, x_modes(x, lattice).var(0), atol=1e-12
+    )
     shifted = power_spectrum(x + shift, lattice, about="mean")
     assert compare_spectra(shifted, power_spectrum(x, lattice, about="mean")).max_log_ratio < 1e-10
     assert compare_spectra(power_spectrum(x + shift, lattice), shifted).max_log_ratio > 0.1
@@ -209,7 +225,9 @@ def test_frechet_distance_of_gaussians_that_do_not_commute():
     # two dimensions: tr sqrt(M) = sqrt(tr M + 2 sqrt(det M)); here tr(ab) = 3, det(ab) = 2 * 0.75
     expected = 3.0 + 2.0 - 2 * math.sqrt(3 + 2 * math.sqrt(1.5))
     zero = torch.zeros(2).double()
-    assert math.isclose(frechet_distance(exact_statistics(zero, a), exact_statistics(zero, b)), expected, rel_tol=1e-12)
+    assert math.isclose(
+        frechet_distance(exact_statistics(zero, a), exact_statistics(zero, b)), expected, rel_tol=1e-12
+    )
 
 
 def test_frechet_distance_survives_singular_covariances(generator):
@@ -257,3 +275,118 @@ def test_two_sample_errors_teach():
         statistics_of(torch.full((2, 2), torch.nan))
     with pytest.raises(DataError, match="3 features"):
         enough.update(torch.zeros(4, 2))
+
+
+def test_pictures_reach_32_by_border_by_showing_and_by_interpolation(generator):
+    x = torch.rand(2, 1, 28, 28, generator=generator)
+    assert torch.equal(to_32(x, 1)[..., 2:30, 2:30], x)
+    assert to_32(x, 1).sum() == pytest.approx(float(x.sum()))
+    coarse = torch.rand(2, 1, 16, 16, generator=generator)
+    assert torch.equal(to_32(coarse, 1), torch.from_numpy(coarse.numpy().repeat(2, 2).repeat(2, 3)))
+    assert torch.equal(to_32(coarse.repeat(1, 1, 2, 2), 1), coarse.repeat(1, 1, 2, 2))
+    flat = to_32(torch.full((1, 3, 20, 40), 0.25), 3)
+    assert torch.allclose(flat, torch.full((1, 3, 32, 32), 0.25))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: to_32(torch.zeros(1, 3, 32, 32), 1), "reads 1 channel"),
+        (lambda: to_32(torch.full((1, 1, 32, 32), -0.5), 1), r"\[0, 1\]"),
+        (lambda: to_32(torch.full((1, 1, 32, 32), torch.nan), 1), r"\[0, 1\]"),
+        (lambda: extractor("inception"), "known: cifar10-resnet20"),
+        (lambda: feature_statistics(torch.zeros(0, 1, 8, 8), extractor("mnist-cnn")), "at least 1"),
+    ],
+)
+def test_feature_errors_teach(call, message):
+    with pytest.raises(DataError, match=message):
+        call()
+
+
+def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path):
+    with pytest.raises(DataError, match="there is no file"):
+        NetworkExtractor("mnist-cnn", DigitCNN(), tmp_path / "absent.safetensors", channels=1)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(SHIPPED.read_bytes()[:1000])
+    with pytest.raises(DataError, match="does not hold the weights") as caught:
+        NetworkExtractor("mnist-cnn", DigitCNN(), damaged, channels=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_absent_data_weights_say_what_to_do(tmp_path, monkeypatch):
+    from renorm.measure import features
+
+    monkeypatch.setattr(features, "roots", lambda: [tmp_path])
+    with pytest.raises(DataError, match="set RENORM_DATA"):
+        extractor("cifar10-resnet20")
+
+
+def test_shipped_weights_are_small_known_and_say_where_they_come_from():
+    from safetensors import safe_open
+
+    assert SHIPPED.stat().st_size < 500_000
+    assert extractor("mnist-cnn").sha256 == MNIST_CNN_SHA256
+    with safe_open(SHIPPED, "pt") as file:
+        record = json.loads(file.metadata()["renorm"])
+    assert record["command"] == "renorm reproduce mnist-cnn"
+    assert min(record["accuracy_32"], record["accuracy_16"]) > 0.99
+
+
+def test_features_feed_the_logits_and_do_not_depend_on_the_batch(generator):
+    network = extractor("mnist-cnn")
+    x = torch.rand(7, 1, 28, 28, generator=generator)
+    assert network(x).shape == (7, 64)
+    assert network.logits(x).shape == (7, 10)
+    assert torch.allclose(torch.cat([network(part) for part in x.split(3)]), network(x), atol=1e-5)
+    assert not network.network.training
+
+
+def test_frechet_names_its_figure_and_its_reference_can_be_reused(generator):
+    network = extractor("mnist-cnn")
+    a, b = (torch.rand(80, 1, 16, 16, generator=generator) for _ in range(2))
+    result = frechet(a, b**2, network)
+    assert result["figure"] == "FD[mnist-cnn]"
+    assert (result["samples"], result["reference"], result["sha256"]) == (80, 80, network.sha256)
+    assert result == frechet(a, feature_statistics(b**2, network), network)
+    assert frechet(a, a, network)["value"] < 1e-9 < 0.01 < result["value"]
+    with pytest.raises(DataError, match="at least 65 samples"):
+        frechet(a[:64], b, network)
+
+
+@pytest.mark.parametrize("size", [32, 16])
+def test_real_digits_are_read_with_confidence_and_come_evenly(size, shared_data):
+    from renorm.data import DataSpec, load
+
+    fields = load(DataSpec("mnist", size=size, labels=True, limit=500), "test")
+    x = fields.values.float() / 255
+    right = (extractor("mnist-cnn").logits(x).argmax(1) == fields.labels).double().mean()
+    report = digit_report(x)
+    assert right > 0.98
+    assert report["confidence"] > 0.95
+    assert 2.2 < report["entropy"] <= math.log(10)
+    assert sum(report["histogram"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("depth", [20, 56])
+def test_cifar_classifiers_reach_their_published_error(depth, shared_data):
+    from renorm.data import DataSpec, load
+
+    fields = load(DataSpec("cifar10", labels=True, limit=500), "test")
+    network = extractor(f"cifar10-resnet{depth}")
+    x = fields.values.float() / 255
+    assert network(x[:2]).shape == (2, 64)
+    wrong = float((network.logits(x).argmax(1) != fields.labels).double().mean())
+    published = {20: 0.0827, 56: 0.0661}[depth]
+    assert abs(wrong - published) < 5 * math.sqrt(published / 500)
+
+
+def test_one_seed_trains_one_file(tmp_path, shared_data):
+    from renorm.recipes.extractor import train_mnist_cnn
+
+    before = torch.get_rng_state()
+    for name in ("one", "two"):
+        record = train_mnist_cnn(tmp_path / name, epochs=1, num_train=256, num_test=100)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert record["train"] == 256
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]

@@ -62,7 +62,9 @@ def test_decay_time(steps, expected):
     close(tau(rgdm_images(square(64)), steps), expected)
 
 
-@pytest.mark.parametrize(("size", "fine", "coarse"), [(32, 47.12153355, 2.99375541e-3), (64, 23.56076678, 1.49687770e-3)])
+@pytest.mark.parametrize(
+    ("size", "fine", "coarse"), [(32, 47.12153355, 2.99375541e-3), (64, 23.56076678, 1.49687770e-3)]
+)
 def test_cutoffs(size, fine, coarse):
     schedule = rgdm_images(square(size))
     close(schedule.cutoff(0.0), fine)
@@ -140,7 +142,9 @@ ALIVE = {
 }
 
 
-@pytest.mark.parametrize(("size", "i", "count"), [(L, i, n) for L, rows in ALIVE.items() for i, n in rows.items()])
+@pytest.mark.parametrize(
+    ("size", "i", "count"), [(L, i, n) for L, rows in ALIVE.items() for i, n in rows.items()]
+)
 def test_golden_alive_modes(size, i, count):
     assert rgdm_images(square(size)).alive(i / 199).sum() == count
 
@@ -156,7 +160,9 @@ def test_first_scale_with_a_masked_mode(size, steps, first):
     assert not schedule.alive(first / (steps - 1)).all()
 
 
-@pytest.mark.parametrize(("size", "mean", "largest"), [(32, 0.13282691572947927, 3.0), (64, 0.15793360528574707, 6.0)])
+@pytest.mark.parametrize(
+    ("size", "mean", "largest"), [(32, 0.13282691572947927, 3.0), (64, 0.15793360528574707, 6.0)]
+)
 def test_golden_prior(size, mean, largest):
     prior = rgdm_images(square(size)).prior_spectrum
     close(prior.mean(), mean)
@@ -168,7 +174,10 @@ def test_golden_unit_table():
     close(tau(schedule, 5), 0.41390913608910207)
     close(schedule.cutoff(0.0), 376.9722684036119)
     times = [i / 4 for i in range(5)]
-    close(torch.stack([schedule.weight(t) for t in times]), [183.7657272, 16.44866858, 1.845179727, 1.011964774, 1.41496481])
+    close(
+        torch.stack([schedule.weight(t) for t in times]),
+        [183.7657272, 16.44866858, 1.845179727, 1.011964774, 1.41496481],
+    )
     assert [int(schedule.alive(t).sum()) for t in times] == [16, 16, 16, 16, 4]
     close(schedule.alpha(0.5)[0] ** 2, [0.8511321201, 0.8043575118, 0.6905143064, 0.5587189413])
     close(schedule.sigma(0.5)[0] ** 2, [0.0209345456, 0.0197840718, 0.016983971, 0.0137423167])
@@ -290,7 +299,11 @@ def test_the_prior_is_a_fixed_point(schedule):
 
 def test_steps_compose(schedule):
     """Two short steps are one long step (semigroup), and steps from clean data are the marginal law."""
-    first, second, whole = schedule.transition(0.2, 0.5), schedule.transition(0.5, 0.9), schedule.transition(0.2, 0.9)
+    first, second, whole = (
+        schedule.transition(0.2, 0.5),
+        schedule.transition(0.5, 0.9),
+        schedule.transition(0.2, 0.9),
+    )
     torch.testing.assert_close(first.alpha * second.alpha, whole.alpha, rtol=1e-10, atol=1e-14)
     composed = second.alpha**2 * first.variance + second.variance
     torch.testing.assert_close(composed, whole.variance, rtol=1e-9, atol=1e-14)
@@ -360,12 +373,16 @@ def test_regulator_inverse(r, name):
     torch.testing.assert_close(regulator.r(x).item(), r, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(("name", "x", "share"), [("rational", 3.0, 0.25), ("log-squared", math.e - 1, math.exp(-1))])
+@pytest.mark.parametrize(
+    ("name", "x", "share"), [("rational", 3.0, 0.25), ("log-squared", math.e - 1, math.exp(-1))]
+)
 def test_regulator_by_hand(name, x, share):
     close(REGULATORS[name]().signal_share(torch.tensor(x, dtype=torch.float64)), share, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "x", "share"), [("exponential", 2.0, math.exp(-2)), ("litim", 0.3, 0.7), ("sharp", 0.3, 1)])
+@pytest.mark.parametrize(
+    ("name", "x", "share"), [("exponential", 2.0, math.exp(-2)), ("litim", 0.3, 0.7), ("sharp", 0.3, 1)]
+)
 def test_other_regulators_by_hand(name, x, share):
     close(REGULATORS[name]().signal_share(torch.tensor(x, dtype=torch.float64)), share, rtol=1e-12)
 
@@ -399,7 +416,13 @@ def test_calibrated_prior_is_the_spectrum():
 )
 def test_a_schedule_that_cannot_be(change, message):
     ones = torch.ones(4, dtype=torch.float64)
-    values = {"lattice": Lattice((4,)), "wavenumber_sq": ones, "prior_spectrum": ones, "cutoff_fine": 9.0, "cutoff_coarse": 1.0}
+    values = {
+        "lattice": Lattice((4,)),
+        "wavenumber_sq": ones,
+        "prior_spectrum": ones,
+        "cutoff_fine": 9.0,
+        "cutoff_coarse": 1.0,
+    }
     with pytest.raises(ValueError, match=message):
         Schedule(**(values | change))
 

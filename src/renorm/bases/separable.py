@@ -46,7 +46,9 @@ class Basis:
         tensor([1.4142, 0.0000])
     """
 
-    def __init__(self, lattice: Lattice, axis_transform: AxisTransform, matrix_limit: int = MATRIX_LIMIT) -> None:
+    def __init__(
+        self, lattice: Lattice, axis_transform: AxisTransform, matrix_limit: int = MATRIX_LIMIT
+    ) -> None:
         self.lattice = lattice
         self.axis_transform = axis_transform
         self._matrices: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}

@@ -12,16 +12,16 @@ from renorm.errors import DataError
 __all__ = ["read"]
 
 RULE = (
-    "an array must be (n, length), (n, h, w), (n, channel, h, w) or (n, h, w, channel) with 1 or 3 channels, or "
-    "(n, channel, d, h, w); with channels set, (n, channel, *sites)"
+    "an array must be (n, length), (n, h, w), (n, channel, h, w) or (n, h, w, channel) with 1 or 3 channels, "
+    "or (n, channel, d, h, w); with channels set, (n, channel, *sites)"
 )
 
 
 def read(spec: DataSpec, split: Split) -> Raw:
     """Fields of one file; a seeded tenth of them is the test.
 
-    An ``.npz`` file holds the fields as ``x`` (or as its only array) and, if there are classes, whole numbers from
-    0 as ``y``. uint8 stays; float16, float32 and float64 become float32, unscaled. What the axes mean:
+    An ``.npz`` file holds the fields as ``x`` (or as its only array) and, if there are classes, whole numbers
+    from 0 as ``y``. uint8 stays; float16, float32 and float64 become float32, unscaled. What the axes mean:
 
     ================  ==================================================================================
     array             fields

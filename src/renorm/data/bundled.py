@@ -15,7 +15,9 @@ PATCH = 32  # edge of a patch unless a size is given
 
 
 def read_digits(spec: DataSpec, split: Split) -> Raw:
-    """1797 grey 8 x 8 digits in ten classes; the 17 grey levels are spread over the bytes. A tenth is the test.
+    """1797 grey 8 x 8 digits in ten classes, a tenth of them the test.
+
+    The 17 grey levels are spread over the 256 bytes.
 
     Source:
         Alpaydin, Kaynak, "Optical recognition of handwritten digits", UCI (1998), by scikit-learn.

@@ -94,7 +94,8 @@ def download(remote: Remote, target: Path, *, timeout: float = TIMEOUT) -> None:
     ``target`` appears only when it is whole and its checksum is right.
 
     Raises:
-        DataError: If no address answers, the disk is full, or the checksum is wrong (the part is deleted then).
+        DataError: If no address answers, the disk is full, or the checksum is wrong (the part is deleted
+            then).
     """
     part = target.with_name(target.name + ".part")
     try:
@@ -132,8 +133,8 @@ def _transfer(remote: Remote, part: Path, timeout: float) -> None:
                 break
     name = part.name.removesuffix(".part")
     raise DataError(
-        f"cannot download {name} from {failures[-1]}; run again to go on, or put the file into {part.parent}, "
-        f"or set RENORM_DATA to a folder that has {part.parent.name}/{name}"
+        f"cannot download {name} from {failures[-1]}; run again to go on, or put the file into "
+        f"{part.parent}, or set RENORM_DATA to a folder that has {part.parent.name}/{name}"
     )
 
 

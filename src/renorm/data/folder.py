@@ -28,8 +28,8 @@ KINDS = {
 def read(spec: DataSpec, split: Split) -> Raw:
     """All images below the folder, in the order of their names; a seeded tenth of them is the test.
 
-    The first image decides whether all are grey or in colour, unless ``channels`` does. Transparency is dropped.
-    The class of an image is the sub-folder of the first level that it is in.
+    The first image decides whether all are grey or in colour, unless ``channels`` does; transparency is
+    dropped. The class of an image is the sub-folder of the first level that it is in.
 
     Raises:
         DataError: If the folder is absent or empty, an image is unreadable, or images differ in size (without
@@ -57,7 +57,7 @@ def _classes(root: Path, paths: list[Path]) -> tuple[np.ndarray, int]:
 
 
 def _stack(paths: list[Path], first: Path, spec: DataSpec) -> np.ndarray:
-    """Images as one array (number, channel, height, width), like ``first`` in colour and, without a size, shape."""
+    """Images as one array (number, channel, height, width); ``first`` decides the colour and the size."""
     kind = {1: "L", 3: "RGB"}.get(spec.channels or 0)
     forced = kind is not None
     shape: tuple[int, ...] | None = None
@@ -74,8 +74,8 @@ def _stack(paths: list[Path], first: Path, spec: DataSpec) -> np.ndarray:
         shape = shape or image.shape
         if image.shape != shape:
             raise DataError(
-                f"images must have one size, got {_size(shape)} in {first} and {_size(image.shape)} in {path}; "
-                "set size to bring them to one"
+                f"images must have one size, got {_size(shape)} in {first} and {_size(image.shape)} in "
+                f"{path}; set size to bring them to one"
             )
         images.append(image)
     return np.concatenate(images[1:])

@@ -16,8 +16,8 @@ def read(spec: DataSpec, split: Split) -> Raw:
 
     $$ P(k) = A\,(k^2 + m^2)^{-\gamma}, \qquad \frac1N \sum_k P(k) = \frac14, $$
 
-    so that the variance of a site, averaged over the lattice, is 1/4. Train and test are drawn from two different
-    streams of random numbers; the test has a tenth as many fields.
+    so that the variance of a site, averaged over the lattice, is 1/4. Train and test are drawn from two
+    different streams of random numbers; the test has a tenth as many fields.
     """
     import torch
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from renorm.data import array, bundled, cifar10, folder, gaussian, mnist
-from renorm.data.raw import Raw, Source
+from renorm.data.raw import Source
 from renorm.data.resize import resize
 from renorm.data.spec import DataSpec, Split
 from renorm.errors import DataError
@@ -36,8 +36,8 @@ GREY = np.array([0.299, 0.587, 0.114])  # luma of red, green, blue (ITU-R BT.601
 def load(spec: DataSpec, split: Split = "train") -> "Fields":
     """Read a data set into memory, at the size, with the channels and on the lattice that ``spec`` asks for.
 
-    MNIST, Fashion-MNIST and CIFAR-10 have their own test split; of folders, arrays and digits a seeded tenth is
-    held out; photographs are cut apart; Gaussian fields are simulated anew.
+    MNIST, Fashion-MNIST and CIFAR-10 have their own test split; of folders, arrays and digits a seeded tenth
+    is held out; photographs are cut apart; Gaussian fields are simulated anew.
 
     Args:
         spec: What to read.

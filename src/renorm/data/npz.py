@@ -20,14 +20,18 @@ def read_npz(path: Path, *keys: str) -> dict[str, np.ndarray]:
         DataError: If the file is absent, truncated, holds Python objects, or lacks one of the arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here and not by NumPy, which leaves a damaged file open.
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it is a single array; name it .npy")
             names = list(file.files)
             missing = [key for key in keys if key not in names]
             if not missing:
                 return {key: file[key] for key in keys or names}
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
-    except (*_DAMAGED, AttributeError, TypeError) as error:
+    except _DAMAGED as error:
         raise _damaged(path, error) from None
     raise DataError(f"{path} must hold an array '{missing[0]}', got {', '.join(names) or 'no array'}")
 

@@ -1,6 +1,7 @@
 """Bring fields to a target edge: block mean, padding, bicubic."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def centre_crop(values: np.ndarray) -> np.ndarray:
     sites = values.shape[2:]
     edge = min(sites)
     starts = [(n - edge) // 2 for n in sites]
-    return values[(..., *(slice(start, start + edge) for start in starts))]
+    inner: tuple[Any, ...] = (..., *(slice(start, start + edge) for start in starts))
+    return values[inner]
 
 
 def block_mean(values: np.ndarray, factor: int) -> np.ndarray:
@@ -66,7 +68,8 @@ def block_mean(values: np.ndarray, factor: int) -> np.ndarray:
     # One strided sum per site of a block: exact for bytes, and without a float copy of all fields.
     total = np.zeros((*values.shape[:2], *coarse), np.uint32 if values.dtype == np.uint8 else np.float64)
     for offset in itertools.product(range(factor), repeat=axes):
-        total += values[(..., *(slice(start, None, factor) for start in offset))]
+        sites: tuple[Any, ...] = (..., *(slice(start, None, factor) for start in offset))
+        total += values[sites]
     mean = total / factor**axes
     return (np.rint(mean) if values.dtype == np.uint8 else mean).astype(values.dtype)
 

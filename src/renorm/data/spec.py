@@ -1,7 +1,7 @@
 """What data to read, as a typed value; no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from renorm.spec import require
 
@@ -16,15 +16,15 @@ class DataSpec:
     r"""Which fields to read and how to bring them to one shape and range.
 
     Args:
-        name: ``"mnist"``, ``"fashion-mnist"``, ``"cifar10"``, ``"digits"`` (scikit-learn, 8 x 8), ``"photos"``
-            (patches of scikit-learn's two photographs), ``"gaussian"`` (simulated), ``"folder"`` of images or
-            ``"array"`` (an ``.npy`` or ``.npz`` file).
+        name: ``"mnist"``, ``"fashion-mnist"``, ``"cifar10"``, ``"digits"`` (scikit-learn, 8 x 8),
+            ``"photos"`` (patches of scikit-learn's two photographs), ``"gaussian"`` (simulated), ``"folder"``
+            of images or ``"array"`` (an ``.npy`` or ``.npz`` file).
         path: The folder or the file, for ``"folder"`` and ``"array"`` only.
         size: Target edge in sites of every axis; ``None`` keeps the native shape. Fields that are not square
             lose their margins first. Edge of the patches of ``"photos"``.
-        resize: How to reach ``size``. ``"mean"``: block mean by a whole factor. ``"pad"``: the lowest value
-            around it. ``"bicubic"``: antialiased, two axes only. ``"auto"``: grey 28 x 28 images (MNIST) are padded
-            to 32 when ``size`` divides 32, so that every scale halves the one before; then ``"mean"`` where the
+        resize: How to reach ``size``. ``"mean"``: block mean by a whole factor. ``"pad"``: zeros around.
+            ``"bicubic"``: antialiased, two axes only. ``"auto"``: grey 28 x 28 images (MNIST) are padded to
+            32 when ``size`` divides 32, so that every scale halves the one before; then ``"mean"`` where the
             factor is whole, else ``"bicubic"``.
         flip: Whether training mirrors fields at random along their last axis.
         value_range: Values that the bytes 0 and 255 stand for; float data are not rescaled.
@@ -72,15 +72,11 @@ class DataSpec:
         if self.name in ("folder", "array"):
             require(bool(self.path), f"path must name the {self.name} to read", self.path)
         else:
-            require(
-                self.path is None, f"path is for 'folder' and 'array' only, not for {self.name!r}", self.path
-            )
+            require(self.path is None, "path is for the names 'folder' and 'array' only", self.path)
         require(self.size is None or self.size >= 1, "size must be >= 1 site", self.size)
-        require(self.resize in Resize.__args__, f"resize must be one of {Resize.__args__}", self.resize)  # type: ignore[attr-defined]
+        require(self.resize in get_args(Resize), f"resize must be one of {get_args(Resize)}", self.resize)
         require(self.value_range[0] < self.value_range[1], "value_range must ascend", self.value_range)
-        require(
-            self.limit is None or self.limit >= 1, "limit must be >= 1 (there is nothing to fit)", self.limit
-        )
+        require(self.limit is None or self.limit >= 1, "limit must be >= 1 (no field is left)", self.limit)
         require(self.boundary in ("open", "periodic"), "boundary must be 'open' or 'periodic'", self.boundary)
         require(self.channels is None or self.channels >= 1, "channels must be >= 1", self.channels)
         require(1 <= len(self.shape) <= 3, "shape must have one to three axes", self.shape)

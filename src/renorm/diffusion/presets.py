@@ -167,7 +167,8 @@ def rgdm_chain(sites: int, *, convention: ChainTime = "code", mass: float = CHAI
         cutoff_fine=cutoff_fine,
         cutoff_coarse=cutoff_fine * math.exp(-(steps - 1) / tau),
         regulator=LogSquared(),
-        dead_beyond=lowest * math.exp(2 * (in_shell - 0.5) / tau),  # between the last step inside and the first outside
+        dead_beyond=lowest
+        * math.exp(2 * (in_shell - 0.5) / tau),  # between the last step inside and the first outside
         clean_below=lowest,
         frozen_modes=frozen,
         weighting="count",
@@ -176,7 +177,12 @@ def rgdm_chain(sites: int, *, convention: ChainTime = "code", mass: float = CHAI
 
 
 def white(
-    lattice: Lattice, *, steps: int = 1000, variance: float = 1.0, snr_fine: float = SNR_FINE, snr_coarse: float = SNR_COARSE
+    lattice: Lattice,
+    *,
+    steps: int = 1000,
+    variance: float = 1.0,
+    snr_fine: float = SNR_FINE,
+    snr_coarse: float = SNR_COARSE,
 ) -> Schedule:
     r"""Plain diffusion: white noise of one variance, every mode fades together, none is erased.
 
@@ -195,7 +201,12 @@ def white(
 
 
 def variance_exploding(
-    lattice: Lattice, *, sigma_min: float = 0.002, sigma_max: float = 80.0, data_std: float = 0.5, steps: int = 18
+    lattice: Lattice,
+    *,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    data_std: float = 0.5,
+    steps: int = 18,
 ) -> Schedule:
     r"""EDM's process $\phi_t = \phi_0 + \sigma\xi$ with white noise, $\sigma = \sigma_d/\Lambda$ from 80 down to 0.002.
 
@@ -205,7 +216,9 @@ def variance_exploding(
     Source:
         Karras, Aittala, Aila & Laine 2022, arXiv:2206.00364.
     """
-    require(sigma_max > sigma_min > 0, "sigma must grow from sigma_min > 0 to sigma_max", (sigma_min, sigma_max))
+    require(
+        sigma_max > sigma_min > 0, "sigma must grow from sigma_min > 0 to sigma_max", (sigma_min, sigma_max)
+    )
     ones = torch.ones(lattice.shape, dtype=torch.float64)
     return Schedule(
         lattice=lattice,
@@ -248,5 +261,6 @@ def calibrated(lattice: Lattice, spectrum: Tensor, *, steps: int = 200) -> Sched
         cutoff_fine=PRIOR_SCALE * math.sqrt(SNR_FINE) * scale,
         cutoff_coarse=cutoff_coarse,
         dead_beyond=dead_beyond,
+        entry="prior",
         steps=steps,
     )

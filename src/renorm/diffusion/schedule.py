@@ -58,6 +58,8 @@ class Schedule:
         rescaled: True keeps the variance of the prior (variance preserving); False leaves the signal at amplitude 1
             and lets the noise grow (variance exploding): the same law seen in the frame $\phi/\alpha$.
         weighting: How the loss weight is normalised, by noise ``"variance"`` (images) or by mode ``"count"`` (chains).
+        entry: What a mode is drawn from when it comes alive in generation: the ``"noise"`` at that scale (the paper,
+            which neglects the signal there), or the whole ``"prior"``, right where the data have its spectrum.
         steps: The number of steps that the schedule was designed for; any other may be chosen.
 
     Invariant:
@@ -84,6 +86,7 @@ class Schedule:
     frozen_modes: Tensor | None = None
     rescaled: bool = True
     weighting: Literal["variance", "count"] = "variance"
+    entry: Literal["noise", "prior"] = "noise"
     steps: int = 1000
 
     def __post_init__(self) -> None:
@@ -94,16 +97,24 @@ class Schedule:
         )
         for name in ("wavenumber_sq", "prior_spectrum"):
             value = getattr(self, name)
-            require(tuple(value.shape) == self.lattice.shape, f"{name} must have the lattice's shape", value.shape)
+            require(
+                tuple(value.shape) == self.lattice.shape, f"{name} must have the lattice's shape", value.shape
+            )
             require(value.dtype == torch.float64, f"{name} must be float64", value.dtype)
         smallest = self.prior_spectrum.min().item()
-        require(smallest > 0, "the prior spectrum must be > 0 for every mode (noise of variance 0 cannot be undone)", smallest)
+        require(
+            smallest > 0,
+            "the prior spectrum must be > 0 for every mode (noise of variance 0 cannot be undone)",
+            smallest,
+        )
 
     # -- the flow ------------------------------------------------------------------------------------------------
 
     def cutoff(self, t: float) -> Float[Tensor, ""]:
         r"""Cutoff $\Lambda(t)$ in rad/site; infinite at ``CLEAN``."""
-        return torch.tensor(self.cutoff_fine * self._ratio**t if t != CLEAN else math.inf, dtype=torch.float64)
+        return torch.tensor(
+            self.cutoff_fine * self._ratio**t if t != CLEAN else math.inf, dtype=torch.float64
+        )
 
     def time(self, cutoff: float) -> float:
         r"""The scale t at which the cutoff is $\Lambda$, the inverse of ``cutoff``."""
@@ -137,6 +148,13 @@ class Schedule:
         """Modes between two cutoffs: integrated out at t, alive at the finer scale s < t."""
         return self.alive(s) & ~self.alive(t)
 
+    def entry_std(self, t: float) -> Float[Tensor, "*modes"]:
+        """Standard deviation of the law from which modes that come alive at t are drawn, see ``entry``."""
+        sigma = self.sigma(t)
+        if self.entry == "noise":
+            return sigma
+        return (sigma**2 + self.alpha(t) ** 2 * self.prior_spectrum).sqrt()
+
     def transition(self, s: float, t: float) -> Transition:
         r"""Law of the step from s to the coarser scale t > s.
 
@@ -145,7 +163,9 @@ class Schedule:
         """
         signal_s, noise_s = self._shares(self._x(s))
         signal_t, noise_t = self._shares(self._x(t))
-        kept = torch.where(signal_s > 0, signal_t / signal_s, 0.0)  # no signal left at s: what follows is fresh noise
+        kept = torch.where(
+            signal_s > 0, signal_t / signal_s, 0.0
+        )  # no signal left at s: what follows is fresh noise
         # 1 - kept, from whichever of signal and noise is small and so keeps its digits
         gained = torch.where(noise_s < 0.5, (noise_t - noise_s) / signal_s, 1 - kept).clamp(min=0)
         alpha = kept.sqrt()

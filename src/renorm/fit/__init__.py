@@ -1,1 +1,1 @@
-"""How anything with gradients learns: a loop, its checkpoints, its record. It knows no model: the loss comes in."""
+"""How anything with gradients learns: a loop, its checkpoints, its record. It knows no model."""

@@ -1,7 +1,7 @@
-"""Weights on disk: one safetensors file per checkpoint, written so that a crash at any moment leaves the last good one.
+"""Weights on disk: one safetensors file per checkpoint; a crash at any moment leaves the last good one.
 
-A file is first written in full under another name, forced to the disk, and only then renamed. safetensors holds
-no code and knows its own length; a checksum in its header also catches bytes that changed afterwards.
+A file is first written in full under another name, forced to the disk, and only then renamed. safetensors
+holds no code and knows its own length; a checksum in its header also catches bytes that changed afterwards.
 """
 
 import json
@@ -10,14 +10,15 @@ import os
 import platform
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import renorm
@@ -25,6 +26,7 @@ from renorm.errors import CheckpointError
 
 __all__ = [
     "Checkpoint",
+    "atomic",
     "checkpoints",
     "differences",
     "latest",
@@ -32,7 +34,6 @@ __all__ = [
     "load_weights",
     "read_tensors",
     "save",
-    "write_atomically",
     "write_tensors",
 ]
 
@@ -64,8 +65,7 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     """Write ``folder/step-00001000.safetensors`` and keep only the newest ``keep`` files up to that step.
 
-    Later steps, left from a line of training that was abandoned because they are damaged, are removed too: the file
-    just written is always the newest.
+    Files of later steps are removed too: the fit went on from before them, because they are damaged.
 
     Raises:
         CheckpointError: If the disk is full or the folder not writable; earlier checkpoints are still there.
@@ -73,7 +73,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
     write_tensors(path, checkpoint.tensors, {**checkpoint.about, "step": checkpoint.step})
     sound = [old for step, old in checkpoints(folder) if step <= checkpoint.step][-keep:]
-    for old in [*folder.glob("step-*.safetensors"), *folder.glob("*.tmp")]:
+    for old in [*folder.glob("step-*.safetensors"), *folder.glob("*.tmp"), *folder.glob(".tmp*")]:
         if old not in sound:
             old.unlink(missing_ok=True)
     return path
@@ -94,7 +94,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest sound checkpoint in ``folder``, or None if there is none at all; damaged ones are skipped aloud.
+    """The newest sound checkpoint in ``folder``, None if there is none; damaged ones are skipped aloud.
 
     Raises:
         CheckpointError: If there are files and every one is damaged: to start afresh is for people to decide.
@@ -120,12 +120,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     """Write named tensors and JSON-able facts about them to a safetensors file, atomically.
 
     Raises:
-        CheckpointError: If the file cannot be written; nothing is left of it, and what was there before is untouched.
+        CheckpointError: If the file cannot be written; what was there before is untouched.
     """
-    # Copies on the CPU, since safetensors refuses tensors that share storage, as tied weights do.
-    plain = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    plain = _on_cpu(tensors)
     facts = {"crc32": _checksum(plain), "renorm": renorm.__version__, "libraries": _libraries(), **about}
-    write_atomically(path, to_bytes(plain, {"renorm": json.dumps(facts)}))
+    with atomic(path) as temporary:
+        save_file(plain, temporary, {"renorm": json.dumps(facts)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -183,24 +183,37 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{key} was {was.get(key)!r}, is {now.get(key)!r}" for key in keys]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that ``path`` holds either its old content or all of the new, whenever the power fails.
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A path to write to; when the block ends without error, what was written becomes ``path``, all at once.
+
+    ``path`` holds either its old content or all of the new, whenever the power fails.
 
     Raises:
         CheckpointError: If the disk is full or the folder not writable; the old content stays.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic(Path(folder) / "note.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     (Path(folder) / "note.txt").read_text()
+        'whole'
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # safetensors makes its files private, whatever the umask says
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; make room or choose another folder, "
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; make room or choose another folder, "
             "then resume (what was written before is untouched)"
         ) from None
     finally:
@@ -217,13 +230,24 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Plain tensors for safetensors, which refuses two that share storage, as tied weights do."""
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu().contiguous()
+        plain[name] = here.clone() if here.untyped_storage().data_ptr() in seen else here
+        seen.add(here.untyped_storage().data_ptr())
+    return plain
+
+
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
     """CRC-32 of all names, shapes, types and bytes."""
     value = 0
     for name in sorted(tensors):
         tensor = tensors[name]
         value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
-        value = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy(), value)
+        value = zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data, value)
     return value
 
 

@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights: what is sampled from, while the weights themselves still wander."""
+"""The exponential moving average of the weights: it is sampled from, while the weights still wander."""
 
 import copy
 

@@ -1,19 +1,19 @@
-"""The training loop: AdamW, warm-up, decay, clipping, an average of the weights; on a CPU, a GPU or several processes.
+"""The training loop: AdamW with warm-up, decay, clipping and averaged weights; on a CPU, a GPU or several.
 
-It knows no model: the loss comes in as a function of a network, the indices of some fields and a generator. A run
-that is killed and resumed learns the same weights, bit for bit on one CPU, as one that was never disturbed.
+It knows no model: the loss comes in as a function of a network, the indices of some fields and a generator. A
+run that is killed and resumed learns the same weights, bit for bit on a CPU, as one that was never disturbed.
 """
 
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NamedTuple, Self
+from types import FrameType
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int64
@@ -40,8 +40,8 @@ __all__ = ["FitResult", "Loss", "fit"]
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 """``loss(network, index, generator)``: scalar mean loss of the fields ``index`` (int64, on the CPU).
 
-Noise and scales are drawn from ``generator``, which lives on the device of the network (``generator.device``); the
-network is called as ``network(...)`` only, since with several processes it is wrapped.
+Noise and scales are drawn from ``generator``, which lives on the network's device (``generator.device``). The
+network is only ever called, ``network(...)``, since with several processes it comes wrapped.
 """
 
 
@@ -80,7 +80,8 @@ def fit(
         w     <- AdamW(w, g, lr(step))
         ema   <- decay(step) * ema + (1 - decay(step)) * w
 
-    Written are ``checkpoints/step-*.safetensors``, ``metrics.jsonl`` and at the end ``model.safetensors`` (the average).
+    Written are ``checkpoints/step-*.safetensors``, ``metrics.jsonl`` and, at the end, the average as
+    ``model.safetensors``.
 
     Args:
         network: Moved to the device and trained in place; its initial weights are the caller's to draw.
@@ -98,7 +99,7 @@ def fit(
 
     Raises:
         CheckpointError: If the folder holds another run, a damaged one, or cannot be written.
-        NonFiniteLossError: If the loss or the gradient is no finite number; the checkpoints are left as they are.
+        NonFiniteLossError: If the loss or the gradient is no finite number; the checkpoints stay.
         RecipeError: If ``spec.batch`` cannot be shared equally among the processes.
         KeyboardInterrupt: On SIGINT or SIGTERM, after the step is finished and a checkpoint is written.
 
@@ -176,16 +177,17 @@ def _run(
     state = saved.about.get("record", {}) if saved else {}
     writes = learner.rank == 0
     with ExitStack() as stack:
-        stop = stack.enter_context(_StopRequest())
-        bar = stack.enter_context(FitProgress(start, spec.steps, shown=progress and writes))
+        stop = stack.enter_context(_stop_request())
+        bar = stack.enter_context(closing(FitProgress(start, spec.steps, shown=progress and writes)))
         if writes:
-            record = stack.enter_context(
-                Record(folder, every=spec.log_every, step=start, state=state, tensorboard=spec.tensorboard)
+            record = Record(
+                folder, every=spec.log_every, step=start, state=state, tensorboard=spec.tensorboard
             )
+            stack.enter_context(closing(record))
         last_save = time.monotonic()
         for step in range(start, spec.steps):
             index = order.indices(step, rank=learner.rank, world=learner.world)
-            update = learner.update(step, loss, index, stop.asked)
+            update = learner.update(step, loss, index, stop)
             done, halt = step + 1, update.stop and step + 1 < spec.steps
             if writes:
                 record.add(done, loss=update.loss, grad_norm=update.grad_norm, lr=spec.learning_rate(step))
@@ -223,13 +225,13 @@ class _Learner:
         self.generator = torch.Generator(self.device)
         self.bf16 = spec.precision == "bf16" or (spec.precision == "auto" and self.device.type == "cuda")
 
-    def update(self, step: int, loss: Loss, index: Int64[Tensor, "local"], stop: bool) -> _Update:
-        """One optimiser step, from ``step`` to ``step + 1``; every draw in it follows from (seed, step, rank)."""
+    def update(self, step: int, loss: Loss, index: Int64[Tensor, "local"], stop: threading.Event) -> _Update:
+        """One optimiser step, from ``step`` to ``step + 1``; its draws follow from (seed, step, rank)."""
         self.generator.manual_seed(seed_of(self.spec.seed, "noise", step, self.rank))
         _seed_dropout(seed_of(self.spec.seed, "dropout", step, self.rank), self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             value = loss(self.wrapped, index, self.generator)
-        value.backward()
+        self.accelerator.backward(value)
         norm = nn.utils.clip_grad_norm_(self.trained.values(), self.spec.clip)
         for group in self.optimiser.param_groups:
             group["lr"] = self.spec.learning_rate(step)
@@ -238,16 +240,16 @@ class _Learner:
         follow(self.ema, self.network, self.spec.ema_decay(step))
         return self._outcome(step, value.detach(), norm, stop)
 
-    def _outcome(self, step: int, value: Tensor, norm: Tensor, stop: bool) -> _Update:
-        """Means over the ranks, so that all agree on whether to go on. The device is waited for here, once a step."""
-        asked = torch.full_like(norm, float(stop))
+    def _outcome(self, step: int, value: Tensor, norm: Tensor, stop: threading.Event) -> _Update:
+        """Means over the ranks, so that all agree whether to go on; here the device is waited for."""
+        asked = torch.full_like(norm, float(stop.is_set()))
         means = self.accelerator.reduce(torch.stack([value.to(norm), norm, asked]), reduction="mean")
         mean_loss, mean_norm, mean_asked = means.tolist()
         for what, number in (("loss", mean_loss), ("gradient norm", mean_norm)):
             if not math.isfinite(number):
                 raise NonFiniteLossError(
-                    f"the {what} at step {step + 1} is {number} (it must be finite to learn from); try a lower lr, "
-                    f"now {self.spec.lr}, or a longer warmup; the last checkpoint is untouched"
+                    f"the {what} at step {step + 1} is {number} (nothing can be learnt from it); try a lower "
+                    f"lr than {self.spec.lr} or a longer warmup; the last checkpoint is untouched"
                 )
         return _Update(mean_loss, mean_norm, mean_asked > 0)
 
@@ -296,33 +298,27 @@ def _adamw(trained: Mapping[str, nn.Parameter], spec: FitSpec, device: torch.dev
 
 
 def _seed_dropout(seed: int, device: torch.device) -> None:
-    """Seed torch's own generators of this device alone: dropout takes no generator. ``fit`` puts them back."""
+    """Seed torch's own generators of this device, since dropout takes none; ``fit`` puts them back."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index].manual_seed(seed)
 
 
-class _StopRequest:
-    """SIGINT or SIGTERM asks for a stop after this step; a second one stops at once."""
+@contextmanager
+def _stop_request() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets, to stop after this step; a second signal stops at once."""
+    asked = threading.Event()
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # only it may set handlers
-            self._before = {
-                number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)
-            }
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
             raise KeyboardInterrupt("stopped at once; the last checkpoint is untouched")
-        self.asked = True
+        asked.set()
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # only it may set handlers
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,10 +1,8 @@
-"""What people see while a fit runs: a bar on a terminal, a plain line every half minute elsewhere, both on stderr."""
+"""What people see while a fit runs, on stderr: a bar on a terminal, elsewhere a line every half minute."""
 
 import sys
 import time
 from datetime import timedelta
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -33,17 +31,7 @@ class FitProgress:
             columns = TextColumn("fit"), BarColumn(), TextColumn("{task.fields[line]}")
             self._bar = Progress(*columns, console=console)
             self._task = self._bar.add_task("fit", total=steps, completed=start, line="")
-
-    def __enter__(self) -> Self:
-        if self._bar:
             self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
 
     def update(self, step: int, loss: float) -> None:
         """Show that ``step`` steps are done; the loss shown is smoothed over some fifty steps."""
@@ -53,6 +41,11 @@ class FitProgress:
         elif self.shown and (time.monotonic() - self._last_line > _LINE_SECONDS or step == self.steps):
             self._last_line = time.monotonic()
             print(f"fit {self._line(step)}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._bar:
+            self._bar.stop()
 
     def _line(self, step: int) -> str:
         rate = (step - self.start) / max(time.monotonic() - self._began, 1e-9)

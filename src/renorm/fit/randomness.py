@@ -1,4 +1,4 @@
-"""Every random draw of a fit as a pure function of (seed, step, rank): a resumed run needs no generator's state."""
+"""Every random draw of a fit as a pure function of (seed, step, rank): no generator's state is saved."""
 
 from typing import Literal
 
@@ -28,7 +28,7 @@ def seed_of(seed: int, stream: Literal["order", "noise", "dropout"], *key: int) 
 
 
 class Order:
-    """The order in which fields are shown: one endless line of epochs, each a fresh permutation of all fields.
+    """The order in which fields are shown: an endless line of epochs, each a fresh permutation.
 
     A batch may straddle two epochs, so none is short and every field is shown equally often.
 
@@ -51,7 +51,7 @@ class Order:
         self._epochs: dict[int, Tensor] = {}
 
     def indices(self, step: int, *, rank: int = 0, world: int = 1) -> Int64[Tensor, "local"]:
-        """Indices of the fields that ``rank`` of ``world`` is shown at ``step``; ``world`` must divide ``batch``."""
+        """Indices of the fields that ``rank`` is shown at ``step``; ``world`` must divide ``batch``."""
         share = self.batch // world
         start = step * self.batch + rank * share
         end, parts = start + share, []

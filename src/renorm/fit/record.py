@@ -1,15 +1,14 @@
-"""The record of a fit: one JSON line of means every few steps, in ``metrics.jsonl``, and TensorBoard if asked for."""
+"""The record of a fit: a line of means every few steps in ``metrics.jsonl``, TensorBoard if asked for."""
 
 import json
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from renorm.errors import CheckpointError, RecipeError
-from renorm.fit.checkpoint import write_atomically
+from renorm.fit.checkpoint import atomic
 
 __all__ = ["Record", "read_metrics"]
 
@@ -17,9 +16,9 @@ __all__ = ["Record", "read_metrics"]
 class Record:
     """Running means of a fit and the file they go to.
 
-    Each line holds ``step``, ``loss`` and ``grad_norm`` (means since the last line; the norm before clipping), ``lr``,
-    ``seconds`` (of fitting, over all resumed runs) and ``steps_per_second``. What has been summed since the last line
-    goes into the checkpoint (``state``), so that the file of a resumed run equals that of an unbroken one.
+    Each line holds ``step``, ``loss`` and ``grad_norm`` (means since the last line; before clipping), ``lr``,
+    ``seconds`` (of fitting, over all resumed runs) and ``steps_per_second``. What was summed since
+    the last line goes into the checkpoint: the file of a resumed run equals that of an unbroken one.
 
     Args:
         folder: Of the run; the file is ``folder/metrics.jsonl``.
@@ -42,20 +41,11 @@ class Record:
         self._writer = _tensorboard(folder, step) if tensorboard else None
         path = folder / "metrics.jsonl"
         lines = [line for line in read_metrics(path) if line["step"] <= step]
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        with atomic(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
         self._began = self._last = time.monotonic()
         self._fresh = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        if self._writer:
-            self._writer.close()
 
     def add(self, step: int, *, loss: float, grad_norm: float, lr: float) -> None:
         """Count one update; write a line if ``step`` is a multiple of ``every``."""
@@ -75,6 +65,12 @@ class Record:
         seconds = self._seconds(time.monotonic())
         return {"loss": self._loss, "grad_norm": self._norm, "count": self._count, "seconds": seconds}
 
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._writer:
+            self._writer.close()
+
     def _seconds(self, now: float) -> float:
         return round(self._before + now - self._began, 3)
 
@@ -92,7 +88,7 @@ class Record:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``; a last line that a crash cut short is left out, a missing file is empty."""
+    """The lines of a ``metrics.jsonl`` up to one that a crash cut short; of a missing file, none."""
     lines: list[dict[str, Any]] = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:

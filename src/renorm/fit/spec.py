@@ -14,7 +14,7 @@ _FREE = ("checkpoint_every", "checkpoint_seconds", "keep", "log_every", "tensorb
 
 @dataclass(frozen=True)
 class FitSpec:
-    """Settings of ``renorm.fit.gradient.fit``: AdamW with warm-up, decay, clipping and an average of the weights.
+    """Settings of ``renorm.fit.gradient.fit``: AdamW with warm-up, decay, clipping and averaged weights.
 
     Attributes:
         steps: Optimiser steps in all.
@@ -84,9 +84,8 @@ class FitSpec:
 
         With w = ``warmup`` and n = ``step``::
 
-            lr(n) = lr * min(1, (n + 1) / w) * c(n),    c(n) = (1 + cos(pi * (n - w) / (steps - w))) / 2  for n > w
-
-        and c = 1 before the end of the warm-up, or when ``decay`` is constant.
+            lr(n) = lr * min(1, (n + 1) / w) * c(n)
+            c(n)  = (1 + cos(pi * (n - w) / (steps - w))) / 2    if decay is cosine and n > w, else 1
         """
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.decay == "constant" or step <= self.warmup:
@@ -104,7 +103,7 @@ class FitSpec:
     def lasting(self) -> dict[str, Any]:
         """The settings that shape the weights already learnt, which a resumed run must therefore share.
 
-        ``steps`` is among them only if the learning rate depends on it, that is, if ``decay`` is not constant.
+        ``steps`` is among them only if the learning rate depends on it: if ``decay`` is not constant.
         """
         free = {*_FREE, "steps"} if self.decay == "constant" else {*_FREE}
         return {key: value for key, value in to_mapping(self).items() if key not in free}

@@ -1,13 +1,13 @@
 r"""Feature extractors: fixed networks that turn pictures into vectors, each named and known by its SHA-256.
 
-A distance between features means nothing without the network that made them, so every figure carries its name:
-``FD[mnist-cnn]``, never "FID", which is the distance in the features of one particular Inception network.
+A distance between features means nothing without the network that made them, so every figure carries its
+name: ``FD[mnist-cnn]``, never "FID", which is the distance in features of one Inception network.
 """
 
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ SHIPPED = Path(__file__).parent / "weights" / "mnist-cnn.safetensors"
 BATCH = 250
 
 
+@runtime_checkable
 class FeatureExtractor(Protocol):
     """A named, fixed map from pictures to feature vectors."""
 
@@ -77,7 +78,9 @@ class NetworkExtractor:
         try:
             network.load_state_dict(load_file(weights))
         except (SafetensorError, RuntimeError) as error:
-            raise DataError(f"{weights} does not hold the weights of {name}: {str(error).splitlines()[0]}") from None
+            raise DataError(
+                f"{weights} does not hold the weights of {name}: {str(error).splitlines()[0]}"
+            ) from None
         self.name = name
         self.sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
         self.network: Any = network.eval().requires_grad_(False)
@@ -93,14 +96,14 @@ class NetworkExtractor:
 
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.cat([function(to_32(part, self.channels)) for part in x.split(BATCH)])
+            return torch.cat([function(to_32(part, self.channels)) for part in torch.split(x, BATCH)])
 
 
 def to_32(x: Float[Tensor, "batch channel h w"], channels: int) -> Float[Tensor, "batch channel 32 32"]:
     """Pictures in [0, 1] as the 32 x 32 that the networks were trained on.
 
-    28 x 28 gets a border of two sites of value 0; 16 x 16 shows each site as 2 x 2 equal ones (nearest); every other
-    size is resized by antialiased bilinear interpolation.
+    28 x 28 gets a border of two sites of value 0; 16 x 16 shows each site as 2 x 2 equal ones (nearest);
+    every other size is resized by antialiased bilinear interpolation.
 
     Raises:
         DataError: If the channels are others, or a value lies outside [0, 1] (clip samples first).
@@ -112,7 +115,9 @@ def to_32(x: Float[Tensor, "batch channel h w"], channels: int) -> Float[Tensor,
     if x.shape[1] != channels:
         raise DataError(f"this extractor reads {channels} channel(s), got fields of shape {tuple(x.shape)}")
     if not ((x >= 0) & (x <= 1)).all():
-        raise DataError(f"pictures must lie in [0, 1] (clip samples first), got {x.min():.3g} to {x.max():.3g}")
+        raise DataError(
+            f"pictures must lie in [0, 1] (clip samples first), got {x.min():.3g} to {x.max():.3g}"
+        )
     size = tuple(x.shape[2:])
     if size == (32, 32):
         return x
@@ -160,11 +165,18 @@ def extractor(name: str) -> NetworkExtractor:
 def feature_statistics(
     x: Float[Tensor, "batch channel h w"], extractor: FeatureExtractor, *, batch: int = BATCH
 ) -> FeatureStatistics:
-    """Mean and covariance of the features of pictures in [0, 1], ``batch`` at a time."""
-    parts = [extractor(part) for part in x.split(batch)]
-    statistics = FeatureStatistics(parts[0].shape[1])
-    for features in parts:
-        statistics.update(features)
+    """Mean and covariance of the features of pictures in [0, 1], ``batch`` at a time.
+
+    Raises:
+        DataError: If there is no picture, or a value lies outside [0, 1].
+    """
+    if len(x) == 0:
+        raise DataError("features need at least 1 picture, got 0")
+    first, *rest = torch.split(x, batch)
+    features = extractor(first)
+    statistics = FeatureStatistics(features.shape[1]).update(features)
+    for part in rest:
+        statistics.update(extractor(part))
     return statistics
 
 
@@ -179,7 +191,8 @@ def frechet(
         reference: Pictures, or their `feature_statistics` if these are used more than once.
 
     Returns:
-        ``figure`` (``FD[name]``), ``value``, ``samples`` and ``reference`` (how many), ``sha256`` of the extractor.
+        ``figure`` (``FD[name]``), ``value``, ``samples`` and ``reference`` (how many), and the extractor's
+        ``sha256``.
 
     Raises:
         DataError: If a side has fewer than ``features + 1`` pictures, or a value lies outside [0, 1].
@@ -201,7 +214,7 @@ def digit_report(x: Float[Tensor, "batch 1 h w"]) -> dict[str, float | list[floa
 
     Returns:
         ``confidence``, the mean of the largest class probability; ``histogram``, the share of each digit;
-        ``entropy`` of the histogram in nats ($\\ln 10 \\approx 2.303$ if all digits come equally often).
+        ``entropy`` of the histogram in nats ($\ln 10 \approx 2.303$ if all digits come equally often).
     """
     probability = extractor("mnist-cnn").logits(x).softmax(1).double()
     share = probability.argmax(1).bincount(minlength=probability.shape[1]).double() / len(x)

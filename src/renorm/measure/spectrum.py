@@ -1,7 +1,7 @@
 r"""The power spectrum of fields: how much variance stands at each wavenumber.
 
-In the orthonormal basis of the lattice's boundary a field has one mode $\phi_k$ for each site, and its power is
-$P_k = \langle \phi_k^2 \rangle$. White noise of unit variance has $P_k = 1$ on every lattice.
+In the orthonormal basis of the lattice's boundary a field has one mode $\phi_k$ for each site, and its power
+is $P_k = \langle \phi_k^2 \rangle$. White noise of unit variance has $P_k = 1$ on every lattice.
 """
 
 import math
@@ -80,13 +80,13 @@ def power_spectrum(
        p_{ib} = \frac{1}{|b|} \sum_{k \in b} (\phi^{(i)}_k - m_k)^2, \qquad
        \mathrm{error}_b^2 = \frac{1}{n (n-1)} \sum_i (p_{ib} - P_b)^2 $$
 
-    with $p$ averaged over channels. About zero, $m_k = 0$; about the mean, $m_k$ is the mean over the fields and
-    $P_b$ carries the unbiasing factor $n / (n - 1)$.
+    with $p$ averaged over channels. About zero, $m_k = 0$; about the mean, $m_k$ is the mean over the fields
+    and $P_b$ carries the unbiasing factor $n / (n - 1)$.
 
     Args:
-        bins: Rising edges in rad/site, bins closed on the left; modes outside them are left out. By default each
-            bin is one fundamental $k_1$ wide and centred on a multiple of it, so that the zero mode stands alone:
-            $k_1 = \pi/L$ (open) or $2\pi/L$ (periodic), $L$ the longest axis.
+        bins: Rising edges in rad/site, bins closed on the left; modes outside them are left out. By default
+            each bin is one fundamental $k_1$ wide and centred on a multiple of it, so the zero mode stands
+            alone: $k_1 = \pi/L$ (open) or $2\pi/L$ (periodic), $L$ the longest axis.
         about: The point about which the second moment is taken.
 
     Raises:
@@ -125,12 +125,15 @@ def compare_spectra(a: Spectrum, b: Spectrum) -> SpectrumComparison:
 
     Example:
         >>> k, one, count = torch.zeros(1).double(), torch.ones(1).double(), torch.ones(1).long()
-        >>> result = compare_spectra(Spectrum(k, 8 * one, 3 * one, count), Spectrum(k, 3 * one, 4 * one, count))
+        >>> a, b = Spectrum(k, 8 * one, 3 * one, count), Spectrum(k, 3 * one, 4 * one, count)
+        >>> result = compare_spectra(a, b)
         >>> result.max_z, round(result.max_log_ratio, 4)
         (1.0, 0.9808)
     """
     if a.k.shape != b.k.shape or not torch.equal(a.count, b.count) or not torch.allclose(a.k, b.k):
-        raise DataError(f"spectra to compare need the same bins, got {len(a.k)} and {len(b.k)} bins, or other k")
+        raise DataError(
+            f"spectra to compare need the same bins, got {len(a.k)} and {len(b.k)} bins, or other k"
+        )
     same = a.power == b.power
     log_ratio = torch.where(same, 0.0, (a.power / b.power).log())
     z = torch.where(same, 0.0, (a.power - b.power) / (a.error**2 + b.error**2).sqrt())
@@ -164,11 +167,12 @@ def mode_power(
 
     Args:
         about: ``"zero"`` ($m_k = 0$) or ``"mean"`` (variance, unbiased).
-        radial: Give each mode the mean power of its bin of $|k|$ (the bins of `power_spectrum`): less noise where
-            the law is isotropic.
+        radial: Give each mode the mean power of its bin of $|k|$ (the bins of `power_spectrum`): less noise
+            where the law is isotropic.
 
     Raises:
-        DataError: If there is no field (fewer than two about the mean), or a batch does not live on ``lattice``.
+        DataError: If there is no field (about the mean: fewer than two), or a batch does not live on
+            ``lattice``.
 
     Example:
         >>> mode_power([torch.ones(3, 1, 4)], Lattice((4,))).round(decimals=6) + 0
@@ -189,18 +193,20 @@ def mode_power(
 
 def _modes(x: Tensor, lattice: Lattice) -> Float64[Tensor, "batch channel *sites"]:
     if tuple(x.shape[2:]) != lattice.shape:
-        raise DataError(f"fields must be (batch, channel, *{lattice.shape}) to live here, got {tuple(x.shape)}")
+        raise DataError(
+            f"fields must be (batch, channel, *{lattice.shape}) to live here, got {tuple(x.shape)}"
+        )
     return basis_for(lattice).forward(x.detach().cpu().double())
 
 
 def _bins(
     lattice: Lattice, edges: Tensor | None
 ) -> tuple[Float64[Tensor, "bins modes"], Int64[Tensor, " bins"], Float64[Tensor, " bins"]]:
-    """Membership of modes in bins (0 or 1), modes in each bin, and their mean wavenumber; empty bins left out."""
+    """Membership of modes in bins (0 or 1), modes in each bin, their mean wavenumber; empty bins left out."""
     k = lattice.k_sq().sqrt().flatten()
     if edges is None:
         fundamental = (1 if lattice.boundary == "open" else 2) * math.pi / max(lattice.shape)
-        # The hair below one half puts modes midway between two bins into the upper one, whatever the rounding.
+        # A hair below one half: modes midway between two bins go to the upper one, whatever the rounding.
         edges = (torch.arange(int(k.max() / fundamental + 0.5) + 2).double() - 0.5 - 1e-9) * fundamental
     edges = edges.double()
     member = ((k >= edges[:-1, None]) & (k < edges[1:, None])).double()

@@ -12,7 +12,7 @@ __all__ = ["FeatureStatistics", "frechet_distance"]
 class FeatureStatistics:
     r"""Count, mean and covariance of feature vectors, streamed in float64 and mergeable.
 
-    Two parts with counts $n_a, n_b$, means $\mu_a, \mu_b$ and scatters $S = \sum_i (f_i - \mu)(f_i - \mu)^T$ make
+    Two parts with counts $n_a, n_b$, means $\mu_a, \mu_b$, scatter $S = \sum_i (f_i - \mu)(f_i - \mu)^T$ make
 
     $$ n = n_a + n_b, \quad \mu = \mu_a + \tfrac{n_b}{n} \delta, \quad
        S = S_a + S_b + \tfrac{n_a n_b}{n} \delta \delta^T, \qquad \delta = \mu_b - \mu_a . $$
@@ -21,7 +21,8 @@ class FeatureStatistics:
         Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance".
 
     Example:
-        >>> statistics = FeatureStatistics(1).update(torch.tensor([[1.0]])).update(torch.tensor([[2.0], [3.0]]))
+        >>> statistics = FeatureStatistics(1).update(torch.tensor([[1.0]]))
+        >>> statistics = statistics.update(torch.tensor([[2.0], [3.0]]))
         >>> statistics.num, statistics.mean, statistics.covariance
         (3, tensor([2.], dtype=torch.float64), tensor([[1.]], dtype=torch.float64))
     """
@@ -76,11 +77,12 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     $$ d^2 = |\mu_a - \mu_b|^2 + \operatorname{tr}\big(\Sigma_a + \Sigma_b - 2 (\Sigma_a \Sigma_b)^{1/2}\big),
        \qquad \operatorname{tr} (\Sigma_a \Sigma_b)^{1/2} = \big\| \Sigma_a^{1/2} \Sigma_b^{1/2} \big\|_* , $$
 
-    in feature units squared. The nuclear norm (sum of singular values) needs only symmetric roots, so that singular
-    covariances do no harm. As an estimate from $n$ samples it is biased upwards by about $1/n$: compare equal $n$.
+    in feature units squared. The nuclear norm (sum of singular values) needs only symmetric roots, which
+    singular covariances have too. Estimated from $n$ samples it is biased upwards by a term that falls as
+    $1/n$: compare equal $n$.
 
     Raises:
-        DataError: If a side has fewer than ``features + 1`` samples (its covariance is singular by want of data).
+        DataError: If a side has fewer than ``features + 1`` samples (too few for a covariance of full rank).
 
     Source:
         Dowson & Landau 1982; Heusel et al. 2017, arXiv:1706.08500, for its use on features.

@@ -29,8 +29,8 @@ def sinusoids(t: Float[Tensor, "batch"], width: int) -> Float[Tensor, "batch wid
                 [0.8415, 0.5403]])
     """
     half = width // 2
-    rate = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(1e4) / half))
-    phase = RESOLUTION * t.float()[:, None] * rate
+    rate = torch.exp(torch.arange(half, device=t.device, dtype=t.dtype) * (-math.log(1e4) / half))
+    phase = RESOLUTION * t[:, None] * rate
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
@@ -64,6 +64,8 @@ class ScaleEmbedding(nn.Module):
         h: Tensor = self.mlp(sinusoids(t, self.width))
         if self.table is None:
             if condition is not None:
-                raise RecipeError("this network has no classes (it was built with num_classes=0), got a condition")
+                raise RecipeError(
+                    "this network has no classes (it was built with num_classes=0), got a condition"
+                )
             return h
         return h + (self.table.weight[-1] if condition is None else self.table(condition))

@@ -9,7 +9,7 @@ __all__ = ["UNetSpec"]
 
 @dataclass(frozen=True)
 class UNetSpec:
-    r"""A U-Net: width, depth and where it attends; level $l$ has $\text{width} \cdot \text{multipliers}_l$ channels.
+    """A U-Net: how wide, how deep, where it attends; level ``l`` has ``width * multipliers[l]`` channels.
 
     The defaults are the CIFAR-10 network of Ho et al. (2020), 35.7 million parameters in two dimensions.
 
@@ -53,7 +53,11 @@ class UNetSpec:
         require(levels >= 1, "multipliers need at least one level", self.multipliers)
         require(all(m >= 1 for m in self.multipliers), "every multiplier must be >= 1", self.multipliers)
         require(self.blocks >= 1, "blocks must be >= 1", self.blocks)
-        require(all(0 <= l < levels for l in self.attention), f"attention levels are 0 to {levels - 1}", self.attention)
+        require(
+            all(0 <= l < levels for l in self.attention),
+            f"attention levels are 0 to {levels - 1}",
+            self.attention,
+        )
         require(self.heads >= 1, "heads must be >= 1", self.heads)
         require(0 <= self.dropout < 1, "dropout must be in [0, 1)", self.dropout)
         require(self.groups >= 1, "groups must be >= 1", self.groups)

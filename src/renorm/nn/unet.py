@@ -1,7 +1,7 @@
 """A U-Net on a lattice of one to three dimensions that knows the lattice's boundary."""
 
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,41 +14,42 @@ from renorm.nn.embedding import ScaleEmbedding
 from renorm.nn.spec import UNetSpec
 from renorm.spec import require
 
-__all__ = ["UNet"]
+__all__ = ["UNet", "Upsample"]
 
-CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-LAST = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
-QUIET = 1e-5  # gain of the last layer of each branch: a new network starts close to the identity
-
-Convolution = Callable[..., nn.Module]
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+CHANNELS_LAST = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
+QUIET = 1e-5  # gain of the last layer of every branch: a new network starts close to the identity
 
 
 class UNet(nn.Module):
-    r"""A field and its scale to a field of the same lattice: $x, t, \text{condition} \mapsto y$.
+    r"""A field, its scale and its class to a field on the same lattice: $(x, t, c) \mapsto y$.
 
-    Residual blocks and self-attention on lattices of 1, 1/2, 1/4, ... of the sites per axis, with skips between
-    the way down and the way up. The scale and the class enter every residual block as one vector.
+    Residual blocks and self-attention on lattices of 1, 1/2, 1/4, ... of the sites along each axis, with
+    skips from the way down to the way up. Scale and class enter every residual block as one vector.
 
     Args:
-        spec: Width, levels and attention.
+        spec: Width, levels, attention.
         dim: Axes of the lattice, 1 to 3.
         channels: Channels of the field.
         boundary: ``"open"`` pads every convolution with zeros, ``"periodic"`` around the lattice.
-        num_classes: Labels that ``condition`` may hold; ``num_classes`` itself means "no class".
+        num_classes: Labels that ``condition`` may hold; the label ``num_classes`` means "no class".
         out_channels: Channels of the output; ``channels`` if not given.
-        generator: Where the initial weights are drawn from; torch's own if not given.
+        generator: Draws the initial weights; torch's own if not given.
 
     Raises:
         ValueError: If ``dim`` or ``boundary`` is out of range.
-        RecipeError: In ``forward``, if an axis is not divisible by ``spec.stride``.
+        RecipeError: In ``forward``, if an axis is not divisible by ``spec.stride``, or if a condition is
+            given to a network without classes.
 
-    Invariant: With a periodic boundary, translations by ``spec.stride`` sites commute with the network (in ``eval``
-    mode, where no dropout acts).
+    Invariant: With a periodic boundary, translations by ``spec.stride`` sites commute with the network (in
+    ``eval`` mode: dropout knows no symmetry).
 
     Source: Ho, Jain, Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020, appendix B.
 
     Example:
-        >>> net = UNet(UNetSpec(width=8, multipliers=(1, 2), groups=4), dim=1, channels=2, boundary="periodic")
+        >>> spec = UNetSpec(width=8, multipliers=(1, 2), groups=4)
+        >>> net = UNet(spec, dim=1, channels=2, boundary="periodic")
         >>> net(torch.zeros(3, 2, 10), torch.rand(3)).shape
         torch.Size([3, 2, 10])
     """
@@ -71,37 +72,31 @@ class UNet(nn.Module):
         self.dim = dim
         features = spec.embedding or 4 * spec.width
         mode = "circular" if boundary == "periodic" else "zeros"
-        conv = partial(CONVOLUTION[dim], padding_mode=mode)
-        block = partial(ResidualBlock, conv=conv, features=features, spec=spec)
+        conv = partial(CONVOLUTION[dim], kernel_size=3, padding=1, padding_mode=mode)
+        block = partial(ResidualBlock, features=features, spec=spec, conv=conv)
 
         self.embed = ScaleEmbedding(spec.width, features, num_classes)
-        cell = spec.patch**dim
-        self.head = conv(channels, spec.width, spec.patch + 2, stride=spec.patch, padding=1)
-        self.down = nn.ModuleList()
-        self.up = nn.ModuleList()
+        self.head = conv(channels, spec.width, kernel_size=spec.patch + 2, stride=spec.patch)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
         at, skips = spec.width, [spec.width]
-        coarsest = len(spec.multipliers) - 1
         for level, width in enumerate(spec.channels):
+            if level > 0:
+                self.down.append(conv(at, at, stride=2))
+                skips.append(at)
             for _ in range(spec.blocks):
                 self.down.append(block(at, width, attend=level in spec.attention))
                 at = width
                 skips.append(at)
-            if level < coarsest:
-                self.down.append(conv(at, at, 3, stride=2, padding=1))
-                skips.append(at)
-        self.middle = nn.ModuleList(
-            [block(at, at, attend=spec.middle_attention), block(at, at, attend=False)]
-        )
+        self.middle = nn.ModuleList([block(at, at, attend=spec.middle_attention), block(at, at)])
         for level, width in reversed(list(enumerate(spec.channels))):
             for _ in range(spec.blocks + 1):
                 self.up.append(block(at + skips.pop(), width, attend=level in spec.attention))
                 at = width
             if level > 0:
-                self.up.append(nn.Sequential(nn.Upsample(scale_factor=2), conv(at, at, 3, padding=1)))
+                self.up.append(Upsample(at, dim, boundary))
         self.norm = nn.GroupNorm(spec.groups, at)
-        self.tail = conv(at, (out_channels or channels) * cell, 3, padding=1)
-        initialise(self, generator)
-        self.to(memory_format=LAST[dim])
+        self.tail = conv(at, (out_channels or channels) * spec.patch**dim)
+        _initialise(self, generator)
 
     def forward(
         self,
@@ -109,11 +104,15 @@ class UNet(nn.Module):
         t: Float[Tensor, "batch"],
         condition: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch out *sites"]:
-        stride = self.spec.stride
-        if any(n % stride for n in x.shape[2:]):
-            raise RecipeError(f"every axis must be divisible by the stride {stride}, got {tuple(x.shape[2:])}")
+        shape, stride = tuple(x.shape[2:]), self.spec.stride
+        if len(shape) != self.dim or any(n % stride for n in shape):
+            raise RecipeError(
+                f"this U-Net needs {self.dim} axes, each divisible by its stride {stride} "
+                f"(patch {self.spec.patch}, {len(self.spec.multipliers)} levels), got sites {shape}"
+            )
         e = F.silu(self.embed(t, condition))
-        h = self.head(x.contiguous(memory_format=LAST[self.dim]))
+        # A site's channels side by side in memory: the convolutions run up to four times faster on a CPU.
+        h = self.head(x.contiguous(memory_format=CHANNELS_LAST[self.dim]))
         skips = [h]
         for layer in self.down:
             h = layer(h, e) if isinstance(layer, ResidualBlock) else layer(h)
@@ -122,56 +121,107 @@ class UNet(nn.Module):
             h = layer(h, e)
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], dim=1), e) if isinstance(layer, ResidualBlock) else layer(h)
-        y: Tensor = self.tail(F.silu(self.norm(h)))
-        return y if self.spec.patch == 1 else unpatch(y, self.spec.patch)
+        return _unpatch(self.tail(F.silu(self.norm(h))), self.spec.patch)
 
 
 class ResidualBlock(nn.Module):
-    def __init__(self, inputs, outputs, *, attend, conv, features, spec):
+    """Two convolutions beside a shortcut, the embedding added between them; then self-attention, if asked."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, features: int, spec: UNetSpec, conv: Any, attend: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(spec.groups, inputs)
-        self.conv1 = conv(inputs, outputs, 3, padding=1)
+        self.conv1 = conv(inputs, outputs)
         self.bias = nn.Linear(features, outputs)
         self.norm2 = nn.GroupNorm(spec.groups, outputs)
-        self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
-        self.conv2 = conv(outputs, outputs, 3, padding=1)
-        self.shortcut = conv(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.dropout = (
+            nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
+        )  # costs as much as a convolution
+        self.conv2 = conv(outputs, outputs)
+        self.shortcut = (
+            conv(inputs, outputs, kernel_size=1, padding=0) if inputs != outputs else nn.Identity()
+        )
         self.attention = Attention(outputs, spec.heads, spec.groups) if attend else nn.Identity()
 
-    def forward(self, x, e):
-        h = self.conv1(F.silu(self.norm1(x)))
-        b = self.bias(e)
-        h = h + b.reshape(b.shape + (1,) * (x.ndim - 2))
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        bias = self.bias(e).reshape(len(e), -1, *[1] * (x.ndim - 2))
+        h = self.conv1(F.silu(self.norm1(x))) + bias
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        return self.attention(self.shortcut(x) + h)
+        y: Tensor = self.attention(self.shortcut(x) + h)
+        return y
 
 
 class Attention(nn.Module):
-    def __init__(self, channels, heads, groups):
+    """Self-attention between all sites, added to the field."""
+
+    def __init__(self, channels: int, heads: int, groups: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm = nn.GroupNorm(groups, channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
+        self.query_key_value = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
 
-    def forward(self, x):
-        sites = x.shape[2:]
-        h = self.norm(x).flatten(2).transpose(1, 2)
-        qkv = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        h = F.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2)
-        h = self.out(h).transpose(1, 2).unflatten(2, sites)
-        return x + h
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.query_key_value(self.norm(x).flatten(2).mT).unflatten(2, (3, self.heads, -1))
+        h = F.scaled_dot_product_attention(*h.permute(2, 0, 3, 1, 4)).transpose(1, 2).flatten(2)
+        return x + self.out(h).mT.unflatten(2, x.shape[2:])
 
 
-def initialise(net, generator):
-    for m in net.modules():
-        if isinstance(m, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            nn.init.xavier_uniform_(m.weight, generator=generator); nn.init.zeros_(m.bias)
+class Upsample(nn.Module):
+    """Every site becomes two equal sites along each axis, then a 3-wide convolution acts: both in one step.
+
+    Along one axis, doubling the sites and convolving with the kernel (a, b, c) is one transposed convolution
+    of stride 2 with the kernel (c, b + c, a + b, a): four products for two sites instead of six.
+
+    Example:
+        >>> Upsample(4, dim=2, boundary="open")(torch.zeros(1, 4, 3, 5)).shape
+        torch.Size([1, 4, 6, 10])
+    """
+
+    def __init__(self, channels: int, dim: int, boundary: Boundary) -> None:
+        super().__init__()
+        self.conv = CONVOLUTION[dim](channels, channels, 3)
+        self.dim = dim
+        self.periodic = boundary == "periodic"
+
+    def forward(self, x: Float[Tensor, "batch channel *coarse"]) -> Float[Tensor, "batch channel *sites"]:
+        kernel = self.conv.weight
+        for axis in range(self.dim):
+            skip = (0, 0) * axis
+            kernel = F.pad(kernel, (*skip, 0, 1)) + F.pad(kernel, (*skip, 1, 0))
+        kernel = kernel.flip(tuple(range(2, x.ndim))).transpose(0, 1)
+        if self.periodic:
+            x = F.pad(x, (1, 1) * self.dim, mode="circular")
+        y: Tensor = TRANSPOSED[self.dim](
+            x, kernel, self.conv.bias, stride=2, padding=3 if self.periodic else 1
+        )
+        return y
 
 
-def unpatch(y, p):
-    dim = y.ndim - 2
-    sites = y.shape[2:]
-    y = y.unflatten(1, (-1, *(p,) * dim))
-    order = [0, 1] + [a for i in range(dim) for a in (2 + dim + i, 2 + i)]
-    return y.permute(order).reshape(y.shape[0], y.shape[1], *(n * p for n in sites))
+def _unpatch(y: Tensor, patch: int) -> Tensor:
+    """Channels back to sites, ``(batch, c * patch^dim, *n)`` to ``(batch, c, *(n * patch))``."""
+    if patch == 1:
+        return y
+    dim, sites = y.ndim - 2, y.shape[2:]
+    y = y.reshape(len(y), -1, *[patch] * dim, *sites)
+    order = [axis for i in range(dim) for axis in (2 + dim + i, 2 + i)]
+    return y.permute(0, 1, *order).reshape(*y.shape[:2], *[n * patch for n in sites])
+
+
+def _initialise(net: UNet, generator: torch.Generator | None) -> None:
+    """Xavier-uniform weights and zero biases, the last layer of every branch and of the network near zero."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.Embedding):
+            nn.init.normal_(layer.weight, generator=generator)
+    with torch.no_grad():
+        for layer in net.modules():
+            if isinstance(layer, ResidualBlock):
+                layer.conv2.weight.mul_(QUIET)
+            elif isinstance(layer, Attention):
+                layer.out.weight.mul_(QUIET)
+        net.tail.weight.mul_(QUIET)

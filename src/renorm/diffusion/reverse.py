@@ -1,0 +1,127 @@
+"""The walk up, from coarse to fine: projections, shells and randomness around the samplers' steps."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from renorm.diffusion.denoiser import Denoiser
+from renorm.diffusion.schedule import CLEAN, Schedule
+
+if TYPE_CHECKING:
+    from renorm.diffusion.sampler import Sampler
+
+__all__ = ["Walk", "start", "walk_up"]
+
+Draw = Callable[[], Tensor]
+Callback = Callable[[int, int, float, Tensor], None]
+
+
+class Walk:
+    """What a sampler's step may look at: coefficients, the denoiser behind its projection, and fresh noise.
+
+    Attributes:
+        schedule: The forward flow.
+        draw: Gives fresh white noise of the field's shape.
+        seasoned: True for the modes that were alive one step earlier too: a multistep method may look back at them.
+        evaluations: How often the denoiser was asked so far.
+    """
+
+    def __init__(
+        self, schedule: Schedule, denoiser: Denoiser, draw: Draw, condition: Tensor | None, like: Tensor
+    ) -> None:
+        self.schedule, self.draw = schedule, draw
+        self.seasoned = torch.zeros(schedule.lattice.shape, dtype=torch.bool, device=like.device)
+        self.evaluations = 0
+        self._denoiser, self._condition, self._like = denoiser, condition, like
+        self._shell: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def denoise(self, phi: Tensor, t: float) -> Tensor:
+        """Modes of the clean field expected at scale t."""
+        self.evaluations += 1
+        return self._denoiser(phi, t, self._condition)
+
+    def amplitudes(self, t: float, s: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(alpha, sigma, alpha_s, sigma_s) in the field's precision."""
+        both = [
+            (self.schedule.alpha(u).to(self._like), self.schedule.sigma(u).to(self._like)) for u in (t, s)
+        ]
+        return *both[0], *both[1]
+
+    def angle(self, t: float) -> tuple[Tensor, Tensor]:
+        """(theta, length) of the vector of signal and noise of every mode, in the field's precision."""
+        noise = self.schedule.sigma(t) / self.schedule.prior_spectrum.sqrt()
+        length = torch.hypot(self.schedule.alpha(t), noise)
+        return self.schedule.angle(t).to(self._like), torch.where(length > 0, length, 1.0).to(self._like)
+
+    def log_snr(self, t: float) -> Tensor:
+        """ln(alpha / sigma) of every mode, in the field's precision."""
+        return self.schedule.log_snr(t).to(self._like)
+
+    def enter(self, t: float, s: float) -> None:
+        """Begin the step from t to s: draw the modes of the shell between the two cutoffs from the prior."""
+        alive = self.schedule.alive(t).to(self._like.device)
+        fresh = self.schedule.shell(t, s).to(self._like.device)
+        noise = self.draw() if bool(fresh.any()) else torch.zeros_like(self._like)
+        self._shell = alive, fresh, self.schedule.entry_std(s).to(self._like) * noise
+
+    def admit(self, phi: Tensor) -> Tensor:
+        """Field at the end of a step: modes still beyond the cutoff are zero, those of the shell are the prior's."""
+        assert self._shell is not None
+        alive, fresh, values = self._shell
+        return torch.where(fresh, values, torch.where(alive, phi, 0.0))
+
+    def leave(self) -> None:
+        """End the step: what was alive at its start may be looked back at."""
+        assert self._shell is not None
+        self.seasoned = self._shell[0]
+
+
+def start(schedule: Schedule, t: float, noise: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    r"""Modes at the coarsest scale of a walk: noise (or the prior, see ``Schedule.entry``) where alive, else 0."""
+    return torch.where(schedule.alive(t).to(noise.device), schedule.entry_std(t).to(noise) * noise, 0.0)
+
+
+def walk_up(
+    schedule: Schedule,
+    denoiser: Denoiser,
+    sampler: "Sampler",
+    times: Sequence[float],
+    phi: Float[Tensor, "batch channel *modes"],
+    draw: Draw,
+    *,
+    condition: Tensor | None = None,
+    callback: Callback | None = None,
+) -> Float[Tensor, "batch channel *modes"]:
+    r"""Undo the flow step by step along ``times``, from coarse to fine.
+
+    Before each step the modes beyond the cutoff are projected out; in it, the modes of the shell between t and s are drawn
+    from the prior, $N(0, \sigma_k(s)^2)$, and the sampler moves those that were alive.
+
+    Args:
+        schedule: The forward flow.
+        denoiser: Gives E[phi_0 | phi_t].
+        sampler: One step.
+        times: Falling scales, the last one ``CLEAN`` or a scale at which to stop (``spacing.grid`` makes them).
+        phi: Modes at ``times[0]``.
+        draw: Gives fresh white noise of the shape of ``phi``; the only source of randomness.
+        condition: Classes, one a field.
+        callback: Called after each step with (step, steps, scale, modes).
+
+    Returns:
+        Modes at ``times[-1]``; at a scale > ``CLEAN`` those beyond the cutoff are zero.
+    """
+    walk = Walk(schedule, denoiser, draw, condition, phi)
+    memory: Any = None
+    phi = torch.where(schedule.alive(times[0]).to(phi.device), phi, 0.0)
+    for i, (t, s) in enumerate(pairwise(times)):
+        walk.enter(t, s)
+        phi, memory = sampler.step(phi, t, s, walk, memory)
+        phi = walk.admit(phi)
+        walk.leave()
+        if callback is not None:
+            callback(i + 1, len(times) - 1, s, phi)
+    return phi

@@ -1,0 +1,234 @@
+r"""Samplers: one step of the reverse flow, from scale t to a finer scale s < t, in the space of modes.
+
+All act mode by mode on ``phi``, with ``x0 = E[phi_0 | phi_t]`` from the denoiser and
+
+    alpha, sigma          amplitudes of signal and noise at t (at s: alpha_s, sigma_s)
+    z_hat = (phi - alpha x0) / sigma        the noise that the denoiser sees
+
+Each declares its ``order`` (of the error in the law that it reaches, as the number of steps grows); a test measures it.
+A new sampler is one new class with ``step`` and one line in ``SAMPLERS``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from renorm.diffusion.reverse import Walk
+from renorm.diffusion.schedule import CLEAN
+
+__all__ = ["DDIM", "DPM2M", "SAMPLERS", "Ancestral", "Angle", "AnglePC", "Heun", "Sampler"]
+
+
+class Sampler(Protocol):
+    """One step of the reverse flow; ``memory`` is what a multistep method keeps from the step before."""
+
+    order: int
+    evaluations: int  # of the denoiser, in a step
+
+    def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
+        """(phi at s, memory for the next step)."""
+        ...
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """numerator / denominator, and 0 where the denominator vanishes (modes that are finished have no noise)."""
+    return torch.where(denominator != 0, numerator / torch.where(denominator != 0, denominator, 1.0), 0.0)
+
+
+@dataclass(frozen=True)
+class Ancestral:
+    r"""Steps back through the Markov chain, with fresh noise.
+
+    $$ \phi_s = \alpha_{t|s}^{-1}\Big(\phi_t - \frac{\sigma^2_{t|s}}{\sigma_t}\,\hat z\Big) + \sqrt{v}\,z, \qquad
+       v = \sigma^2_{t|s}\ (\text{large})\quad\text{or}\quad \sigma^2_{t|s}\,\sigma_s^2/\sigma_t^2\ (\text{small}) $$
+
+    Modes that are finished at s get no noise.
+
+    Source:
+        Ho, Jain & Abbeel 2020, arXiv:2006.11239; large is the variance of Masuki & Ashida 2025.
+    """
+
+    variance: Literal["large", "small"] = "large"
+    order = 1
+    evaluations = 1
+
+    def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
+        """One ancestral step."""
+        alpha, sigma, _, sigma_s = walk.amplitudes(t, s)
+        x0 = walk.denoise(phi, t)
+        if s == CLEAN:
+            return x0, None
+        alpha_step, variance = (c.to(phi) for c in walk.schedule.transition(s, t))
+        z_hat = _ratio(phi - alpha * x0, sigma)
+        mean = _ratio(phi - _ratio(variance, sigma) * z_hat, alpha_step)
+        v = variance if self.variance == "large" else variance * _ratio(sigma_s, sigma) ** 2
+        return torch.where(sigma_s > 0, mean + v.sqrt() * walk.draw(), mean), None
+
+
+@dataclass(frozen=True)
+class DDIM:
+    r"""Keep the noise that the denoiser sees: $\phi_s = \alpha_s x_0 + \sigma_s \hat z$.
+
+    Source:
+        Song, Meng & Ermon 2020, arXiv:2010.02502.
+    """
+
+    order = 1
+    evaluations = 1
+
+    def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
+        """One deterministic step."""
+        alpha, sigma, alpha_s, sigma_s = walk.amplitudes(t, s)
+        x0 = walk.denoise(phi, t)
+        return alpha_s * x0 + sigma_s * _ratio(phi - alpha * x0, sigma), None
+
+
+class _Rotation(NamedTuple):
+    """The probability flow as a rotation by theta, in the frame in which the prior's variance is preserved."""
+
+    phi: Tensor
+    velocity: Tensor
+    theta: Tensor
+
+
+def _rotation(phi: Tensor, t: float, walk: Walk) -> _Rotation:
+    r"""The field over its length, and $v = d\phi/d\theta = (\cos\theta\,\phi - x_0)/\sin\theta$."""
+    x0 = walk.denoise(phi, t)
+    theta, length = walk.angle(t)
+    phi = phi / length
+    return _Rotation(phi, _ratio(torch.cos(theta) * phi - x0, torch.sin(theta)), theta)
+
+
+@dataclass(frozen=True)
+class Angle:
+    r"""Euler steps in the angle $\theta = \arctan(\sigma/\sqrt{G}\alpha)$ of every mode: $\phi_s = \phi + (\theta_s - \theta_t)\,v$.
+
+    Exact where the data have the prior's spectrum, since there v = 0.
+    """
+
+    order = 1
+    evaluations = 1
+
+    def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
+        """One Euler step of the rotation."""
+        now = _rotation(phi, t, walk)
+        theta_s, length_s = walk.angle(s)
+        return length_s * (now.phi + (theta_s - now.theta) * now.velocity), None
+
+
+@dataclass(frozen=True)
+class AnglePC:
+    r"""Predict by Euler, correct by the trapezoid rule, both in the angle, at one evaluation a step.
+
+    The velocity v at the predicted point is also used to correct the step that led there, before the next one is
+    predicted; the last step, which nothing will correct, is predicted to second order (Adams-Bashforth).
+
+    $$ \phi_t \leftarrow \phi_r + \tfrac12(\theta_t - \theta_r)(v_r + v_t), \qquad
+       \phi_s = \phi_t + (\theta_s - \theta_t)\,v_t $$
+
+    An Euler predictor is damped where the multistep one rings, which is what counts at ten steps.
+
+    Source:
+        A predictor-corrector in the manner of UniPC (Zhao et al. 2023, arXiv:2302.04867), in the angle of each mode.
+    """
+
+    order = 2
+    evaluations = 1
+
+    def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
+        """Correct the last step, then predict the next."""
+        now = _rotation(phi, t, walk)
+        theta_s, length_s = walk.angle(s)
+        x, slope = now.phi, now.velocity
+        if memory is not None:
+            before: _Rotation = memory
+            turn = now.theta - before.theta
+            known = walk.seasoned & (turn != 0)
+            x = torch.where(known, before.phi + turn * (before.velocity + slope) / 2, x)
+            if s == CLEAN:
+                growth = _ratio(theta_s - now.theta, 2 * turn) * (slope - before.velocity)
+                slope = torch.where(known, slope + growth, slope)
+        phi_s = length_s * (x + (theta_s - now.theta) * slope)
+        return phi_s, now._replace(phi=x)
+
+
+class _Estimate(NamedTuple):
+    x0: Tensor
+    log_snr: Tensor
+
+
+@dataclass(frozen=True)
+class DPM2M:
+    r"""DPM-Solver++(2M): second-order multistep in the log signal-to-noise ratio $\lambda = \ln(\alpha/\sigma)$.
+
+    $$ \phi_s = \frac{\sigma_s}{\sigma_t}\phi_t + \alpha_s(1 - e^{-h})\Big[x_0 + \frac{h}{2 h_\mathrm{before}}(x_0 - x_0^\mathrm{before})\Big],
+       \qquad h = \lambda_s - \lambda_t $$
+
+    The step to clean data is $x_0$.
+
+    Source:
+        Lu et al. 2022, arXiv:2211.01095.
+    """
+
+    order = 2
+    evaluations = 1
+
+    def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
+        """One multistep step."""
+        alpha, sigma, alpha_s, sigma_s = walk.amplitudes(t, s)
+        x0 = walk.denoise(phi, t)
+        now = _Estimate(x0, walk.log_snr(t))
+        if s == CLEAN:
+            return x0, now
+        h = walk.log_snr(s) - now.log_snr
+        slope = torch.zeros_like(x0)
+        if memory is not None:
+            before: _Estimate = memory
+            slope = torch.where(
+                walk.seasoned, _ratio(h, 2 * (now.log_snr - before.log_snr)) * (x0 - before.x0), slope
+            )
+        stays = (sigma == 0) | (sigma_s == 0)  # finished, or finishing in this step
+        moved = _ratio(sigma_s, sigma) * phi - alpha_s * torch.expm1(-h) * (x0 + slope)
+        return torch.where(stays, alpha_s * x0, moved), now
+
+
+@dataclass(frozen=True)
+class Heun:
+    r"""EDM's Heun: trapezoid steps of $dy/d\sigma = (y - x_0)/\sigma$ in the frame $y = \phi/\alpha$; two evaluations a step.
+
+    The step to clean data is Euler's, $x_0$.
+
+    Source:
+        Karras, Aittala, Aila & Laine 2022, arXiv:2206.00364.
+    """
+
+    order = 2
+    evaluations = 2
+
+    def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
+        """Euler to s, a second look there, and the mean of both slopes."""
+        alpha, sigma, alpha_s, sigma_s = walk.amplitudes(t, s)
+        x0 = walk.denoise(phi, t)
+        euler = alpha_s * x0 + sigma_s * _ratio(phi - alpha * x0, sigma)
+        if s == CLEAN:
+            return euler, None
+        x0_s = walk.denoise(walk.admit(euler), s)
+        level, level_s = _ratio(sigma, alpha), _ratio(sigma_s, alpha_s)
+        y = _ratio(phi, alpha)
+        slope = (_ratio(y - x0, level) + _ratio(_ratio(euler, alpha_s) - x0_s, level_s)) / 2
+        corrected = alpha_s * (y + (level_s - level) * slope)
+        return torch.where((sigma == 0) | (sigma_s == 0), euler, corrected), None
+
+
+SAMPLERS: dict[str, Callable[[], Sampler]] = {
+    "ancestral": Ancestral,
+    "ancestral-small": lambda: Ancestral(variance="small"),
+    "ddim": DDIM,
+    "angle": Angle,
+    "angle-pc": AnglePC,
+    "dpm2m": DPM2M,
+    "heun": Heun,
+}

@@ -1,0 +1,243 @@
+"""Where the steps lie, and where training draws its scales: distributions over the scale t in [0, 1].
+
+A new spacing is one new class with ``quantile`` and one line in ``SPACINGS``.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from renorm.diffusion.denoiser import denoiser_gain
+from renorm.diffusion.presets import SNR_COARSE, SNR_FINE, ddpm_linear
+from renorm.diffusion.schedule import CLEAN, Schedule
+from renorm.spec import require
+
+__all__ = [
+    "SPACINGS",
+    "Cosine",
+    "EqualError",
+    "Karras",
+    "LinearBeta",
+    "LogNormal",
+    "LogUniform",
+    "Spacing",
+    "grid",
+]
+
+
+class Spacing(Protocol):
+    """A distribution over scales, given by its quantile function."""
+
+    def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
+        """Scale t in [0, 1] below which a share u of the steps lies; rises from 0 at u = 0 to 1 at u = 1."""
+        ...
+
+
+def grid(
+    spacing: Spacing, schedule: Schedule, steps: int, *, start: float = 1.0, stop: float = CLEAN
+) -> list[float]:
+    r"""The ``steps + 1`` scales that a walk of ``steps`` steps visits, from ``start`` down to ``stop``.
+
+    A walk to clean data evaluates the denoiser last at t = 0 and then jumps to ``CLEAN``; any other walk ends at
+    ``stop`` itself.
+
+    Raises:
+        ValueError: If ``steps`` < 1, or ``start`` is not coarser than ``stop``.
+
+    Example:
+        >>> from renorm.diffusion.presets import rgdm_images
+        >>> from renorm.lattice import Lattice
+        >>> grid(LogUniform(), rgdm_images(Lattice((8,))), 3)
+        [1.0, 0.5, 0.0, -inf]
+    """
+    require(steps >= 1, "a walk needs at least one step", steps)
+    require(
+        start > stop,
+        "a walk up from coarse to fine must start at a coarser scale than it ends",
+        (start, stop),
+    )
+    exact = getattr(spacing, "exact_grid", None)
+    if exact is not None and start == 1.0 and stop == CLEAN:
+        return [*exact(steps, schedule), CLEAN]
+    high, low = (_cdf(spacing, schedule, t) for t in (start, max(stop, 0.0)))
+    points = steps + (stop != CLEAN)
+    u = torch.linspace(high, low, points, dtype=torch.float64)
+    times: list[float] = spacing.quantile(u, schedule).tolist()
+    times[0] = start
+    return [*times, CLEAN] if stop == CLEAN else [*times[:-1], stop]
+
+
+def _cdf(spacing: Spacing, schedule: Schedule, t: float) -> float:
+    """The share of steps below t, by bisection of the quantile function."""
+    if t in (0.0, 1.0):
+        return t
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = spacing.quantile(torch.tensor([middle], dtype=torch.float64), schedule).item() < t
+        low, high = (middle, high) if below else (low, middle)
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """Uniform in the logarithm of the cutoff: every step integrates out the same log-shell (the paper)."""
+
+    def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
+        """t = u."""
+        return u
+
+
+@dataclass(frozen=True)
+class LinearBeta:
+    r"""DDPM's linear schedule: $\beta$ rises evenly over the steps.
+
+    For n steps the last beta is chosen so that the end has the signal-to-noise ratio of the 1000-step schedule.
+
+    Source:
+        Ho, Jain & Abbeel 2020, arXiv:2006.11239; Masuki & Ashida 2025 for the matching of the ends.
+    """
+
+    def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
+        """The 1000-step schedule, linear in log signal-to-noise between its steps."""
+        table = _scale_of_share(ddpm_linear()).to(u.device)
+        position = u.double() * (len(table) - 1)
+        below = position.floor().long().clamp(max=len(table) - 2)
+        return torch.lerp(table[below], table[below + 1], position - below).to(u.dtype)
+
+    def exact_grid(self, steps: int, schedule: Schedule) -> list[float]:
+        """Scales of the n-step schedule, coarsest first."""
+        if steps == 1:
+            return [1.0]
+        low, high = 1e-4, 1 - 1e-9
+        target = (ddpm_linear()[-1]).item()
+        for _ in range(100):
+            middle = (low + high) / 2
+            too_bright = ddpm_linear(steps, beta_last=middle)[-1].item() > target
+            low, high = (middle, high) if too_bright else (low, middle)
+        times: list[float] = _scale_of_share(ddpm_linear(steps, beta_last=low)).flip(0).tolist()
+        return [1.0, *times[1:-1], 0.0]
+
+
+def _scale_of_share(signal_share: Tensor) -> Tensor:
+    """t at which a schedule that runs between DDPM's end points has this signal share."""
+    log_snr = torch.log(signal_share) - torch.log1p(-signal_share)
+    return (math.log(SNR_FINE) - log_snr) / math.log(SNR_FINE / SNR_COARSE)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    r"""Even in the angle $\arctan(\sigma/\alpha)$, as in the cosine schedule, between DDPM's end points.
+
+    Source:
+        Nichol & Dhariwal 2021, arXiv:2102.09672.
+    """
+
+    def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
+        """Angles between the two ends, as scales."""
+        first, last = (math.atan(1 / math.sqrt(snr)) for snr in (SNR_FINE, SNR_COARSE))
+        return _scale_of_share(torch.cos(first + u.double() * (last - first)) ** 2).to(u.dtype)
+
+
+@dataclass(frozen=True)
+class Karras:
+    r"""EDM's grid: $\sigma^{1/\rho}$ is even, with $\sigma\propto 1/\Lambda$.
+
+    Source:
+        Karras, Aittala, Aila & Laine 2022, arXiv:2206.00364.
+    """
+
+    rho: float = 7.0
+
+    def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
+        """t = rho ln(1 + u (R^(1/rho) - 1)) / ln R, R the ratio of the end cutoffs."""
+        log_ratio = math.log(schedule.cutoff_fine / schedule.cutoff_coarse)
+        return self.rho * torch.log1p(u * math.expm1(log_ratio / self.rho)) / log_ratio
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    r"""EDM's training scales: $\ln(\sigma/\alpha)$ is normal, cut off at the ends of the schedule.
+
+    Args:
+        mean: Mean of the log of noise-to-signal over the data's standard deviation (EDM: -1.2 + ln 2).
+        std: Standard deviation of the log.
+        data_std: Standard deviation of the data at a site.
+
+    Source:
+        Karras, Aittala, Aila & Laine 2022, arXiv:2206.00364.
+    """
+
+    mean: float = -1.2 + math.log(2)
+    std: float = 1.2
+    data_std: float = 0.5
+
+    def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
+        """Quantiles of the truncated normal, as scales."""
+        fine, coarse = (-schedule.log_snr(t).nanmean().item() for t in (0.0, 1.0))
+        centre = self.mean + math.log(self.data_std)
+        normal = torch.distributions.Normal(0.0, 1.0)
+        ends = torch.tensor([(fine - centre) / self.std, (coarse - centre) / self.std], dtype=torch.float64)
+        low, high = normal.cdf(ends)
+        log_noise = centre + self.std * normal.icdf(low + u.double() * (high - low))
+        return ((log_noise - fine) / (coarse - fine)).clamp(0, 1).to(u.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class EqualError:
+    r"""Steps that each make the same error on Gaussian data of a given spectrum.
+
+    An Euler step of the rotation over a short interval h of t errs by $\tfrac12 h^2 c_k(t)$ in the log-variance of mode
+    k. The sum over steps of $h^2 c$, with $c^2 = \sum_k c_k^2$, is smallest where steps are laid with density
+    $\propto\sqrt{c(t)}$ (equidistribution).
+
+    Args:
+        spectrum: P, variance of every mode of the data.
+        resolution: Number of points at which the error is looked up.
+    """
+
+    spectrum: Tensor
+    resolution: int = 512
+
+    def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
+        """Inverse of the running integral of the density of steps."""
+        t = torch.linspace(0, 1, self.resolution + 1, dtype=torch.float64)
+        density = self._error(schedule, (t[:-1] + t[1:]) / 2).sqrt()
+        density = density + 1e-3 * density.mean()  # no stretch is left without a step
+        cumulative = torch.cat([torch.zeros(1, dtype=torch.float64), density.cumsum(0)])
+        cumulative = (cumulative / cumulative[-1]).to(u.device)
+        inside = torch.searchsorted(cumulative, u.double().contiguous()).clamp(1, self.resolution)
+        low, high = cumulative[inside - 1], cumulative[inside]
+        return ((inside - 1 + (u.double() - low) / (high - low)) / self.resolution).to(u.dtype)
+
+    def _error(self, schedule: Schedule, t: Tensor) -> Tensor:
+        h = 1e-3
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        rotation = schedule.angle(t) - schedule.angle(t - h)
+        clean = denoiser_gain(alpha, sigma, self.spectrum.double())
+        length = torch.hypot(alpha, sigma / schedule.prior_spectrum.sqrt())
+        cos, sin = torch.cos(schedule.angle(t)), torch.sin(schedule.angle(t))
+        euler = 1 - rotation * (cos - clean * length) / sin  # one step of the rotation, from phi = 1
+        exact = self._variance(schedule, t - h) / self._variance(schedule, t)
+        error = torch.where(schedule.alive(t), torch.log(euler**2) - torch.log(exact), 0.0)
+        return error.flatten(1).nan_to_num(0.0).norm(dim=1)
+
+    def _variance(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """Variance of each mode of the data at scale t, in the frame of preserved variance."""
+        share = schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2 / schedule.prior_spectrum
+        return (schedule.alpha(t) ** 2 * self.spectrum.double() + schedule.sigma(t) ** 2) / share
+
+
+SPACINGS: dict[str, Callable[..., Any]] = {
+    "log-uniform": LogUniform,
+    "linear-beta": LinearBeta,
+    "cosine": Cosine,
+    "karras": Karras,
+    "log-normal": LogNormal,
+    "equal-error": EqualError,
+}

@@ -1,0 +1,260 @@
+"""Every sampler has the order that it declares, and carries Gaussian data to Gaussian data."""
+
+import dataclasses
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from renorm.bases import basis_for
+from renorm.diffusion.denoiser import GaussianDenoiser
+from renorm.diffusion.presets import calibrated, ddpm_linear, rgdm_chain, rgdm_images, variance_exploding, white
+from renorm.diffusion.reverse import start, walk_up
+from renorm.diffusion.sampler import SAMPLERS, Angle, Ancestral, AnglePC
+from renorm.diffusion.schedule import CLEAN
+from renorm.diffusion.spacing import (
+    SPACINGS,
+    Cosine,
+    EqualError,
+    Karras,
+    LinearBeta,
+    LogNormal,
+    LogUniform,
+    grid,
+)
+from renorm.diffusion.transport import gaussian_kl, transported_variance
+from renorm.lattice import Lattice
+
+NAMES = sorted(SAMPLERS)
+
+
+def measured_order(schedule, spectrum, sampler):
+    """Slope of the error of the log-variance against the number of steps, over the stretch in which the modes move."""
+    coarse, fine = 0.75, 0.35
+    steps = [64, 128, 256]
+    initial, truth = (schedule.alpha(t) ** 2 * spectrum + schedule.sigma(t) ** 2 for t in (coarse, fine))
+    errors = []
+    for n in steps:
+        times = grid(LogUniform(), schedule, n, start=coarse, stop=fine)
+        variance = transported_variance(schedule, spectrum, sampler, times, initial=initial)
+        errors.append((variance / truth).log().abs().max().item())
+    return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("make", [white, rgdm_images, variance_exploding], ids=lambda f: f.__name__)
+def test_order_is_the_declared_one(name, make):
+    schedule = dataclasses.replace(make(Lattice((3,))), dead_beyond=math.inf)  # a shell has no order
+    spectrum = torch.tensor([3.0, 1.5, 0.1], dtype=torch.float64) * schedule.prior_spectrum
+    sampler = SAMPLERS[name]()
+    order = measured_order(schedule, spectrum, sampler)
+    assert abs(order - sampler.order) < 0.15, f"{name} declares order {sampler.order}, measured {order:.3f}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gaussian_law_is_reached(name):
+    """1000 evaluations bring every sampler within 0.1 nats on k^-2 data over 64 modes."""
+    lattice = Lattice((8, 8))
+    spectrum = 1 / (lattice.k_sq() + 0.05)
+    spectrum = spectrum * 0.25 / spectrum.mean()
+    schedule = rgdm_images(lattice)
+    variance = transported_variance(schedule, spectrum, SAMPLERS[name](), grid(LogUniform(), schedule, 1000))
+    assert gaussian_kl(variance, spectrum) < 0.1
+
+
+EXACT = [(0.999989, 0, 0), (0.99985, 4, 4), (0.991715, 31, 31)]
+
+
+def paper_ancestral(factor, steps):
+    """Output variance over the data's, for data of ``factor`` times the prior, by the paper's ancestral sampler."""
+    schedule = rgdm_images(Lattice((32, 32)), steps=steps)
+    spectrum = factor * schedule.prior_spectrum
+    return transported_variance(schedule, spectrum, Ancestral(), grid(LogUniform(), schedule, steps)) / spectrum
+
+
+def test_golden_ancestral_output():
+    """Computed from the formulas apart from this package; for P = G the last factor is alpha_0^2."""
+    same = paper_ancestral(1.0, 200)
+    for value, i, j in EXACT:
+        assert abs(same[i, j].item() - value) < 2e-6
+    four = paper_ancestral(4.0, 200)
+    for value, i, j in [(0.97917, 0, 0), (0.979137, 4, 4), (0.977091, 31, 31)]:
+        assert abs(four[i, j].item() - value) < 2e-6
+    assert abs(paper_ancestral(4.0, 1000)[0, 0].item() - 0.995804) < 2e-6
+
+
+def test_a_data_set_of_the_priors_spectrum_does_not_move():
+    """Calibrated on the data's own spectrum, one evaluation is exact: the velocity vanishes."""
+    lattice = Lattice((32, 32))
+    spectrum = 1 / (lattice.k_sq() + 0.05**2) ** 1.5
+    schedule = calibrated(lattice, spectrum)
+    for sampler in (Angle(), AnglePC()):
+        variance = transported_variance(schedule, spectrum, sampler, grid(LogUniform(), schedule, 1))
+        assert gaussian_kl(variance, spectrum) < 1e-20
+
+
+def test_transport_agrees_with_sampling(generator):
+    """The carried variance is the variance of samples, within 5 standard errors, noise and shells included."""
+    lattice = Lattice((4, 4))
+    schedule = rgdm_images(lattice)
+    spectrum = 1 / (lattice.k_sq() + 0.3)
+    for sampler in (Ancestral(), Ancestral("small"), AnglePC()):
+        times = grid(LogUniform(), schedule, 7)
+        n = 40_000
+
+        def draw(n=n):
+            return torch.randn(n, 1, 4, 4, generator=generator, dtype=torch.float64)
+
+        phi = walk_up(
+            schedule, GaussianDenoiser(schedule, spectrum), sampler, times, start(schedule, 1.0, draw()), draw
+        )
+        expected = transported_variance(schedule, spectrum, sampler, times)
+        error = (phi[:, 0] ** 2).mean(0) / expected - 1
+        assert error.abs().max() < 5 * math.sqrt(2 / n)
+
+
+def test_a_sampler_may_not_both_draw_and_remember():
+    class Both(Ancestral):
+        def step(self, phi, t, s, walk, memory):
+            return super().step(phi, t, s, walk, memory)[0], "a memory"
+
+    schedule = white(Lattice((2,)))
+    with pytest.raises(ValueError, match="must have no memory"):
+        transported_variance(schedule, torch.ones(2).double(), Both(), grid(LogUniform(), schedule, 3))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluations_are_counted_truly(name):
+    calls = []
+    schedule = rgdm_images(Lattice((8,)))
+    exact = GaussianDenoiser(schedule, schedule.prior_spectrum)
+
+    def counting(modes, t, condition):
+        calls.append(t)
+        return exact(modes, t, condition)
+
+    generator = torch.Generator().manual_seed(0)
+
+    def draw():
+        return torch.randn(2, 1, 8, generator=generator)
+
+    sampler = SAMPLERS[name]()
+    times = grid(LogUniform(), schedule, 5)
+    walk_up(schedule, counting, sampler, times, start(schedule, 1.0, draw()), draw)
+    assert len(calls) == 5 * sampler.evaluations - (sampler.evaluations - 1)  # the step to clean data needs one
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chains_finish_their_slow_modes_and_never_move_the_centre(name, generator):
+    """The Gaussian chain itself comes out with the prior's variance, and mode 0 stays zero."""
+    schedule = rgdm_chain(24)
+    times = grid(LogUniform(), schedule, 300)
+    variance = transported_variance(schedule, schedule.prior_spectrum, SAMPLERS[name](), times)
+    assert variance[0] == 0
+    assert (variance / schedule.prior_spectrum - 1)[1:].abs().max() < 0.05
+
+
+# -- where the steps lie ---------------------------------------------------------------------------------------------
+
+
+def spacings():
+    lattice = Lattice((8, 8))
+    return [LogUniform(), LinearBeta(), Cosine(), Karras(), LogNormal(), EqualError(1 / (lattice.k_sq() + 0.1))]
+
+
+@pytest.mark.parametrize("spacing", spacings(), ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("make", [white, rgdm_images], ids=lambda f: f.__name__)
+def test_a_spacing_is_a_distribution(spacing, make):
+    schedule = make(Lattice((8, 8)))
+    u = torch.linspace(0, 1, 301, dtype=torch.float64)
+    t = spacing.quantile(u, schedule)
+    assert (t.diff() >= 0).all()
+    assert abs(t[0]) < 1e-6
+    assert abs(t[-1] - 1) < 1e-6
+    times = grid(spacing, schedule, 6)
+    assert times[0] == 1.0
+    assert times[-1] == CLEAN
+    assert len(times) == 7
+    assert all(a > b for a, b in pairwise(times))
+
+
+@pytest.mark.parametrize("spacing", spacings(), ids=lambda s: type(s).__name__)
+def test_a_walk_may_start_late_and_stop_early(spacing):
+    schedule = rgdm_images(Lattice((8, 8)))
+    times = grid(spacing, schedule, 4, start=0.7, stop=0.3)
+    assert len(times) == 5
+    assert times[0] == 0.7
+    assert times[-1] == 0.3
+    assert all(a > b for a, b in pairwise(times))
+
+
+def test_linear_beta_is_ddpm_at_its_own_number_of_steps():
+    schedule = white(Lattice((2,)))
+    times = grid(LinearBeta(), schedule, 1000)[:-1]
+    share = schedule.alpha(torch.tensor(times).double())[:, 0] ** 2
+    torch.testing.assert_close(share.flip(0), ddpm_linear(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("steps", "beta"), [(500, 0.0398291015625), (300, 0.0658514404296875), (200, 0.09771728515625)])
+def test_linear_beta_matches_the_ends_of_the_papers_baselines(steps, beta):
+    """The last beta that gives T steps the end of 1000: the values of the authors' configurations."""
+    schedule = white(Lattice((2,)))
+    times = torch.tensor(grid(LinearBeta(), schedule, steps)[:-1]).double()
+    share = schedule.alpha(times)[:, 0] ** 2
+    last_beta = 1 - share[0] / share[1]
+    assert abs(last_beta.item() / beta - 1) < 1e-3
+
+
+def test_karras_is_edm_at_eighteen_steps():
+    """EDM's second noise level of 18 between 0.002 and 80 at rho = 7, by hand: 57.586."""
+    schedule = variance_exploding(Lattice((2,)))
+    sigma = schedule.sigma(torch.tensor(grid(Karras(), schedule, 18)[:2]).double())[:, 0]
+    torch.testing.assert_close(sigma, torch.tensor([80.0, 57.58598]).double(), rtol=1e-5, atol=0)
+
+
+def test_equal_error_beats_log_uniform_on_its_spectrum():
+    lattice = Lattice((16, 16))
+    spectrum = 1 / (lattice.k_sq() + 0.05**2) ** 1.5
+    schedule = rgdm_images(lattice)
+    kl = [
+        gaussian_kl(transported_variance(schedule, spectrum, Angle(), grid(spacing, schedule, 10)), spectrum)
+        for spacing in (EqualError(spectrum), LogUniform())
+    ]
+    assert kl[0] < kl[1]
+
+
+@pytest.mark.parametrize("steps", [0, -3])
+def test_a_walk_without_steps_is_refused(steps):
+    with pytest.raises(ValueError, match="at least one step"):
+        grid(LogUniform(), white(Lattice((2,))), steps)
+
+
+def test_a_walk_must_go_up():
+    with pytest.raises(ValueError, match="must start at a coarser scale"):
+        grid(LogUniform(), white(Lattice((2,))), 3, start=0.2, stop=0.4)
+
+
+def test_registries_build_their_values():
+    assert {type(make()).__name__ for make in SAMPLERS.values()} >= {"Angle", "AnglePC", "DDIM", "DPM2M", "Heun"}
+    assert set(SPACINGS) == {"log-uniform", "linear-beta", "cosine", "karras", "log-normal", "equal-error"}
+
+
+@pytest.mark.parametrize("shape", [(12,), (6, 5), (4, 3, 4)], ids=str)
+@pytest.mark.parametrize("boundary", ["open", "periodic"])
+def test_fields_of_any_dimension_and_boundary(shape, boundary, generator):
+    """Sampled fields on 1-D, 2-D and 3-D lattices have the right spectrum within 5 standard errors."""
+    lattice = Lattice(shape, boundary)
+    spectrum = 1 / (lattice.k_sq() + 0.3)
+    schedule = rgdm_images(lattice)
+
+    def draw():
+        return torch.randn(20_000, 1, *shape, generator=generator, dtype=torch.float64)
+
+    times = grid(LogUniform(), schedule, 40)
+    denoiser = GaussianDenoiser(schedule, spectrum)
+    phi = walk_up(schedule, denoiser, AnglePC(), times, start(schedule, 1.0, draw()), draw)
+    x = basis_for(lattice).inverse(phi)
+    power = (basis_for(lattice).forward(x)[:, 0] ** 2).mean(0)
+    assert (power / spectrum - 1).abs().max() < 5 * math.sqrt(2 / 20_000)
