@@ -5,8 +5,8 @@ import pytest
 import scipy.fft
 import scipy.fftpack
 import torch
-from conftest import TOLERANCE
 
+from conftest import TOLERANCE
 from renorm.bases import TRANSFORMS, Basis, basis_for
 from renorm.lattice import Lattice
 

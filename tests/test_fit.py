@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from renorm.errors import CheckpointError, NonFiniteLossError, RecipeError
 from renorm.fit.checkpoint import checkpoints, load, read_tensors
 from renorm.fit.ema import averaged, follow
 from renorm.fit.gradient import FitResult, fit
+from renorm.fit.progress import FitProgress
 from renorm.fit.randomness import Order, seed_of
 from renorm.fit.record import read_metrics
 from renorm.fit.spec import FitSpec
@@ -441,6 +444,38 @@ def test_missing_tensorboard_is_one_clear_error(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(RecipeError, match=r"pip install 'renorm\[track\]'"):
         run(tmp_path, replace(SPEC, tensorboard=True))
+
+
+def test_tensorboard_is_told_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            told.append((folder, purge_step))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            told.append((name, step))
+
+        def close(self) -> None:
+            told.append("closed")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    run(tmp_path, replace(SPEC, steps=12, tensorboard=True))
+    assert told[0] == (str(tmp_path / "tensorboard"), 1)
+    assert {("loss", 6), ("grad_norm", 6), ("lr", 12), ("steps_per_second", 12)} < set(told)
+    assert told[-1] == "closed"
+
+
+def test_progress_on_a_terminal_is_a_bar(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
+    with closing(FitProgress(10, 20, shown=True)) as bar:
+        bar.update(15, 0.25)
+    assert "15/20" in capsys.readouterr().err
+    with closing(FitProgress(10, 20, shown=False)) as bar:
+        bar.update(15, 0.25)
+    assert capsys.readouterr().err == ""
 
 
 # --- real processes ---

@@ -32,7 +32,7 @@ from renorm.nn.digit_cnn import DigitCNN
 
 SHAPES = [(48,), (12, 12), (10, 16), (6, 6, 6)]
 BOUNDARIES = ["open", "periodic"]
-MNIST_CNN_SHA256 = "to be filled"
+MNIST_CNN_SHA256 = "104f07f858fba3ed4a7d4a0413b841a6ee38eb9d9ab58fa445b24da8bcb75c5d"
 
 
 def normal(*shape, generator, dtype=torch.float64):

@@ -1,4 +1,4 @@
-"""The CIFAR ResNet: published counts of parameters, published accuracy where weights and images are at hand."""
+"""The CIFAR ResNet: published counts of parameters, published accuracy where weights and images are."""
 
 import pytest
 import torch

@@ -12,7 +12,7 @@ from renorm.bases import basis_for
 from renorm.diffusion.denoiser import GaussianDenoiser
 from renorm.diffusion.presets import calibrated, ddpm_linear, rgdm_chain, rgdm_images, variance_exploding, white
 from renorm.diffusion.reverse import start, walk_up
-from renorm.diffusion.sampler import SAMPLERS, Angle, Ancestral, AnglePC
+from renorm.diffusion.sampler import SAMPLERS, Ancestral, Angle, AnglePC
 from renorm.diffusion.schedule import CLEAN
 from renorm.diffusion.spacing import (
     SPACINGS,
@@ -197,7 +197,9 @@ def test_linear_beta_is_ddpm_at_its_own_number_of_steps():
     torch.testing.assert_close(share.flip(0), ddpm_linear(), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(("steps", "beta"), [(500, 0.0398291015625), (300, 0.0658514404296875), (200, 0.09771728515625)])
+@pytest.mark.parametrize(
+    ("steps", "beta"), [(500, 0.0398291015625), (300, 0.0658514404296875), (200, 0.09771728515625)]
+)
 def test_linear_beta_matches_the_ends_of_the_papers_baselines(steps, beta):
     """The last beta that gives T steps the end of 1000: the values of the authors' configurations."""
     schedule = white(Lattice((2,)))

@@ -142,9 +142,7 @@ ALIVE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("size", "i", "count"), [(L, i, n) for L, rows in ALIVE.items() for i, n in rows.items()]
-)
+@pytest.mark.parametrize(("size", "i", "count"), [(L, i, n) for L, rows in ALIVE.items() for i, n in rows.items()])
 def test_golden_alive_modes(size, i, count):
     assert rgdm_images(square(size)).alive(i / 199).sum() == count
 
@@ -160,9 +158,7 @@ def test_first_scale_with_a_masked_mode(size, steps, first):
     assert not schedule.alive(first / (steps - 1)).all()
 
 
-@pytest.mark.parametrize(
-    ("size", "mean", "largest"), [(32, 0.13282691572947927, 3.0), (64, 0.15793360528574707, 6.0)]
-)
+@pytest.mark.parametrize(("size", "mean", "largest"), [(32, 0.13282691572947927, 3.0), (64, 0.15793360528574707, 6.0)])
 def test_golden_prior(size, mean, largest):
     prior = rgdm_images(square(size)).prior_spectrum
     close(prior.mean(), mean)
@@ -373,9 +369,7 @@ def test_regulator_inverse(r, name):
     torch.testing.assert_close(regulator.r(x).item(), r, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("name", "x", "share"), [("rational", 3.0, 0.25), ("log-squared", math.e - 1, math.exp(-1))]
-)
+@pytest.mark.parametrize(("name", "x", "share"), [("rational", 3.0, 0.25), ("log-squared", math.e - 1, math.exp(-1))])
 def test_regulator_by_hand(name, x, share):
     close(REGULATORS[name]().signal_share(torch.tensor(x, dtype=torch.float64)), share, rtol=1e-12)
 

@@ -5,15 +5,15 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TOLERANCE
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import TOLERANCE
 from renorm.errors import RecipeError
 from renorm.nn.digit_cnn import DigitCNN
 from renorm.nn.embedding import ScaleEmbedding, sinusoids
 from renorm.nn.spec import UNetSpec
-from renorm.nn.unet import UNet, Upsample
+from renorm.nn.unet import Attention, UNet, Upsample
 from renorm.spec import from_toml, to_toml
 
 SMALL = UNetSpec(width=8, multipliers=(1, 2, 2), blocks=1, attention=(1,), heads=2, dropout=0.0, groups=4)
@@ -61,9 +61,7 @@ def test_spec_says_what_is_wrong(wrong, message):
 @pytest.mark.parametrize("patch", [1, 2])
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_translations_commute_on_a_periodic_lattice(dim, patch, generator):
-    spec = UNetSpec(
-        width=8, multipliers=(1, 2), blocks=1, attention=(0, 1), dropout=0.0, groups=4, patch=patch
-    )
+    spec = UNetSpec(width=8, multipliers=(1, 2), blocks=1, attention=(0, 1), dropout=0.0, groups=4, patch=patch)
     net = awake(UNet(spec, dim=dim, channels=2, boundary="periodic"), generator).double()
     shape = (8, 12, 4)[:dim]
     x = torch.randn(3, 2, *shape, generator=generator, dtype=torch.float64)
@@ -91,6 +89,21 @@ def test_upsample_is_nearest_then_convolution(dim, boundary, dtype, generator):
     mode = "circular" if boundary == "periodic" else "constant"
     fine = F.pad(F.interpolate(x, scale_factor=2), (1, 1) * dim, mode=mode)
     torch.testing.assert_close(layer(x), layer.conv(fine), rtol=0, atol=30 * TOLERANCE[dtype])
+
+
+def test_attention_is_the_softmax_of_scaled_products(generator):
+    """Two heads of three channels, written out site by site."""
+    layer = awake(Attention(6, heads=2, groups=3), generator).double()
+    x = torch.randn(1, 6, 2, 2, generator=generator, dtype=torch.float64)
+    q, k, v = (layer.norm(x)[0].flatten(1).T @ layer.query_key_value.weight.T).split(6, dim=1)
+    q, k, v = (part + bias for part, bias in zip((q, k, v), layer.query_key_value.bias.split(6), strict=True))
+    mixed = torch.zeros(4, 6, dtype=torch.float64)
+    for head in (slice(0, 3), slice(3, 6)):
+        for site in range(4):
+            weight = torch.exp((k[:, head] @ q[site, head]) / 3**0.5)
+            mixed[site, head] = weight @ v[:, head] / weight.sum()
+    expected = x[0] + (mixed @ layer.out.weight.T + layer.out.bias).T.reshape(6, 2, 2)
+    torch.testing.assert_close(layer(x)[0], expected, rtol=0, atol=1e-12)
 
 
 def test_sites_of_a_patch_come_back_in_order(generator):

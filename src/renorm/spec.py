@@ -138,11 +138,7 @@ def _parse(text: str) -> Any:
 
 def _unknown(path: str, key: str, known: list[str], where: str) -> str:
     near = difflib.get_close_matches(key, known, n=1)
-    hint = (
-        f"did you mean '{near[0]}'?"
-        if near
-        else f"known {'in ' + where if where else 'here'}: {', '.join(known)}"
-    )
+    hint = f"did you mean '{near[0]}'?" if near else f"known {'in ' + where if where else 'here'}: {', '.join(known)}"
     return f"unknown key '{path}'; {hint}"
 
 
@@ -173,9 +169,7 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         if args[-1] is not Ellipsis and len(value) != len(args):
             raise RecipeError(f"{path} must have {len(args)} entries, got {value!r}")
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        return tuple(
-            _convert(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
-        )
+        return tuple(_convert(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):

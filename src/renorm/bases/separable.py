@@ -1,6 +1,6 @@
 """Orthonormal changes of basis that act on one axis after another."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ MATRIX_LIMIT = 128
 """Axes up to this many sites are transformed by one matrix product; longer ones by FFT."""
 
 
+@runtime_checkable
 class AxisTransform(Protocol):
     """A real orthonormal transform of the last axis, its modes ordered by rising wavenumber."""
 
@@ -46,9 +47,7 @@ class Basis:
         tensor([1.4142, 0.0000])
     """
 
-    def __init__(
-        self, lattice: Lattice, axis_transform: AxisTransform, matrix_limit: int = MATRIX_LIMIT
-    ) -> None:
+    def __init__(self, lattice: Lattice, axis_transform: AxisTransform, matrix_limit: int = MATRIX_LIMIT) -> None:
         self.lattice = lattice
         self.axis_transform = axis_transform
         self._matrices: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}

@@ -5,7 +5,7 @@ a ``Prediction``: four numbers per mode. Everything else follows from one formul
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -22,8 +22,8 @@ __all__ = [
     "Denoiser",
     "GaussianDenoiser",
     "NetworkDenoiser",
-    "Prediction",
     "Preconditioned",
+    "Prediction",
     "Velocity",
     "denoiser_gain",
 ]
@@ -31,6 +31,7 @@ __all__ = [
 Network = Callable[..., Tensor]
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """Anything that gives E[phi_0 | phi_t], mode by mode."""
 
@@ -73,9 +74,7 @@ class GaussianDenoiser:
     ) -> Float[Tensor, "batch channel *modes"]:
         """Exact conditional mean; ``condition`` is ignored."""
         alpha, sigma = _per_field(self.schedule.alpha(t), t), _per_field(self.schedule.sigma(t), t)
-        gain = denoiser_gain(alpha, sigma, self.spectrum).nan_to_num(
-            0.0
-        )  # 0/0 where data and noise both vanish
+        gain = denoiser_gain(alpha, sigma, self.spectrum).nan_to_num(0.0)  # 0/0 where data and noise both vanish
         offset = (1 - gain * alpha) * self.mean
         return gain.to(modes) * modes + offset.to(modes)
 
@@ -91,6 +90,7 @@ class Coefficients(NamedTuple):
     scale_in: Tensor
 
 
+@runtime_checkable
 class Prediction(Protocol):
     """What the network is asked for: three coefficients per mode and scale."""
 
@@ -110,13 +110,15 @@ def _frame(schedule: Schedule, t: float | Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 class ColouredNoise:
-    r"""The paper's target $\eta = w_t\,\sigma_k z_k$: $x_0 = (\phi - \eta/w_t)/\alpha$. With a white prior, DDPM's epsilon.
+    r"""The paper's target $\eta = w_t\,\sigma_k z_k$: $x_0 = (\phi - \eta/w_t)/\alpha$.
+
+    With a white prior it is DDPM's epsilon.
 
     Source:
         Masuki & Ashida 2025, arXiv:2501.09064.
     """
 
-    mean = None
+    mean: Tensor | None = None
 
     def coefficients(self, schedule: Schedule, t: float | Tensor) -> Coefficients:
         """Skip 1/alpha, out -1/(w alpha)."""
@@ -130,7 +132,7 @@ class ColouredNoise:
 class CleanField:
     r"""The clean field itself: $x_0 = f$."""
 
-    mean = None
+    mean: Tensor | None = None
 
     def coefficients(self, schedule: Schedule, t: float | Tensor) -> Coefficients:
         """Skip 0, out 1."""
@@ -145,7 +147,7 @@ class Velocity:
         Salimans & Ho 2022, arXiv:2202.00512, for a prior of any spectrum.
     """
 
-    mean = None
+    mean: Tensor | None = None
 
     def coefficients(self, schedule: Schedule, t: float | Tensor) -> Coefficients:
         """Skip cos(theta), out -sin(theta)."""

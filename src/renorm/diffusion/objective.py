@@ -19,10 +19,11 @@ def denoising_loss(
     r"""Mean square error of the network's output against its target, over all modes (those not active count zero).
 
     $$ \phi_t = C_t(\alpha U x + \sigma z), \qquad
-       \mathcal L = \Big\langle \big| A_t \big[ f - (U x - c_\mathrm{skip}\phi_t)/c_\mathrm{out} \big] \big|^2 \Big\rangle $$
+       \mathcal L = \Big\langle \Big| A_t \Big[ f - \frac{U x - c_\mathrm{skip}\phi_t}{c_\mathrm{out}} \Big] \Big|^2
+       \Big\rangle $$
 
-    $A_t$ keeps the modes that are alive and not finished. With ``ColouredNoise`` the target is $w_t\sigma z$, the paper's,
-    and the loss of a network that outputs zero is the mean of the prior spectrum at every scale. The basis is
+    $A_t$ keeps the modes that are alive and not finished. With ``ColouredNoise`` the target is the paper's
+    $w_t\sigma z$, and the loss of a network that outputs zero is the mean of the prior spectrum at every scale. The basis is
     orthonormal, so the mean over modes is the mean over sites.
 
     Args:

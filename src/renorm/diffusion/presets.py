@@ -167,8 +167,7 @@ def rgdm_chain(sites: int, *, convention: ChainTime = "code", mass: float = CHAI
         cutoff_fine=cutoff_fine,
         cutoff_coarse=cutoff_fine * math.exp(-(steps - 1) / tau),
         regulator=LogSquared(),
-        dead_beyond=lowest
-        * math.exp(2 * (in_shell - 0.5) / tau),  # between the last step inside and the first outside
+        dead_beyond=lowest * math.exp(2 * (in_shell - 0.5) / tau),  # between the last step inside and the first outside
         clean_below=lowest,
         frozen_modes=frozen,
         weighting="count",
@@ -216,9 +215,7 @@ def variance_exploding(
     Source:
         Karras, Aittala, Aila & Laine 2022, arXiv:2206.00364.
     """
-    require(
-        sigma_max > sigma_min > 0, "sigma must grow from sigma_min > 0 to sigma_max", (sigma_min, sigma_max)
-    )
+    require(sigma_max > sigma_min > 0, "sigma must grow from sigma_min > 0 to sigma_max", (sigma_min, sigma_max))
     ones = torch.ones(lattice.shape, dtype=torch.float64)
     return Schedule(
         lattice=lattice,

@@ -4,7 +4,7 @@ A new regulator is one new class with the four methods of ``Regulator`` and one 
 """
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor
 __all__ = ["REGULATORS", "Exponential", "Litim", "LogSquared", "Rational", "Regulator", "Sharp"]
 
 
+@runtime_checkable
 class Regulator(Protocol):
     r"""Shape function $r(x)$ of $x = q^2/\Lambda^2$, falling from $\infty$ (far below the cutoff) to 0 (far above).
 

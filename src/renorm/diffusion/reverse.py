@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from renorm.diffusion.denoiser import Denoiser
-from renorm.diffusion.schedule import CLEAN, Schedule
+from renorm.diffusion.schedule import Schedule
 
 if TYPE_CHECKING:
     from renorm.diffusion.sampler import Sampler
@@ -46,9 +46,7 @@ class Walk:
 
     def amplitudes(self, t: float, s: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(alpha, sigma, alpha_s, sigma_s) in the field's precision."""
-        both = [
-            (self.schedule.alpha(u).to(self._like), self.schedule.sigma(u).to(self._like)) for u in (t, s)
-        ]
+        both = [(self.schedule.alpha(u).to(self._like), self.schedule.sigma(u).to(self._like)) for u in (t, s)]
         return *both[0], *both[1]
 
     def angle(self, t: float) -> tuple[Tensor, Tensor]:
@@ -98,8 +96,8 @@ def walk_up(
 ) -> Float[Tensor, "batch channel *modes"]:
     r"""Undo the flow step by step along ``times``, from coarse to fine.
 
-    Before each step the modes beyond the cutoff are projected out; in it, the modes of the shell between t and s are drawn
-    from the prior, $N(0, \sigma_k(s)^2)$, and the sampler moves those that were alive.
+    Before each step the modes beyond the cutoff are projected out; in it, the modes of the shell between t and s are
+    drawn from $N(0, \sigma_k(s)^2)$ (see ``Schedule.entry``), and the sampler moves those that were alive.
 
     Args:
         schedule: The forward flow.

@@ -11,7 +11,7 @@ A new sampler is one new class with ``step`` and one line in ``SAMPLERS``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from renorm.diffusion.schedule import CLEAN
 __all__ = ["DDIM", "DPM2M", "SAMPLERS", "Ancestral", "Angle", "AnglePC", "Heun", "Sampler"]
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """One step of the reverse flow; ``memory`` is what a multistep method keeps from the step before."""
 
@@ -104,7 +105,9 @@ def _rotation(phi: Tensor, t: float, walk: Walk) -> _Rotation:
 
 @dataclass(frozen=True)
 class Angle:
-    r"""Euler steps in the angle $\theta = \arctan(\sigma/\sqrt{G}\alpha)$ of every mode: $\phi_s = \phi + (\theta_s - \theta_t)\,v$.
+    r"""Euler steps in the angle $\theta = \arctan(\sigma/\sqrt{G}\alpha)$ of every mode.
+
+    $$ \phi_s = \phi_t + (\theta_s - \theta_t)\,v $$
 
     Exact where the data have the prior's spectrum, since there v = 0.
     """
@@ -164,8 +167,10 @@ class _Estimate(NamedTuple):
 class DPM2M:
     r"""DPM-Solver++(2M): second-order multistep in the log signal-to-noise ratio $\lambda = \ln(\alpha/\sigma)$.
 
-    $$ \phi_s = \frac{\sigma_s}{\sigma_t}\phi_t + \alpha_s(1 - e^{-h})\Big[x_0 + \frac{h}{2 h_\mathrm{before}}(x_0 - x_0^\mathrm{before})\Big],
-       \qquad h = \lambda_s - \lambda_t $$
+    $$ \phi_s = \frac{\sigma_s}{\sigma_t}\phi_t
+       + \alpha_s(1 - e^{-h})\Big[x_0 + \frac{h}{2 h'}(x_0 - x_0')\Big], \qquad h = \lambda_s - \lambda_t, $$
+
+    where the primes mark the step before.
 
     The step to clean data is $x_0$.
 
@@ -178,7 +183,7 @@ class DPM2M:
 
     def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
         """One multistep step."""
-        alpha, sigma, alpha_s, sigma_s = walk.amplitudes(t, s)
+        _, sigma, alpha_s, sigma_s = walk.amplitudes(t, s)
         x0 = walk.denoise(phi, t)
         now = _Estimate(x0, walk.log_snr(t))
         if s == CLEAN:
@@ -187,9 +192,7 @@ class DPM2M:
         slope = torch.zeros_like(x0)
         if memory is not None:
             before: _Estimate = memory
-            slope = torch.where(
-                walk.seasoned, _ratio(h, 2 * (now.log_snr - before.log_snr)) * (x0 - before.x0), slope
-            )
+            slope = torch.where(walk.seasoned, _ratio(h, 2 * (now.log_snr - before.log_snr)) * (x0 - before.x0), slope)
         stays = (sigma == 0) | (sigma_s == 0)  # finished, or finishing in this step
         moved = _ratio(sigma_s, sigma) * phi - alpha_s * torch.expm1(-h) * (x0 + slope)
         return torch.where(stays, alpha_s * x0, moved), now
@@ -197,7 +200,9 @@ class DPM2M:
 
 @dataclass(frozen=True)
 class Heun:
-    r"""EDM's Heun: trapezoid steps of $dy/d\sigma = (y - x_0)/\sigma$ in the frame $y = \phi/\alpha$; two evaluations a step.
+    r"""EDM's Heun: the trapezoid rule in the frame $y = \phi/\alpha$, at two evaluations a step.
+
+    $$ \frac{dy}{d\sigma} = \frac{y - x_0}{\sigma} $$
 
     The step to clean data is Euler's, $x_0$.
 

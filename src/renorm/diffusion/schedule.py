@@ -43,7 +43,7 @@ class Schedule:
     $$ \alpha_k^2 = \frac{r(x_k)}{1 + r(x_k)}, \qquad \sigma_k^2 = (1 - \alpha_k^2)\,G_k, \qquad
        \Lambda(t) = \Lambda_0\,(\Lambda_1/\Lambda_0)^{t}. $$
 
-    t = 0 is the finest noisy scale (cutoff $\Lambda_0$), t = 1 the coarsest ($\Lambda_1$), ``CLEAN`` the data themselves.
+    t = 0 is the finest noisy scale (cutoff $\Lambda_0$), t = 1 the coarsest ($\Lambda_1$), ``CLEAN`` the data.
 
     Args:
         lattice: Where the field lives; its modes carry the arrays below.
@@ -97,9 +97,7 @@ class Schedule:
         )
         for name in ("wavenumber_sq", "prior_spectrum"):
             value = getattr(self, name)
-            require(
-                tuple(value.shape) == self.lattice.shape, f"{name} must have the lattice's shape", value.shape
-            )
+            require(tuple(value.shape) == self.lattice.shape, f"{name} must have the lattice's shape", value.shape)
             require(value.dtype == torch.float64, f"{name} must be float64", value.dtype)
         smallest = self.prior_spectrum.min().item()
         require(
@@ -112,9 +110,7 @@ class Schedule:
 
     def cutoff(self, t: float) -> Float[Tensor, ""]:
         r"""Cutoff $\Lambda(t)$ in rad/site; infinite at ``CLEAN``."""
-        return torch.tensor(
-            self.cutoff_fine * self._ratio**t if t != CLEAN else math.inf, dtype=torch.float64
-        )
+        return torch.tensor(self.cutoff_fine * self._ratio**t if t != CLEAN else math.inf, dtype=torch.float64)
 
     def time(self, cutoff: float) -> float:
         r"""The scale t at which the cutoff is $\Lambda$, the inverse of ``cutoff``."""
@@ -163,9 +159,7 @@ class Schedule:
         """
         signal_s, noise_s = self._shares(self._x(s))
         signal_t, noise_t = self._shares(self._x(t))
-        kept = torch.where(
-            signal_s > 0, signal_t / signal_s, 0.0
-        )  # no signal left at s: what follows is fresh noise
+        kept = torch.where(signal_s > 0, signal_t / signal_s, 0.0)  # no signal left at s: what follows is fresh noise
         # 1 - kept, from whichever of signal and noise is small and so keeps its digits
         gained = torch.where(noise_s < 0.5, (noise_t - noise_s) / signal_s, 1 - kept).clamp(min=0)
         alpha = kept.sqrt()

@@ -6,7 +6,7 @@ A new spacing is one new class with ``quantile`` and one line in ``SPACINGS``.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class Spacing(Protocol):
     """A distribution over scales, given by its quantile function."""
 
@@ -38,9 +39,7 @@ class Spacing(Protocol):
         ...
 
 
-def grid(
-    spacing: Spacing, schedule: Schedule, steps: int, *, start: float = 1.0, stop: float = CLEAN
-) -> list[float]:
+def grid(spacing: Spacing, schedule: Schedule, steps: int, *, start: float = 1.0, stop: float = CLEAN) -> list[float]:
     r"""The ``steps + 1`` scales that a walk of ``steps`` steps visits, from ``start`` down to ``stop``.
 
     A walk to clean data evaluates the denoiser last at t = 0 and then jumps to ``CLEAN``; any other walk ends at

@@ -30,8 +30,8 @@ def transported_variance(
 ) -> Float[Tensor, "*modes"]:
     r"""Variance of every mode at ``times[-1]``, when the data are Gaussian of spectrum P and the denoiser is exact.
 
-    A row of amplitudes $c$ stands for the random field $c\,z$, $z\sim N(0, 1)$ for each mode. A second row takes the noise
-    that a stochastic sampler adds in a step; after it $c \leftarrow (c^2 + c_\mathrm{new}^2)^{1/2}$.
+    A row of amplitudes $c$ stands for the random field $c\,z$, $z\sim N(0, 1)$ for each mode. A second row takes the
+    noise that a stochastic sampler adds in a step; after it $c \leftarrow (c^2 + c_\mathrm{new}^2)^{1/2}$.
 
     Args:
         schedule: The forward flow.

@@ -213,8 +213,8 @@ def atomic(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; make room or choose another folder, "
-            "then resume (what was written before is untouched)"
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; make room or choose "
+            "another folder, then resume (what was written before is untouched)"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)

@@ -128,14 +128,15 @@ def fit(
     about = {"fit": spec.lasting(), "identity": dict(identity or {})}
     saved = _newest(folder / "checkpoints", about, spec, resume)
     learner = _Learner(network, spec, accelerator)
+    start, state = 0, {}
     if saved:
         learner.restore(saved)
+        start, state = saved.step, saved.about.get("record", {})
     accelerator.wait_for_everyone()  # all have read before the first one writes
-    start = saved.step if saved else 0
     if start < spec.steps:
         devices = [learner.device] if learner.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            _run(learner, loss, Order(count, spec.batch, spec.seed), saved, about, folder, progress)
+            _run(learner, loss, count, start, {**about, "record": state}, folder, progress)
     final = folder / "model.safetensors"
     if accelerator.is_main_process and (start < spec.steps or not final.exists()):
         write_tensors(final, learner.ema.state_dict(), {**about, "step": spec.steps})
@@ -166,23 +167,21 @@ def _newest(folder: Path, about: dict[str, Any], spec: FitSpec, resume: bool) ->
 def _run(
     learner: "_Learner",
     loss: Loss,
-    order: Order,
-    saved: Checkpoint | None,
+    count: int,
+    start: int,
     about: dict[str, Any],
     folder: Path,
     progress: bool,
 ) -> None:
-    """All steps from the checkpoint to the end; only the first rank writes."""
-    spec, start = learner.spec, saved.step if saved else 0
-    state = saved.about.get("record", {}) if saved else {}
-    writes = learner.rank == 0
+    """All steps from ``start`` to the end; only the first rank writes."""
+    spec, writes = learner.spec, learner.rank == 0
+    order = Order(count, spec.batch, spec.seed)
     with ExitStack() as stack:
         stop = stack.enter_context(_stop_request())
         bar = stack.enter_context(closing(FitProgress(start, spec.steps, shown=progress and writes)))
         if writes:
-            record = Record(
-                folder, every=spec.log_every, step=start, state=state, tensorboard=spec.tensorboard
-            )
+            state, board = about["record"], spec.tensorboard
+            record = Record(folder, every=spec.log_every, step=start, state=state, tensorboard=board)
             stack.enter_context(closing(record))
         last_save = time.monotonic()
         for step in range(start, spec.steps):

@@ -64,8 +64,6 @@ class ScaleEmbedding(nn.Module):
         h: Tensor = self.mlp(sinusoids(t, self.width))
         if self.table is None:
             if condition is not None:
-                raise RecipeError(
-                    "this network has no classes (it was built with num_classes=0), got a condition"
-                )
+                raise RecipeError("this network has no classes (it was built with num_classes=0), got a condition")
             return h
         return h + (self.table.weight[-1] if condition is None else self.table(condition))

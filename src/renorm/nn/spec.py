@@ -20,7 +20,7 @@ class UNetSpec:
         attention: Levels with self-attention after each residual block.
         middle_attention: Whether the middle attends.
         heads: Attention heads.
-        dropout: Probability, before the last convolution of a residual block.
+        dropout: Probability, before the last convolution of a residual block (on a CPU as costly as that).
         groups: Groups of each group norm.
         embedding: Channels of the embedded scale and class; ``4 * width`` if not given.
         patch: Edge of the blocks of sites that become channels at the entry; the finest level then has

@@ -1,7 +1,7 @@
 """A U-Net on a lattice of one to three dimensions that knows the lattice's boundary."""
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ __all__ = ["UNet", "Upsample"]
 
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+Convolution: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CHANNELS_LAST = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d}
 QUIET = 1e-5  # gain of the last layer of every branch: a new network starts close to the identity
 
@@ -71,8 +72,7 @@ class UNet(nn.Module):
         self.spec = spec
         self.dim = dim
         features = spec.embedding or 4 * spec.width
-        mode = "circular" if boundary == "periodic" else "zeros"
-        conv = partial(CONVOLUTION[dim], kernel_size=3, padding=1, padding_mode=mode)
+        conv = partial(_convolution, dim, boundary)
         block = partial(ResidualBlock, features=features, spec=spec, conv=conv)
 
         self.embed = ScaleEmbedding(spec.width, features, num_classes)
@@ -135,13 +135,9 @@ class ResidualBlock(nn.Module):
         self.conv1 = conv(inputs, outputs)
         self.bias = nn.Linear(features, outputs)
         self.norm2 = nn.GroupNorm(spec.groups, outputs)
-        self.dropout = (
-            nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
-        )  # costs as much as a convolution
+        self.dropout = nn.Dropout(spec.dropout)
         self.conv2 = conv(outputs, outputs)
-        self.shortcut = (
-            conv(inputs, outputs, kernel_size=1, padding=0) if inputs != outputs else nn.Identity()
-        )
+        self.shortcut = conv(inputs, outputs, kernel_size=1) if inputs != outputs else nn.Identity()
         self.attention = Attention(outputs, spec.heads, spec.groups) if attend else nn.Identity()
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
@@ -191,12 +187,34 @@ class Upsample(nn.Module):
             skip = (0, 0) * axis
             kernel = F.pad(kernel, (*skip, 0, 1)) + F.pad(kernel, (*skip, 1, 0))
         kernel = kernel.flip(tuple(range(2, x.ndim))).transpose(0, 1)
-        if self.periodic:
-            x = F.pad(x, (1, 1) * self.dim, mode="circular")
-        y: Tensor = TRANSPOSED[self.dim](
-            x, kernel, self.conv.bias, stride=2, padding=3 if self.periodic else 1
-        )
+        x = _wrap(x) if self.periodic else x
+        padding = 3 if self.periodic else 1
+        y: Tensor = TRANSPOSED[self.dim](x, kernel, self.conv.bias, stride=2, padding=padding)
         return y
+
+
+def _convolution(
+    dim: int, boundary: Boundary, inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1
+) -> Convolution:
+    """A convolution that sees one site beyond the lattice on every side: zeros, or the sites around it."""
+    if boundary == "open" or kernel_size == 1:
+        padding = 0 if kernel_size == 1 else 1
+        conv: Convolution = CONVOLUTION[dim](inputs, outputs, kernel_size, stride=stride, padding=padding)
+    else:
+        conv = CONVOLUTION[dim](inputs, outputs, kernel_size, stride=stride)
+        conv.register_forward_pre_hook(_wrap_input)
+    return conv
+
+
+def _wrap_input(_: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+    return _wrap(args[0])
+
+
+def _wrap(x: Tensor) -> Tensor:
+    """One site of the periodic lattice more on every side (``F.pad`` would lose the memory format)."""
+    for axis in range(2, x.ndim):
+        x = torch.cat([x.narrow(axis, x.shape[axis] - 1, 1), x, x.narrow(axis, 0, 1)], dim=axis)
+    return x
 
 
 def _unpatch(y: Tensor, patch: int) -> Tensor:

@@ -1,0 +1,113 @@
+"""From a spec to the parts of a mode diffusion; every name is looked up here, once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from renorm.diffusion import presets
+from renorm.diffusion.denoiser import (
+    CleanField,
+    ColouredNoise,
+    Denoiser,
+    GaussianDenoiser,
+    Network,
+    NetworkDenoiser,
+    Preconditioned,
+    Prediction,
+    Velocity,
+)
+from renorm.diffusion.regulator import REGULATORS
+from renorm.diffusion.sampler import SAMPLERS, Sampler
+from renorm.diffusion.schedule import Schedule
+from renorm.diffusion.spacing import SPACINGS, Spacing
+from renorm.diffusion.spec import DiffusionSpec
+from renorm.errors import RecipeError
+from renorm.lattice import Lattice
+
+__all__ = ["Moments", "make_denoiser", "make_sampler", "make_schedule", "make_spacing"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and power of every mode of the data, as the parts that adapt to them need it.
+
+    Attributes:
+        mean: Mean of every mode (shape (channel, *modes)); zero where the mean is not subtracted.
+        spectrum: Variance of every mode about ``mean``, averaged over channels (shape (*modes)).
+    """
+
+    mean: Tensor
+    spectrum: Tensor
+
+
+_OWN_SPACING = {"white": "linear-beta", "edm": "karras"}
+_OWN_TRAINING = {"white": "linear-beta", "edm": "log-normal"}
+
+
+def lookup(registry: Mapping[str, Callable[..., T]], name: str, what: str) -> Callable[..., T]:
+    """The entry of a registry, or a RecipeError that lists what there is."""
+    if name not in registry:
+        raise RecipeError(f"unknown {what} '{name}'; known: {', '.join(registry)}")
+    return registry[name]
+
+
+def make_schedule(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None) -> Schedule:
+    """The forward flow that the spec names, on this lattice."""
+    if spec.schedule == "white":
+        return presets.white(lattice)
+    if spec.schedule == "edm":
+        return presets.variance_exploding(lattice)
+    if spec.schedule == "calibrated":
+        return presets.calibrated(lattice, _given(moments, "the calibrated schedule").spectrum)
+    regulator = lookup(REGULATORS, spec.regulator, "regulator")()
+    return presets.rgdm_images(lattice, prior_scale=spec.prior_scale, infrared=spec.infrared, regulator=regulator)
+
+
+def make_denoiser(
+    spec: DiffusionSpec, schedule: Schedule, moments: Moments | None, network: Network | None
+) -> Denoiser:
+    """The denoiser that the spec names; ``network`` is injected where it needs one."""
+    if spec.denoiser == "gaussian":
+        known = _given(moments, "the Gaussian denoiser")
+        return GaussianDenoiser(schedule, known.spectrum, known.mean)
+    if network is None:
+        raise RecipeError("denoiser = 'network' needs a network, got none; pass one, or ask for 'gaussian'")
+    return NetworkDenoiser(network, schedule, _prediction(spec, moments))
+
+
+def make_sampler(name: str) -> Sampler:
+    """The sampler of this name."""
+    return lookup(SAMPLERS, name, "sampler")()
+
+
+def make_spacing(spec: DiffusionSpec, moments: Moments | None, *, training: bool = False) -> Spacing:
+    """Where steps lie, or where training draws its scales."""
+    name = spec.training if training else spec.spacing
+    if name == "auto":
+        name = (_OWN_TRAINING if training else _OWN_SPACING).get(spec.schedule, "log-uniform")
+    kind: Callable[..., Any] = lookup(SPACINGS, name, "spacing")
+    arguments = [_given(moments, "the equal-error spacing").spectrum] if name == "equal-error" else []
+    spacing: Spacing = kind(*arguments)
+    return spacing
+
+
+def _prediction(spec: DiffusionSpec, moments: Moments | None) -> Prediction:
+    if spec.prediction == "preconditioned":
+        known = _given(moments, "the preconditioned prediction")
+        return Preconditioned(known.spectrum, known.mean if spec.subtract_mean else None)
+    plain: dict[str, Callable[[], Prediction]] = {
+        "coloured-noise": ColouredNoise,
+        "clean-field": CleanField,
+        "velocity": Velocity,
+    }
+    return plain[spec.prediction]()
+
+
+def _given(moments: Moments | None, who: str) -> Moments:
+    if moments is None:
+        raise RecipeError(f"{who} needs the mean and spectrum of the data, got none; fit on data first")
+    return moments

@@ -1,0 +1,401 @@
+"""Mode diffusion: a renormalizing model whose levels are cutoffs and whose conditional is a reverse diffusion."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from renorm.bases import basis_for
+from renorm.data.fields import Fields
+from renorm.diffusion.build import Moments, make_denoiser, make_sampler, make_schedule, make_spacing
+from renorm.diffusion.denoiser import NetworkDenoiser
+from renorm.diffusion.objective import denoising_loss
+from renorm.diffusion.reverse import Callback, start, walk_up
+from renorm.diffusion.schedule import CLEAN
+from renorm.diffusion.spacing import grid
+from renorm.diffusion.spec import DiffusionSpec
+from renorm.errors import CheckpointError, NoLikelihoodError, RecipeError
+from renorm.fit.spec import FitSpec
+from renorm.lattice import Lattice
+from renorm.measure.spectrum import mode_moments, mode_power
+from renorm.model import Grade, Level, Pyramid
+from renorm.spec import require
+
+__all__ = ["ModeDiffusion", "measure_moments"]
+
+
+class ModeDiffusion:
+    r"""A diffusion whose noise is fixed for each mode by the renormalization group.
+
+    $$ \phi_k(t) = \alpha_k(t)\,\phi_k(0) + \sigma_k(t)\,z_k, \qquad z_k\sim N(0,1) $$
+
+    The forward flow erases fine modes first; the reverse one, driven by a denoiser, draws them again, coarse to
+    fine. DDPM and EDM are the same class with a white schedule.
+
+    Level 0 is the data. Level l > 0 is the scale at which the modes beyond 1/2^l of the finest wavenumber have been
+    erased; fields there are noisy, as in any diffusion. They live on the same lattice, erased modes at zero.
+
+    Args:
+        spec: Schedule, denoiser, sampler and spacing as values.
+        lattice: Where the fields live.
+        network: Any module (x, t) -> x, or (x, t, condition) -> x; none for the Gaussian denoiser.
+        moments: Mean and spectrum of the data, for the parts that need them; ``fit`` measures them.
+        num_classes: Number of classes that the network is conditioned on; 0: none.
+
+    Source:
+        Masuki & Ashida 2025, arXiv:2501.09064.
+
+    Example:
+        >>> lattice = Lattice((8,), boundary="periodic")
+        >>> x = torch.randn(1000, 1, 8, generator=torch.Generator().manual_seed(0))
+        >>> model = ModeDiffusion(DiffusionSpec(denoiser="gaussian"), lattice).fit(x)
+        >>> y = model.sample(2000, generator=torch.Generator().manual_seed(1))
+        >>> y.shape, round(y.var().item(), 1)
+        (torch.Size([2000, 1, 8]), 1.0)
+    """
+
+    grade = Grade.NONE
+
+    def __init__(
+        self,
+        spec: DiffusionSpec,
+        lattice: Lattice,
+        *,
+        network: nn.Module | None = None,
+        moments: Moments | None = None,
+        num_classes: int = 0,
+    ) -> None:
+        self.spec, self.lattice, self.num_classes = spec, lattice, num_classes
+        self.network, self.moments = network, moments
+        self.basis = basis_for(lattice)
+        self.sampler = make_sampler(spec.sampler)
+        if moments is not None or not spec.needs_moments:
+            self._assemble()
+
+    def _assemble(self) -> None:
+        """Put the parts together; those that adapt to the data must know its moments by now."""
+        self.schedule = make_schedule(self.spec, self.lattice, self.moments)
+        self.denoiser = make_denoiser(self.spec, self.schedule, self.moments, self.network)
+        self.spacing = make_spacing(self.spec, self.moments)
+        self.training = make_spacing(self.spec, self.moments, training=True)
+
+    # -- the hallway -----------------------------------------------------------------------------------------------
+
+    @property
+    def domain(self) -> Lattice:
+        """The lattice."""
+        return self.lattice
+
+    @property
+    def levels(self) -> Sequence[Level]:
+        """Octaves of the cutoff, finest first; the last is the coarsest scale of the schedule."""
+        self._require_fitted()
+        octaves = max(1, int(math.log2(max(self.lattice.shape))))
+        scales = [CLEAN, *(self._octave(l, octaves) for l in range(1, octaves)), 1.0]
+        finest = self.lattice.k_sq().max().sqrt().item()
+        levels: list[Level] = []
+        for scale in sorted(set(scales)):
+            alive = self.schedule.alive(scale)
+            last = self.lattice.k_sq()[alive].max().sqrt().item() if alive.any() else 0.0
+            cutoff = math.inf if scale == CLEAN else min(last, finest)
+            levels.append(Level(len(levels), cutoff, scale, int(alive.sum())))
+        return levels
+
+    def fit(
+        self,
+        x: Fields | Float[Tensor, "batch channel *sites"],
+        *,
+        condition: Int[Tensor, " batch"] | None = None,
+        spec: FitSpec | None = None,
+        folder: Path | None = None,
+        flip: bool = False,
+        resume: bool = False,
+        progress: bool = True,
+        identity: dict[str, Any] | None = None,
+    ) -> "ModeDiffusion":
+        """Learn from fields: measure their moments where needed, then train the network where there is one.
+
+        Args:
+            x: Fields, or a data set that stays in bytes.
+            condition: Class of each field (a data set brings its own).
+            spec: Settings of the training loop.
+            folder: Where checkpoints and metrics go; a temporary one if not given.
+            flip: Mirror fields at random along the last axis.
+            resume: Go on from the last checkpoint in ``folder``.
+            progress: Show progress on stderr.
+            identity: What the run is, for the check on resuming.
+
+        Raises:
+            CheckpointError, NonFiniteLossError: See ``renorm.fit.gradient.fit``.
+            DataError: If the fields are not finite or not on the lattice.
+        """
+        fields = x if isinstance(x, Fields) else Fields(x, self.lattice, condition, self.num_classes or None)
+        if self.spec.needs_moments and self.moments is None:
+            self.moments = measure_moments(fields, self.spec)
+            self._assemble()
+        if not isinstance(self.denoiser, NetworkDenoiser):
+            return self
+        if folder is None:
+            import tempfile
+
+            with tempfile.TemporaryDirectory() as temporary:
+                return self._train(fields, spec or FitSpec(), Path(temporary), flip, False, progress, identity)
+        return self._train(fields, spec or FitSpec(), folder, flip, resume, progress, identity)
+
+    def sample(
+        self,
+        num: int,
+        *,
+        condition: Int[Tensor, " batch"] | None = None,
+        generator: torch.Generator,
+        level: int = 0,
+        steps: int | None = None,
+        batch: int = 256,
+        callback: Callback | None = None,
+    ) -> Float[Tensor, "num channel *sites"]:
+        """New fields at a level, coarse to fine.
+
+        Args:
+            num: How many.
+            condition: Class of each, where the model has classes; ``None``: any.
+            generator: Source of all randomness.
+            level: Stop at this level (0: the data).
+            steps: Steps of the whole walk, coarsest to finest; the spec's if not given.
+            batch: Fields that walk together; bounds the memory.
+            callback: Called after each step with (step, steps, scale, modes) of the current batch.
+        """
+        require(num >= 1, "num must be >= 1", num)
+        stop = self._level(level).scale
+        times = grid(self.spacing, self.schedule, self._steps(steps), stop=stop)
+
+        def begin(noise: Tensor, rows: slice) -> Tensor:
+            return start(self.schedule, times[0], noise)
+
+        return self._walk(num, begin, times, condition, generator, batch, callback)
+
+    def coarsen(
+        self,
+        x: Float[Tensor, "batch channel *sites"],
+        level: int,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "batch channel *sites"]:
+        """The field at a coarser level: a draw from the forward flow, or its mean without a generator."""
+        return self.coarsen_to(x, self._level(level).scale, generator=generator)
+
+    def coarsen_to(
+        self, x: Float[Tensor, "batch channel *sites"], t: float, *, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "batch channel *sites"]:
+        r"""As ``coarsen``, to any scale t: $U^\top C_t(\alpha U\phi + \sigma z)$."""
+        self._require_fitted()
+        modes = self.schedule.alpha(t).to(x) * self.basis.forward(x)
+        if generator is not None:
+            noise = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
+            modes = modes + self.schedule.sigma(t).to(x) * noise
+        return self.basis.inverse(torch.where(self.schedule.alive(t).to(x.device), modes, 0.0))
+
+    def refine(
+        self,
+        coarse: Float[Tensor, "batch channel *sites"],
+        *,
+        level: int,
+        to: int = 0,
+        condition: Int[Tensor, " batch"] | None = None,
+        generator: torch.Generator,
+        steps: int | None = None,
+        batch: int = 256,
+        callback: Callback | None = None,
+    ) -> Float[Tensor, "batch channel *sites"]:
+        """Finer fields given coarse ones of ``level``, one draw each: the walk up begins there.
+
+        Args:
+            coarse: Fields at ``level``, as ``coarsen`` with a generator or ``sample(level=...)`` give them.
+            level: Where they stand.
+            to: Where to stop.
+            condition, generator, batch, callback: As in ``sample``.
+            steps: Steps of a whole walk; this one takes its share of them.
+        """
+        require(to < level, "to must be finer (smaller) than level", (to, level))
+        if tuple(coarse.shape[1:]) != self.lattice.event_shape:
+            raise ValueError(f"coarse fields must be (batch, *{self.lattice.event_shape}), got {tuple(coarse.shape)}")
+        begin_scale, stop = self._level(level).scale, self._level(to).scale
+        whole = grid(self.spacing, self.schedule, self._steps(steps))
+        share = max(1, sum(stop < t <= begin_scale for t in whole[:-1]))
+        times = grid(self.spacing, self.schedule, share, start=begin_scale, stop=stop)
+        modes = self.basis.forward(coarse)
+
+        def begin(noise: Tensor, rows: slice) -> Tensor:
+            return modes[rows].to(noise)
+
+        return self._walk(len(coarse), begin, times, condition, generator, batch, callback)
+
+    def encode(self, x: Float[Tensor, "batch channel *sites"]) -> Pyramid:
+        """The field's modes, shell by shell: the coarsest level's, then those that each finer level adds."""
+        modes = self.basis.forward(x)
+        alive = [self.schedule.alive(level.scale).to(x.device) for level in self.levels]
+        shells = [torch.where(fine & ~coarse, modes, 0.0) for fine, coarse in pairwise(alive)]
+        return Pyramid(torch.where(alive[-1], modes, 0.0), tuple(reversed(shells)))
+
+    def decode(self, pyramid: Pyramid) -> Float[Tensor, "batch channel *sites"]:
+        """The field whose modes stand in the pyramid."""
+        total = pyramid.coarse
+        for detail in pyramid.details:
+            total = total + detail
+        return self.basis.inverse(total)
+
+    def log_prob(self, x: Tensor, *, condition: Tensor | None = None, per_level: bool = False) -> Tensor:
+        """Not available: a diffusion has a likelihood only through a bound or an ODE, neither of which is here yet."""
+        raise NoLikelihoodError("a mode diffusion has no log_prob (grade 'none'); compare samples instead")
+
+    def save(self, path: Path) -> None:
+        """Write spec, lattice, moments and weights to a folder."""
+        from renorm.diffusion.storage import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: Path, *, network: nn.Module | None = None) -> "ModeDiffusion":
+        """Read a saved model or a run folder; the U-Net of the spec is built unless a network is given."""
+        from renorm.diffusion.storage import load
+
+        return load(cls, path, network)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def with_walk(
+        self, *, sampler: str | None = None, spacing: str | None = None, steps: int | None = None
+    ) -> "ModeDiffusion":
+        """The same model with another sampler, spacing or number of steps."""
+        named: dict[str, Any] = {"sampler": sampler, "spacing": spacing, "steps": steps}
+        changed = replace(self.spec, **{key: value for key, value in named.items() if value is not None})
+        if changed.needs_moments and self.moments is None:
+            raise RecipeError(f"spacing '{spacing}' needs the data's spectrum, which this model was fitted without")
+        return type(self)(
+            changed, self.lattice, network=self.network, moments=self.moments, num_classes=self.num_classes
+        )
+
+    def _octave(self, level: int, octaves: int) -> float:
+        """Scale at which the modes beyond 2^-level of the finest wavenumber are gone (white: even in t)."""
+        if math.isinf(self.schedule.dead_beyond):
+            return level / octaves
+        k = self.lattice.k_sq().max().sqrt() / 2**level
+        kept = self.schedule.wavenumber_sq[self.lattice.k_sq().sqrt() <= k * (1 + 1e-9)].max().item()
+        return min(max(self.schedule.time(math.sqrt(kept / self.schedule.dead_beyond)), 0.0), 1.0)
+
+    def _level(self, index: int) -> Level:
+        levels = self.levels
+        require(0 <= index < len(levels), f"level must be 0 (finest) to {len(levels) - 1} (coarsest)", index)
+        return levels[index]
+
+    def _steps(self, steps: int | None) -> int:
+        steps = self.spec.steps if steps is None else steps
+        require(steps >= 1, "steps must be >= 1 (a walk needs at least one step)", steps)
+        return steps
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "schedule"):
+            raise CheckpointError("this model adapts to its data and has not been fitted yet; call fit first")
+
+    @torch.no_grad()
+    def _walk(
+        self,
+        num: int,
+        begin: Any,
+        times: list[float],
+        condition: Tensor | None,
+        generator: torch.Generator,
+        batch: int,
+        callback: Callback | None,
+    ) -> Tensor:
+        if condition is not None:
+            require(self.num_classes > 0, "condition needs a model with classes", condition.shape)
+            require(len(condition) == num, f"condition must name {num} classes, one a field", len(condition))
+            highest = int(condition.max())
+            require(
+                0 <= int(condition.min()) <= highest < self.num_classes,
+                f"classes are 0 to {self.num_classes - 1}",
+                highest,
+            )
+        if self.network is not None:
+            self.network.eval()
+        done = []
+        for first in range(0, num, batch):
+            rows = slice(first, min(first + batch, num))
+            shape = (rows.stop - rows.start, *self.lattice.event_shape)
+
+            def draw(shape: tuple[int, ...] = shape) -> Tensor:
+                return torch.randn(shape, generator=generator, device=generator.device)
+
+            classes = None if condition is None else condition[rows].to(generator.device)
+            modes = walk_up(
+                self.schedule,
+                self.denoiser,
+                self.sampler,
+                times,
+                begin(draw(), rows),
+                draw,
+                condition=classes,
+                callback=callback,
+            )
+            done.append(self.basis.inverse(modes))
+        return torch.cat(done)
+
+    def _train(
+        self,
+        fields: Fields,
+        spec: FitSpec,
+        folder: Path,
+        flip: bool,
+        resume: bool,
+        progress: bool,
+        identity: dict[str, Any] | None,
+    ) -> "ModeDiffusion":
+        from renorm.fit.gradient import fit
+
+        assert isinstance(self.denoiser, NetworkDenoiser)
+        assert self.network is not None
+        prediction = self.denoiser.prediction
+
+        def loss(network: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
+            mirror = torch.Generator().manual_seed(generator.initial_seed()) if flip else None
+            x = fields.batch(index, flip_generator=mirror).to(generator.device, non_blocking=True)
+            u = torch.rand(len(x), generator=generator, device=generator.device, dtype=torch.float64)
+            noise = torch.randn(x.shape, generator=generator, device=generator.device)
+            classes = None if fields.labels is None else fields.labels[index].to(generator.device)
+            denoiser = NetworkDenoiser(network, self.schedule, prediction)
+            return denoising_loss(denoiser, x, self.training.quantile(u, self.schedule), noise, classes)
+
+        result = fit(
+            self.network,
+            loss,
+            len(fields),
+            spec,
+            folder,
+            identity=identity,
+            resume=resume,
+            progress=progress,
+        )
+        self.network = result.ema
+        self._assemble()
+        return self
+
+
+def measure_moments(fields: Fields, spec: DiffusionSpec, *, batch: int = 4096) -> Moments:
+    """Mean and spectrum of every mode over a data set, streamed.
+
+    The mean is zero, and the spectrum is the second moment about zero, unless ``spec.subtract_mean``.
+    """
+    about = "mean" if spec.subtract_mean else "zero"
+
+    def batches() -> Any:
+        return (fields.batch(index) for index in torch.arange(len(fields)).split(batch))
+
+    spectrum = mode_power(batches(), fields.lattice, about=about, radial=spec.isotropic)  # type: ignore[arg-type]
+    mean = mode_moments(batches(), fields.lattice).mean
+    return Moments(mean if spec.subtract_mean else torch.zeros_like(mean), spectrum)

@@ -1,0 +1,71 @@
+"""A mode diffusion as a typed value, without torch: what a recipe says about the model."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from renorm.nn.spec import UNetSpec
+from renorm.spec import require
+
+__all__ = ["DiffusionSpec"]
+
+
+@dataclass(frozen=True)
+class DiffusionSpec:
+    """Which flow, what the network predicts, and how to walk back up.
+
+    Args:
+        schedule: ``"rgdm"`` (the paper's images), ``"white"`` (DDPM), ``"edm"`` (variance exploding) or
+            ``"calibrated"`` (the paper's flow, its prior the data's own power spectrum).
+        regulator: Of ``"rgdm"``: a name in ``renorm.diffusion.regulator.REGULATORS``.
+        prior_scale: m_0 of ``"rgdm"``, in rad/site.
+        infrared: m_L L = k_c L of ``"rgdm"``, in rad.
+        denoiser: ``"network"``, or ``"gaussian"``: the exact one for Gaussian data of the measured mean and spectrum.
+        prediction: What the network is asked for: ``"coloured-noise"`` (paper), ``"clean-field"``, ``"velocity"``, or
+            ``"preconditioned"`` by the data's spectrum.
+        subtract_mean: Whether the mean field is taken out (``"gaussian"`` and ``"preconditioned"``).
+        isotropic: Whether the data's spectrum is averaged over modes of equal |k|.
+        training: Distribution of the scales in training, a name in ``renorm.diffusion.spacing.SPACINGS``;
+            ``"auto"`` takes the one that belongs to the schedule.
+        sampler: A name in ``renorm.diffusion.sampler.SAMPLERS``.
+        spacing: Where the steps lie, named as ``training``.
+        steps: Steps of a walk from noise to data, if not said otherwise.
+        network: The U-Net.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    schedule: Literal["rgdm", "white", "edm", "calibrated"] = "rgdm"
+    regulator: str = "rational"
+    prior_scale: float = 0.15 * math.pi
+    infrared: float = 1.6 * math.pi
+    denoiser: Literal["network", "gaussian"] = "network"
+    prediction: Literal["coloured-noise", "clean-field", "velocity", "preconditioned"] = "coloured-noise"
+    subtract_mean: bool = False
+    isotropic: bool = False
+    training: str = "auto"
+    sampler: str = "angle-pc"
+    spacing: str = "auto"
+    steps: int = 50
+    network: UNetSpec = field(default_factory=UNetSpec)
+
+    def __post_init__(self) -> None:
+        require(
+            self.prior_scale > 0,
+            "prior_scale must be > 0 (noise of variance 0 cannot be undone)",
+            self.prior_scale,
+        )
+        require(self.infrared > 0, "infrared must be > 0 (the zero mode diverges at 0)", self.infrared)
+        require(self.steps >= 1, "steps must be >= 1 (a walk needs at least one step)", self.steps)
+
+    @property
+    def needs_moments(self) -> bool:
+        """Whether the mean and the spectrum of the data enter."""
+        by_name = "equal-error" in (self.spacing, self.training)
+        return (
+            by_name
+            or self.schedule == "calibrated"
+            or self.denoiser == "gaussian"
+            or self.prediction == "preconditioned"
+        )
