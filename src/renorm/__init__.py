@@ -1,3 +1,71 @@
-"""renorm: generative models that coarse-grain data scale by scale and learn to run the flow backwards."""
+"""renorm: generative models that coarse-grain data scale by scale and learn to run the flow backwards.
+
+    >>> import renorm
+    >>> renorm.Lattice((32, 32)).sites
+    1024
+
+The names below are imported when they are first used, so that ``import renorm`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from renorm.data import load as load_data
+    from renorm.data.spec import DataSpec
+    from renorm.diffusion.mode_diffusion import ModeDiffusion
+    from renorm.diffusion.spec import DiffusionSpec
+    from renorm.errors import RenormError
+    from renorm.fit.spec import FitSpec
+    from renorm.lattice import Lattice
+    from renorm.model import Grade, RenormModel
+    from renorm.nn.spec import UNetSpec
+    from renorm.recipes.run import fit_run, measure_run
+    from renorm.recipes.run import load_run as load
+    from renorm.recipes.spec import Recipe, load_recipe
+
+_HOME = {
+    "DataSpec": "data.spec:DataSpec",
+    "DiffusionSpec": "diffusion.spec:DiffusionSpec",
+    "FitSpec": "fit.spec:FitSpec",
+    "Grade": "model:Grade",
+    "Lattice": "lattice:Lattice",
+    "ModeDiffusion": "diffusion.mode_diffusion:ModeDiffusion",
+    "Recipe": "recipes.spec:Recipe",
+    "RenormError": "errors:RenormError",
+    "RenormModel": "model:RenormModel",
+    "UNetSpec": "nn.spec:UNetSpec",
+    "fit_run": "recipes.run:fit_run",
+    "load": "recipes.run:load_run",
+    "load_data": "data.images:load",
+    "load_recipe": "recipes.spec:load_recipe",
+    "measure_run": "recipes.run:measure_run",
+}
+
+__all__ = [
+    "DataSpec",
+    "DiffusionSpec",
+    "FitSpec",
+    "Grade",
+    "Lattice",
+    "ModeDiffusion",
+    "Recipe",
+    "RenormError",
+    "RenormModel",
+    "UNetSpec",
+    "__version__",
+    "fit_run",
+    "load",
+    "load_data",
+    "load_recipe",
+    "measure_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'renorm' has no attribute {name!r}")
+    module, attribute = _HOME[name].split(":")
+    return getattr(import_module(f"renorm.{module}"), attribute)

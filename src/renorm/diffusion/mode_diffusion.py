@@ -137,8 +137,7 @@ class ModeDiffusion:
         """
         fields = x if isinstance(x, Fields) else Fields(x, self.lattice, condition, self.num_classes or None)
         if self.spec.needs_moments and self.moments is None:
-            self.moments = measure_moments(fields, self.spec)
-            self._assemble()
+            self.measure(fields)
         if not isinstance(self.denoiser, NetworkDenoiser):
             return self
         if folder is None:
@@ -147,6 +146,12 @@ class ModeDiffusion:
             with tempfile.TemporaryDirectory() as temporary:
                 return self._train(fields, spec or FitSpec(), Path(temporary), flip, False, progress, identity)
         return self._train(fields, spec or FitSpec(), folder, flip, resume, progress, identity)
+
+    def measure(self, fields: Fields) -> "ModeDiffusion":
+        """Measure the mean and the spectrum of the data, and put the parts that adapt to them together."""
+        self.moments = measure_moments(fields, self.spec)
+        self._assemble()
+        return self
 
     def sample(
         self,
@@ -172,7 +177,8 @@ class ModeDiffusion:
         """
         require(num >= 1, "num must be >= 1", num)
         stop = self._level(level).scale
-        times = grid(self.spacing, self.schedule, self._steps(steps), stop=stop)
+        coarsest = stop >= 1.0  # there is nowhere to walk: the start itself is asked for
+        times = [1.0] if coarsest else grid(self.spacing, self.schedule, self._steps(steps), stop=stop)
 
         def begin(noise: Tensor, rows: slice) -> Tensor:
             return start(self.schedule, times[0], noise)

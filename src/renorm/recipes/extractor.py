@@ -70,9 +70,7 @@ def train_mnist_cnn(
     return record
 
 
-def _digits(
-    split: Split, limit: int | None
-) -> tuple[Float[Tensor, "batch 1 32 32"], Int64[Tensor, " batch"]]:
+def _digits(split: Split, limit: int | None) -> tuple[Float[Tensor, "batch 1 32 32"], Int64[Tensor, " batch"]]:
     """Pictures in [0, 1] and their labels."""
     fields = load(DataSpec(name="mnist", size=32, labels=True, limit=limit), split)
     assert fields.labels is not None

@@ -1,0 +1,1 @@
+"""Where parts are put together: recipes (TOML) into models and run folders."""
