@@ -4,7 +4,6 @@ import dataclasses
 import math
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 
@@ -26,21 +25,22 @@ from renorm.diffusion.spacing import (
 )
 from renorm.diffusion.transport import gaussian_kl, transported_variance
 from renorm.lattice import Lattice
+from renorm.testing import check_sampler_order
 
 NAMES = sorted(SAMPLERS)
 
 
-def measured_order(schedule, spectrum, sampler):
-    """Slope of the error of the log-variance against the number of steps, over the stretch in which the modes move."""
-    coarse, fine = 0.75, 0.35
-    steps = [64, 128, 256]
-    initial, truth = (schedule.alpha(t) ** 2 * spectrum + schedule.sigma(t) ** 2 for t in (coarse, fine))
-    errors = []
-    for n in steps:
-        times = grid(LogUniform(), schedule, n, start=coarse, stop=fine)
-        variance = transported_variance(schedule, spectrum, sampler, times, initial=initial)
-        errors.append((variance / truth).log().abs().max().item())
-    return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+def marginal_variance(schedule, spectrum):
+    return lambda t: schedule.alpha(t) ** 2 * spectrum + schedule.sigma(t) ** 2
+
+
+def order_of(sampler, schedule, spectrum):
+    """``check_sampler_order`` on Gaussian data of this spectrum; the measured order."""
+
+    def transport(sampler, times, initial):
+        return transported_variance(schedule, spectrum, sampler, times, initial=initial)
+
+    return check_sampler_order(sampler, transport=transport, variance=marginal_variance(schedule, spectrum))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,9 +48,42 @@ def measured_order(schedule, spectrum, sampler):
 def test_order_is_the_declared_one(name, make):
     schedule = dataclasses.replace(make(Lattice((3,))), dead_beyond=math.inf)  # a shell has no order
     spectrum = torch.tensor([3.0, 1.5, 0.1], dtype=torch.float64) * schedule.prior_spectrum
-    sampler = SAMPLERS[name]()
-    order = measured_order(schedule, spectrum, sampler)
-    assert abs(order - sampler.order) < 0.15, f"{name} declares order {sampler.order}, measured {order:.3f}"
+    order_of(SAMPLERS[name](), schedule, spectrum)
+
+
+def test_a_sampler_that_boasts_is_caught():
+    """Euler's method that declares order 2."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Boaster(Angle):
+        order = 2
+
+    schedule = white(Lattice((3,)))
+    spectrum = torch.tensor([3.0, 1.5, 0.1], dtype=torch.float64)
+    with pytest.raises(AssertionError, match="Boaster has the order that it declares, 2, got 1"):
+        order_of(Boaster(), schedule, spectrum)
+
+
+@pytest.mark.parametrize("make", [white, rgdm_images, variance_exploding], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("factor", [7.0, 0.1])
+def test_ancestral_steps_of_the_datas_variance_are_exact(make, factor):
+    """Two long steps reach the law of Gaussian data of any spectrum."""
+    schedule = dataclasses.replace(make(Lattice((4,))), dead_beyond=math.inf)
+    spectrum = factor * schedule.prior_spectrum * torch.tensor([1.0, 2.0, 0.5, 1.0], dtype=torch.float64)
+    law, times = marginal_variance(schedule, spectrum), [1.0, 0.6, 0.1]
+    variance = transported_variance(schedule, spectrum, Ancestral(spectrum), times, initial=law(1.0))
+    torch.testing.assert_close(variance, law(0.1), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("make", [white, rgdm_images], ids=lambda f: f.__name__)
+def test_limits_of_the_ancestral_variance(make):
+    """P = G is "large" (the paper), P = 0 is "small", whatever the data."""
+    schedule = make(Lattice((4,)))
+    prior = schedule.prior_spectrum
+    times = grid(LogUniform(), schedule, 5)
+    for name, spectrum in (("large", prior), ("small", 0 * prior)):
+        named, given = (transported_variance(schedule, 3 * prior, Ancestral(v), times) for v in (name, spectrum))
+        torch.testing.assert_close(given, named, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)

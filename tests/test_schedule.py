@@ -5,6 +5,7 @@ released code (arXiv:2501.09064) to its float32.
 """
 
 import math
+from itertools import pairwise
 
 import hypothesis
 import hypothesis.strategies as st
@@ -319,7 +320,7 @@ def test_fine_modes_die_first():
     schedule = rgdm_images(Lattice((64,)))
     assert (schedule.alpha(0.5).diff() < 0).all()
     alive = [schedule.alive(t) for t in (0.0, 0.6, 0.8, 1.0)]
-    assert all((coarse <= fine).all() for fine, coarse in zip(alive, alive[1:], strict=False))
+    assert all((coarse <= fine).all() for fine, coarse in pairwise(alive))
 
 
 def test_cutoff_and_time_are_inverse(schedule):

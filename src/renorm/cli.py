@@ -49,7 +49,7 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-# -- commands ----------------------------------------------------------------------------------------------------------
+# -- commands --------------------------------------------------------------------------------------------------------
 
 
 def _fit(options: argparse.Namespace) -> None:
@@ -215,7 +215,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     _say(options, record, _table(record))
 
 
-# -- what commands share -------------------------------------------------------------------------------------------------
+# -- what commands share ---------------------------------------------------------------------------------------------
 
 
 def _changes(options: argparse.Namespace) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def _say(options: argparse.Namespace, value: dict[str, Any], text: str) -> None:
     print(json.dumps(value) if options.json else text)
 
 
-# -- the parser ------------------------------------------------------------------------------------------------------------
+# -- the parser ------------------------------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:

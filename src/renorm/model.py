@@ -34,9 +34,9 @@ class Level:
 
     Attributes:
         index: 0 = finest.
-        cutoff: Finest wavenumber that is left, in rad/site of the finest lattice (infinite: all are).
+        cutoff: Wavenumber beyond which modes are integrated out, in rad/site of the finest lattice (infinite: none).
         scale: The model's own continuous scale, where it has one.
-        modes: Number of modes (or sites) that carry a signal at this level.
+        modes: Number of modes (or sites) below the cutoff.
     """
 
     index: int

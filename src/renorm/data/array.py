@@ -61,9 +61,7 @@ def _open(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     arrays = read_npz(path)
     y = arrays.pop("y", None)
     if "x" not in arrays and len(arrays) != 1:
-        raise DataError(
-            f"{path} must hold its fields as 'x' or as its only array, got {', '.join(arrays) or 'none'}"
-        )
+        raise DataError(f"{path} must hold its fields as 'x' or as its only array, got {', '.join(arrays) or 'none'}")
     return arrays["x"] if "x" in arrays else next(iter(arrays.values())), y
 
 

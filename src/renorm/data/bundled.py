@@ -49,9 +49,7 @@ def read_photos(spec: DataSpec, split: Split) -> Raw:
         cut = field.shape[2] - max(size, round(TEST_PART * field.shape[2]))
         part = field[..., cut:] if split == "test" else field[..., :cut]
         if size > min(part.shape[1:]):
-            raise DataError(
-                f"photos of {field.shape[1]} x {field.shape[2]} sites have no patches of size {size}"
-            )
+            raise DataError(f"photos of {field.shape[1]} x {field.shape[2]} sites have no patches of size {size}")
         windows = np.lib.stride_tricks.sliding_window_view(part, (size, size), axis=(1, 2))
         patches.append(windows[:, ::STRIDE, ::STRIDE].reshape(len(part), -1, size, size).swapaxes(0, 1))
     values = np.concatenate(patches)

@@ -51,9 +51,7 @@ def read_binary(path: Path, split: Split) -> Raw:
                 member = archive.extractfile(f"cifar-10-batches-bin/{name}")
                 data = member.read() if member else b""
                 if not data or len(data) % record:
-                    raise DataError(
-                        f"{path} must hold records of {record} bytes in {name}, got {len(data)} bytes"
-                    )
+                    raise DataError(f"{path} must hold records of {record} bytes in {name}, got {len(data)} bytes")
                 batches.append(np.frombuffer(data, np.uint8).reshape(-1, record))
     except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}; delete it to download it again") from None
@@ -65,9 +63,7 @@ def _read_residual(path: Path, limit: int | None) -> Raw:
     arrays = read_npz(path, "residual", "label")
     residual, label = arrays["residual"], arrays["label"]
     if residual.ndim != 4 or len(residual) != CHANNELS or residual.dtype != np.uint8:
-        raise DataError(
-            f"{path} must hold uint8 residuals (3, n, h, w), got {residual.dtype} {residual.shape}"
-        )
+        raise DataError(f"{path} must hold uint8 residuals (3, n, h, w), got {residual.dtype} {residual.shape}")
     if label.shape != residual.shape[1:2]:
         raise DataError(f"{path} must hold {residual.shape[1]} labels, got {label.shape}")
     return Raw(decode_residual(residual[:, :limit]), label[:limit], 10)

@@ -111,9 +111,7 @@ def download(remote: Remote, target: Path, *, timeout: float = TIMEOUT) -> None:
         part.replace(target)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = (
-                "the disk is full; make room or set XDG_CACHE_HOME to another disk, then run again to go on"
-            )
+            reason = "the disk is full; make room or set XDG_CACHE_HOME to another disk, then run again to go on"
         else:
             reason = f"{error.strerror or error}; check the folder, or set XDG_CACHE_HOME to another"
         raise DataError(f"cannot write {part}: {reason}") from None
@@ -158,9 +156,7 @@ def _receive(url: str, part: Path, timeout: float) -> bool:
     except (OSError, http.client.HTTPException) as error:
         raise _Unreachable(f"no connection: {error}") from None
     with response:
-        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(
-            f"bytes {have}-"
-        )
+        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         have = have if resumed else 0  # a server without ranges starts over
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None

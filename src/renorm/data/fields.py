@@ -58,10 +58,7 @@ class Fields:
         if self.labels is not None and self.num_classes is not None:
             if len(self.labels) != len(self.values):
                 raise DataError(f"{len(self.values)} fields need as many labels, got {len(self.labels)}")
-            if (
-                len(self.labels)
-                and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.num_classes
-            ):
+            if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.num_classes:
                 low, high = int(self.labels.min()), int(self.labels.max())
                 raise DataError(f"labels must be in 0 ... {self.num_classes - 1}, got {low} ... {high}")
         require_finite(self.values, "the data set")

@@ -66,9 +66,7 @@ def _stack(paths: list[Path], first: Path, spec: DataSpec) -> np.ndarray:
         image, own_kind = _read_image(path, kind if forced else None)
         kind = kind or own_kind
         if own_kind != kind:
-            raise DataError(
-                f"images must be all grey or all in colour, got {first} and {path}; set channels to 1 or 3"
-            )
+            raise DataError(f"images must be all grey or all in colour, got {first} and {path}; set channels to 1 or 3")
         if spec.size is not None:
             image = resize(image, spec.size, spec.resize)
         shape = shape or image.shape
@@ -93,9 +91,7 @@ def _read_image(path: Path, kind: str | None) -> tuple[np.ndarray, str]:
         with warnings.catch_warnings(), Image.open(path) as file:
             warnings.simplefilter("ignore")  # Pillow's remarks on odd but readable files
             if file.mode not in KINDS:
-                raise DataError(
-                    f"{path} must have 8 bits a channel, got mode {file.mode}; save it so, or as .npy"
-                )
+                raise DataError(f"{path} must have 8 bits a channel, got mode {file.mode}; save it so, or as .npy")
             kind = kind or KINDS[file.mode]
             pixels = np.asarray(ImageOps.exif_transpose(file).convert(kind))
     except DataError:

@@ -53,9 +53,7 @@ def read_idx(path: Path) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}; delete it to download it again") from None
     if len(data) < 4 or data[:3] != bytes((0, 0, IDX_UINT8)):
-        raise DataError(
-            f"{path} must be an IDX file of bytes (it starts with 00 00 08), got {data[:4].hex(' ')}"
-        )
+        raise DataError(f"{path} must be an IDX file of bytes (it starts with 00 00 08), got {data[:4].hex(' ')}")
     start = 4 + 4 * data[3]
     shape = tuple(int(n) for n in np.frombuffer(data[4:start], ">i4"))
     if len(data) - start != math.prod(shape):

@@ -82,9 +82,7 @@ def pad(values: np.ndarray, size: int) -> np.ndarray:
     """
     missing = [size - n for n in values.shape[2:]]
     if min(missing) < 0:
-        raise DataError(
-            f"resize = 'pad' needs a size of at least the edge {max(values.shape[2:])}, got {size}"
-        )
+        raise DataError(f"resize = 'pad' needs a size of at least the edge {max(values.shape[2:])}, got {size}")
     return np.pad(values, [(0, 0), (0, 0), *((m // 2, m - m // 2) for m in missing)])
 
 

@@ -7,9 +7,7 @@ from renorm.errors import DataError
 
 __all__ = ["cache", "find", "roots", "where"]
 
-IDX = tuple(
-    f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
-)
+IDX = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 
 # The layouts in which a set is understood, the quickest to read first: every file of a layout must be there.
 LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {

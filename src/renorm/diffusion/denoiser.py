@@ -74,8 +74,9 @@ class GaussianDenoiser:
     ) -> Float[Tensor, "batch channel *modes"]:
         """Exact conditional mean; ``condition`` is ignored."""
         alpha, sigma = _per_field(self.schedule.alpha(t), t), _per_field(self.schedule.sigma(t), t)
-        gain = denoiser_gain(alpha, sigma, self.spectrum).nan_to_num(0.0)  # 0/0 where data and noise both vanish
-        offset = (1 - gain * alpha) * self.mean
+        spectrum, mean = self.spectrum.to(alpha.device), self.mean.to(alpha.device)
+        gain = denoiser_gain(alpha, sigma, spectrum).nan_to_num(0.0)  # 0/0 where data and noise both vanish
+        offset = (1 - gain * alpha) * mean
         return gain.to(modes) * modes + offset.to(modes)
 
 

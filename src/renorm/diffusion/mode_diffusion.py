@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +16,12 @@ from renorm.data.fields import Fields
 from renorm.diffusion.build import Moments, make_denoiser, make_sampler, make_schedule, make_spacing
 from renorm.diffusion.denoiser import NetworkDenoiser
 from renorm.diffusion.objective import denoising_loss
-from renorm.diffusion.reverse import Callback, start, walk_up
+from renorm.diffusion.reverse import Callback, Sampler, start, walk_up
+from renorm.diffusion.sampler import Ancestral
 from renorm.diffusion.schedule import CLEAN
 from renorm.diffusion.spacing import grid
 from renorm.diffusion.spec import DiffusionSpec
-from renorm.errors import CheckpointError, NoLikelihoodError, RecipeError
+from renorm.errors import CheckpointError, DataError, NoLikelihoodError, RecipeError
 from renorm.fit.spec import FitSpec
 from renorm.lattice import Lattice
 from renorm.measure.spectrum import mode_moments, mode_power
@@ -28,6 +29,8 @@ from renorm.model import Grade, Level, Pyramid
 from renorm.spec import require
 
 __all__ = ["ModeDiffusion", "measure_moments"]
+
+UNNAMED = 0.1  # share of the training fields whose class is not told: they teach what ``condition=None`` means
 
 
 class ModeDiffusion:
@@ -38,15 +41,17 @@ class ModeDiffusion:
     The forward flow erases fine modes first; the reverse one, driven by a denoiser, draws them again, coarse to
     fine. DDPM and EDM are the same class with a white schedule.
 
-    Level 0 is the data. Level l > 0 is the scale at which the modes beyond 1/2^l of the finest wavenumber have been
-    erased; fields there are noisy, as in any diffusion. They live on the same lattice, erased modes at zero.
+    Level 0 is the data. At level l > 0 the cutoff stands at 1/2^l of the finest wavenumber: the modes beyond it have
+    lost more than half of their signal to noise. Fields there are noisy, as in any diffusion, and live on the same
+    lattice, modes that carry nothing any more at zero.
 
     Args:
         spec: Schedule, denoiser, sampler and spacing as values.
         lattice: Where the fields live.
         network: Any module (x, t) -> x, or (x, t, condition) -> x; none for the Gaussian denoiser.
         moments: Mean and spectrum of the data, for the parts that need them; ``fit`` measures them.
-        num_classes: Number of classes that the network is conditioned on; 0: none.
+        num_classes: Number of classes that the network is conditioned on; 0: none. The network must know one more:
+            class ``num_classes`` means any, and so does no condition at all.
 
     Source:
         Masuki & Ashida 2025, arXiv:2501.09064.
@@ -96,15 +101,13 @@ class ModeDiffusion:
     def levels(self) -> Sequence[Level]:
         """Octaves of the cutoff, finest first; the last is the coarsest scale of the schedule."""
         self._require_fitted()
-        octaves = max(1, int(math.log2(max(self.lattice.shape))))
-        scales = [CLEAN, *(self._octave(l, octaves) for l in range(1, octaves)), 1.0]
-        finest = self.lattice.k_sq().max().sqrt().item()
+        octaves = max(1, round(math.log2(max(self.lattice.shape))))
+        scales = {CLEAN, *(self._octave(l, octaves) for l in range(1, octaves + 1)), 1.0}
         levels: list[Level] = []
-        for scale in sorted(set(scales)):
-            alive = self.schedule.alive(scale)
-            last = self.lattice.k_sq()[alive].max().sqrt().item() if alive.any() else 0.0
-            cutoff = math.inf if scale == CLEAN else min(last, finest)
-            levels.append(Level(len(levels), cutoff, scale, int(alive.sum())))
+        for scale in sorted(scales):
+            cutoff = self.schedule.cutoff(scale)
+            kept = self.schedule.wavenumber_sq <= cutoff**2 * (1 + 1e-9)
+            levels.append(Level(len(levels), cutoff.item(), scale, int(kept.sum())))
         return levels
 
     def fit(
@@ -133,9 +136,14 @@ class ModeDiffusion:
 
         Raises:
             CheckpointError, NonFiniteLossError: See ``renorm.fit.gradient.fit``.
-            DataError: If the fields are not finite or not on the lattice.
+            DataError: If the fields are not finite or not on the lattice, or lack the classes that the model has.
         """
         fields = x if isinstance(x, Fields) else Fields(x, self.lattice, condition, self.num_classes or None)
+        ours, theirs = ((a.event_shape, a.boundary) for a in (self.lattice, fields.lattice))
+        if ours != theirs:
+            raise DataError(f"fields must live on the model's lattice {ours}, got {theirs}")
+        if self.num_classes not in (0, fields.num_classes):
+            raise DataError(f"the data must have the model's {self.num_classes} classes, got {fields.num_classes}")
         if self.spec.needs_moments and self.moments is None:
             self.measure(fields)
         if not isinstance(self.denoiser, NetworkDenoiser):
@@ -220,6 +228,9 @@ class ModeDiffusion:
     ) -> Float[Tensor, "batch channel *sites"]:
         """Finer fields given coarse ones of ``level``, one draw each: the walk up begins there.
 
+        The walk is ancestral, whatever the model's sampler. A deterministic one reaches the right law of the fields,
+        but would tie each to its coarse field by one curve instead of drawing from the conditional law.
+
         Args:
             coarse: Fields at ``level``, as ``coarsen`` with a generator or ``sample(level=...)`` give them.
             level: Where they stand.
@@ -239,14 +250,14 @@ class ModeDiffusion:
         def begin(noise: Tensor, rows: slice) -> Tensor:
             return modes[rows].to(noise)
 
-        return self._walk(len(coarse), begin, times, condition, generator, batch, callback)
+        return self._walk(len(coarse), begin, times, condition, generator, batch, callback, self._refiner())
 
     def encode(self, x: Float[Tensor, "batch channel *sites"]) -> Pyramid:
         """The field's modes, shell by shell: the coarsest level's, then those that each finer level adds."""
         modes = self.basis.forward(x)
-        alive = [self.schedule.alive(level.scale).to(x.device) for level in self.levels]
-        shells = [torch.where(fine & ~coarse, modes, 0.0) for fine, coarse in pairwise(alive)]
-        return Pyramid(torch.where(alive[-1], modes, 0.0), tuple(reversed(shells)))
+        kept = [(self.schedule.wavenumber_sq <= level.cutoff**2).to(x.device) for level in self.levels]
+        shells = [torch.where(fine & ~coarse, modes, 0.0) for fine, coarse in pairwise(kept)]
+        return Pyramid(torch.where(kept[-1], modes, 0.0), tuple(reversed(shells)))
 
     def decode(self, pyramid: Pyramid) -> Float[Tensor, "batch channel *sites"]:
         """The field whose modes stand in the pyramid."""
@@ -287,12 +298,13 @@ class ModeDiffusion:
         )
 
     def _octave(self, level: int, octaves: int) -> float:
-        """Scale at which the modes beyond 2^-level of the finest wavenumber are gone (white: even in t)."""
-        if math.isinf(self.schedule.dead_beyond):
-            return level / octaves
-        k = self.lattice.k_sq().max().sqrt() / 2**level
-        kept = self.schedule.wavenumber_sq[self.lattice.k_sq().sqrt() <= k * (1 + 1e-9)].max().item()
-        return min(max(self.schedule.time(math.sqrt(kept / self.schedule.dead_beyond)), 0.0), 1.0)
+        """Scale at which the cutoff falls below 2^-level of the axes' last wavenumber (white noise: even in t)."""
+        q_sq = self.schedule.wavenumber_sq
+        if bool((q_sq == q_sq.flatten()[0]).all()):
+            return level / (octaves + 1)
+        last = max(self.lattice.wavenumbers(axis)[-1].item() for axis in range(self.lattice.dim))
+        kept = self.lattice.k_sq().sqrt() <= last / 2**level
+        return min(max(self.schedule.time(q_sq[kept].max().sqrt().item()), 0.0), 1.0)
 
     def _level(self, index: int) -> Level:
         levels = self.levels
@@ -303,6 +315,12 @@ class ModeDiffusion:
         steps = self.spec.steps if steps is None else steps
         require(steps >= 1, "steps must be >= 1 (a walk needs at least one step)", steps)
         return steps
+
+    def _refiner(self) -> Sampler:
+        """A sampler that draws at each step, with the variance of the data where it is known."""
+        if isinstance(self.sampler, Ancestral):
+            return self.sampler
+        return Ancestral("large" if self.moments is None else self.moments.spectrum)
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "schedule"):
@@ -318,6 +336,7 @@ class ModeDiffusion:
         generator: torch.Generator,
         batch: int,
         callback: Callback | None,
+        sampler: Sampler | None = None,
     ) -> Tensor:
         if condition is not None:
             require(self.num_classes > 0, "condition needs a model with classes", condition.shape)
@@ -329,7 +348,7 @@ class ModeDiffusion:
                 highest,
             )
         if self.network is not None:
-            self.network.eval()
+            self.network.to(generator.device).eval()  # the walk runs where its noise is drawn
         done = []
         for first in range(0, num, batch):
             rows = slice(first, min(first + batch, num))
@@ -342,7 +361,7 @@ class ModeDiffusion:
             modes = walk_up(
                 self.schedule,
                 self.denoiser,
-                self.sampler,
+                sampler or self.sampler,
                 times,
                 begin(draw(), rows),
                 draw,
@@ -373,7 +392,10 @@ class ModeDiffusion:
             x = fields.batch(index, flip_generator=mirror).to(generator.device, non_blocking=True)
             u = torch.rand(len(x), generator=generator, device=generator.device, dtype=torch.float64)
             noise = torch.randn(x.shape, generator=generator, device=generator.device)
-            classes = None if fields.labels is None else fields.labels[index].to(generator.device)
+            classes = None
+            if self.num_classes and fields.labels is not None:
+                unnamed = torch.rand(len(x), generator=generator, device=generator.device) < UNNAMED
+                classes = fields.labels[index].to(generator.device).masked_fill(unnamed, self.num_classes)
             denoiser = NetworkDenoiser(network, self.schedule, prediction)
             return denoising_loss(denoiser, x, self.training.quantile(u, self.schedule), noise, classes)
 
@@ -387,8 +409,8 @@ class ModeDiffusion:
             resume=resume,
             progress=progress,
         )
-        self.network = result.ema
-        self._assemble()
+        self.network.load_state_dict(result.ema.state_dict())
+        self.network.eval()
         return self
 
 

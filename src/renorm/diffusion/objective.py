@@ -23,8 +23,8 @@ def denoising_loss(
        \Big\rangle $$
 
     $A_t$ keeps the modes that are alive and not finished. With ``ColouredNoise`` the target is the paper's
-    $w_t\sigma z$, and the loss of a network that outputs zero is the mean of the prior spectrum at every scale. The basis is
-    orthonormal, so the mean over modes is the mean over sites.
+    $w_t\sigma z$, and the loss of a network that outputs zero is the mean of the prior spectrum at every scale. The
+    basis is orthonormal, so the mean over modes is the mean over sites.
 
     Args:
         denoiser: Network, schedule and prediction.

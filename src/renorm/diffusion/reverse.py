@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,10 +11,7 @@ from torch import Tensor
 from renorm.diffusion.denoiser import Denoiser
 from renorm.diffusion.schedule import Schedule
 
-if TYPE_CHECKING:
-    from renorm.diffusion.sampler import Sampler
-
-__all__ = ["Walk", "start", "walk_up"]
+__all__ = ["Callback", "Sampler", "Walk", "start", "walk_up"]
 
 Draw = Callable[[], Tensor]
 Callback = Callable[[int, int, float, Tensor], None]
@@ -78,6 +75,18 @@ class Walk:
         self.seasoned = self._shell[0]
 
 
+@runtime_checkable
+class Sampler(Protocol):
+    """One step of the reverse flow; ``memory`` is what a multistep method keeps from the step before."""
+
+    order: int
+    evaluations: int  # of the denoiser, in a step
+
+    def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
+        """(phi at s, memory for the next step)."""
+        ...
+
+
 def start(schedule: Schedule, t: float, noise: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     r"""Modes at the coarsest scale of a walk: noise (or the prior, see ``Schedule.entry``) where alive, else 0."""
     return torch.where(schedule.alive(t).to(noise.device), schedule.entry_std(t).to(noise) * noise, 0.0)
@@ -86,7 +95,7 @@ def start(schedule: Schedule, t: float, noise: Float[Tensor, "*batch"]) -> Float
 def walk_up(
     schedule: Schedule,
     denoiser: Denoiser,
-    sampler: "Sampler",
+    sampler: Sampler,
     times: Sequence[float],
     phi: Float[Tensor, "batch channel *modes"],
     draw: Draw,

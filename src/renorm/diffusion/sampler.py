@@ -11,27 +11,15 @@ A new sampler is one new class with ``step`` and one line in ``SAMPLERS``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from renorm.diffusion.reverse import Walk
+from renorm.diffusion.reverse import Sampler, Walk
 from renorm.diffusion.schedule import CLEAN
 
 __all__ = ["DDIM", "DPM2M", "SAMPLERS", "Ancestral", "Angle", "AnglePC", "Heun", "Sampler"]
-
-
-@runtime_checkable
-class Sampler(Protocol):
-    """One step of the reverse flow; ``memory`` is what a multistep method keeps from the step before."""
-
-    order: int
-    evaluations: int  # of the denoiser, in a step
-
-    def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
-        """(phi at s, memory for the next step)."""
-        ...
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -39,33 +27,43 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator != 0, numerator / torch.where(denominator != 0, denominator, 1.0), 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ancestral:
     r"""Steps back through the Markov chain, with fresh noise.
 
     $$ \phi_s = \alpha_{t|s}^{-1}\Big(\phi_t - \frac{\sigma^2_{t|s}}{\sigma_t}\,\hat z\Big) + \sqrt{v}\,z, \qquad
-       v = \sigma^2_{t|s}\ (\text{large})\quad\text{or}\quad \sigma^2_{t|s}\,\sigma_s^2/\sigma_t^2\ (\text{small}) $$
+       v = \sigma^2_{t|s}\,\frac{\alpha_s^2 P + \sigma_s^2}{\alpha_t^2 P + \sigma_t^2} $$
 
     Modes that are finished at s get no noise.
 
+    Args:
+        variance: P, the spectrum of the data, for which each step is then exact if they are Gaussian; or one of its
+            limits, ``"small"``: P = 0, so $v = \sigma^2_{t|s}\sigma_s^2/\sigma_t^2$, and ``"large"``: P that of the
+            prior, so $v = \sigma^2_{t|s}$ (in the rescaled frame).
+
     Source:
-        Ho, Jain & Abbeel 2020, arXiv:2006.11239; large is the variance of Masuki & Ashida 2025.
+        Ho, Jain & Abbeel 2020, arXiv:2006.11239, for the limits; large is the variance of Masuki & Ashida 2025.
+        Bao, Li, Zhu & Zhang 2022, arXiv:2201.06503, for the variance that the data ask for.
     """
 
-    variance: Literal["large", "small"] = "large"
+    variance: Literal["large", "small"] | Tensor = "large"
     order = 1
     evaluations = 1
 
     def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
         """One ancestral step."""
-        alpha, sigma, _, sigma_s = walk.amplitudes(t, s)
+        alpha, sigma, alpha_s, sigma_s = walk.amplitudes(t, s)
         x0 = walk.denoise(phi, t)
         if s == CLEAN:
             return x0, None
         alpha_step, variance = (c.to(phi) for c in walk.schedule.transition(s, t))
         z_hat = _ratio(phi - alpha * x0, sigma)
         mean = _ratio(phi - _ratio(variance, sigma) * z_hat, alpha_step)
-        v = variance if self.variance == "large" else variance * _ratio(sigma_s, sigma) ** 2
+        if isinstance(self.variance, Tensor):
+            spectrum = self.variance.to(phi)
+            v = variance * _ratio(alpha_s**2 * spectrum + sigma_s**2, alpha**2 * spectrum + sigma**2)
+        else:
+            v = variance if self.variance == "large" else variance * _ratio(sigma_s, sigma) ** 2
         return torch.where(sigma_s > 0, mean + v.sqrt() * walk.draw(), mean), None
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from torch import nn
 
@@ -31,7 +31,7 @@ class ModelCard:
     channels: int = 1
     spacing: float = 1.0
     num_classes: int = 0
-    kind: str = "mode-diffusion"
+    kind: Literal["mode-diffusion"] = "mode-diffusion"
 
     @property
     def lattice(self) -> Lattice:

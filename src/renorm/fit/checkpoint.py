@@ -57,9 +57,7 @@ class Checkpoint:
 
     def part(self, name: str) -> dict[str, Tensor]:
         """The tensors of one part, under their own names."""
-        return {
-            key.removeprefix(f"{name}."): t for key, t in self.tensors.items() if key.startswith(f"{name}.")
-        }
+        return {key.removeprefix(f"{name}."): t for key, t in self.tensors.items() if key.startswith(f"{name}.")}
 
 
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
@@ -87,9 +85,7 @@ def load(path: Path) -> Checkpoint:
     """
     tensors, about = read_tensors(path)
     if not isinstance(about.get("step"), int):
-        raise CheckpointError(
-            f"{path} is no checkpoint (it names no step); give a file of a checkpoints folder"
-        )
+        raise CheckpointError(f"{path} is no checkpoint (it names no step); give a file of a checkpoints folder")
     return Checkpoint(about["step"], tensors, about)
 
 
@@ -143,9 +139,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); use an earlier one or fit again") from None
     if facts is None:
-        raise CheckpointError(
-            f"{path} was not written by renorm (no 'renorm' in its header); give a file of a run"
-        )
+        raise CheckpointError(f"{path} was not written by renorm (no 'renorm' in its header); give a file of a run")
     about = json.loads(facts)
     if about.pop("crc32", None) != _checksum(tensors):
         raise CheckpointError(f"{path} is damaged (its checksum differs); use an earlier one or fit again")

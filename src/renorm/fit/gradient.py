@@ -119,9 +119,7 @@ def fit(
     """
     from accelerate import Accelerator  # costs seconds
 
-    accelerator = Accelerator(
-        cpu=cpu, mixed_precision="no"
-    )  # autocast stands around the loss, see Learner.update
+    accelerator = Accelerator(cpu=cpu, mixed_precision="no")  # autocast stands around the loss, see Learner.update
     if spec.batch % accelerator.num_processes:
         world = accelerator.num_processes
         raise RecipeError(f"batch must be a multiple of the number of processes, {world}, got {spec.batch}")
@@ -148,9 +146,7 @@ def _newest(folder: Path, about: dict[str, Any], spec: FitSpec, resume: bool) ->
     """The checkpoint to go on from, if any and if it is of this run."""
     found = checkpoints(folder)
     if found and not resume:
-        raise CheckpointError(
-            f"{folder} holds a run at step {found[-1][0]}; resume it or choose another folder"
-        )
+        raise CheckpointError(f"{folder} holds a run at step {found[-1][0]}; resume it or choose another folder")
     saved = latest(folder)
     if saved:
         changed = differences({key: saved.about.get(key, {}) for key in about}, about)
@@ -275,12 +271,8 @@ class _Learner:
             moments.setdefault(name, {})[key] = value
         groups = self.optimiser.state_dict()["param_groups"]
         # load_state_dict numbers the parameters group by group; it also puts each tensor on the right device.
-        numbers = {
-            id(p): i for i, p in enumerate(p for g in self.optimiser.param_groups for p in g["params"])
-        }
-        state = {
-            numbers[id(self.trained[name])]: table for name, table in moments.items() if name in self.trained
-        }
+        numbers = {id(p): i for i, p in enumerate(p for g in self.optimiser.param_groups for p in g["params"])}
+        state = {numbers[id(self.trained[name])]: table for name, table in moments.items() if name in self.trained}
         self.optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -79,9 +79,7 @@ class Record:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
-            raise CheckpointError(
-                f"cannot write {self._file.name}: {error.strerror}; make room, then resume"
-            ) from None
+            raise CheckpointError(f"cannot write {self._file.name}: {error.strerror}; make room, then resume") from None
         if self._writer:
             for key in line.keys() - {"step"}:
                 self._writer.add_scalar(key, line[key], line["step"])

@@ -75,9 +75,7 @@ class FitSpec:
         seconds = self.checkpoint_seconds
         require(seconds is None or seconds > 0, "checkpoint_seconds must be > 0 s (or left out)", seconds)
         require(self.log_every >= 1, "log_every must be >= 1 step", self.log_every)
-        require(
-            self.keep >= 1, "keep must be >= 1 (the newest checkpoint is the one to resume from)", self.keep
-        )
+        require(self.keep >= 1, "keep must be >= 1 (the newest checkpoint is the one to resume from)", self.keep)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of the update that leads from ``step`` to ``step + 1``.

@@ -78,9 +78,7 @@ class NetworkExtractor:
         try:
             network.load_state_dict(load_file(weights))
         except (SafetensorError, RuntimeError) as error:
-            raise DataError(
-                f"{weights} does not hold the weights of {name}: {str(error).splitlines()[0]}"
-            ) from None
+            raise DataError(f"{weights} does not hold the weights of {name}: {str(error).splitlines()[0]}") from None
         self.name = name
         self.sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
         self.network: Any = network.eval().requires_grad_(False)
@@ -115,9 +113,7 @@ def to_32(x: Float[Tensor, "batch channel h w"], channels: int) -> Float[Tensor,
     if x.shape[1] != channels:
         raise DataError(f"this extractor reads {channels} channel(s), got fields of shape {tuple(x.shape)}")
     if not ((x >= 0) & (x <= 1)).all():
-        raise DataError(
-            f"pictures must lie in [0, 1] (clip samples first), got {x.min():.3g} to {x.max():.3g}"
-        )
+        raise DataError(f"pictures must lie in [0, 1] (clip samples first), got {x.min():.3g} to {x.max():.3g}")
     size = tuple(x.shape[2:])
     if size == (32, 32):
         return x

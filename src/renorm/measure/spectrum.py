@@ -131,9 +131,7 @@ def compare_spectra(a: Spectrum, b: Spectrum) -> SpectrumComparison:
         (1.0, 0.9808)
     """
     if a.k.shape != b.k.shape or not torch.equal(a.count, b.count) or not torch.allclose(a.k, b.k):
-        raise DataError(
-            f"spectra to compare need the same bins, got {len(a.k)} and {len(b.k)} bins, or other k"
-        )
+        raise DataError(f"spectra to compare need the same bins, got {len(a.k)} and {len(b.k)} bins, or other k")
     same = a.power == b.power
     log_ratio = torch.where(same, 0.0, (a.power / b.power).log())
     z = torch.where(same, 0.0, (a.power - b.power) / (a.error**2 + b.error**2).sqrt())
@@ -193,9 +191,7 @@ def mode_power(
 
 def _modes(x: Tensor, lattice: Lattice) -> Float64[Tensor, "batch channel *sites"]:
     if tuple(x.shape[2:]) != lattice.shape:
-        raise DataError(
-            f"fields must be (batch, channel, *{lattice.shape}) to live here, got {tuple(x.shape)}"
-        )
+        raise DataError(f"fields must be (batch, channel, *{lattice.shape}) to live here, got {tuple(x.shape)}")
     return basis_for(lattice).forward(x.detach().cpu().double())
 
 

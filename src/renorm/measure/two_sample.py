@@ -63,9 +63,7 @@ class FeatureStatistics:
         num = self.num + other.num
         if other.num:
             delta = other.mean - self.mean
-            self._scatter = (
-                self._scatter + other._scatter + self.num * other.num / num * torch.outer(delta, delta)
-            )
+            self._scatter = self._scatter + other._scatter + self.num * other.num / num * torch.outer(delta, delta)
             self.mean = self.mean + other.num / num * delta
             self.num = num
         return self

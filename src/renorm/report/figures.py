@@ -114,9 +114,9 @@ def shown_range(x: Shaped[np.ndarray, "..."], value_range: ValueRange) -> ValueR
     """Values of black and white for ``x``, by the rule of `field_grid`.
 
     Example:
-        >>> shown_range(np.array([-1.05, 0.0, 1.1]), (-1, 1)), shown_range(np.array([0, 255], np.uint8), (-1, 1))
-        ((-1.0, 1.0), (0.0, 255.0))
-        >>> low, high = shown_range(np.linspace(0, 100, 101), (-1, 1))
+        >>> shown_range(np.array([-1.05, 0.0, 1.1]), (-1.0, 1.0))
+        (-1.0, 1.0)
+        >>> low, high = shown_range(np.linspace(0, 100, 101), (-1.0, 1.0))
         >>> round(low, 6), round(high, 6)
         (1.0, 99.0)
     """

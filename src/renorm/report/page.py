@@ -29,6 +29,7 @@ from renorm.report.figures import (
     loss_figure,
     numeral,
     png_bytes,
+    shown_range,
     spectrum_figure,
 )
 
@@ -69,7 +70,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     page = _page(run)
     out = out or run / "report.html"
     with atomic(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_bytes(page.encode("utf-8", errors="replace"))  # half a surrogate pair has no code
     return out
 
 
@@ -149,23 +150,28 @@ def _measures(run: Path) -> str:
 
 def _samples(run: Path) -> str:
     arrays = _arrays(run, "samples/samples.npz", "x")
-    shown = _value_range(arrays)
+    shown = _shown(arrays)
+    foreign = "" if shown == _value_range(arrays) else f", drawn from {numeral(shown[0])} to {numeral(shown[1])}"
     most = PICTURES if math.prod(arrays["x"].shape[2:]) < LARGE else PICTURES // 4
     most = min([most, *(len(arrays[name]) for name in ("x", "data") if name in arrays)])
     figures = []
     for name, title in (("x", "Samples of the model"), ("data", "Real fields")):
         if name in arrays:
-            picture = field_grid(arrays[name][:most], value_range=shown)
-            alt = f"{title}: {most} fields of {_sites(arrays[name])} sites"
-            figures.append(_figure(_image(picture, alt), f"{title}."))
+            fields = arrays[name][:most]
+            # Clipped, as a saved picture would be: on a range of their own, samples that overshoot would turn grey.
+            fields = np.where(np.isfinite(fields), np.clip(fields, *shown), fields)
+            alt = f"{title}: {most} fields of {_sites(fields)} sites"
+            figures.append(_figure(_image(field_grid(fields, value_range=shown), alt), f"{title}{foreign}."))
     return "\n".join(['<div class="pair">', *figures, "</div>"])
 
 
 def _strips(run: Path) -> str:
     """Levels are stored finest first, and so is the flow; the generated fields are coarsest first."""
     arrays = _arrays(run, "samples/strip.npz", "generated", "flow")
-    samples = run / "samples" / "samples.npz"
-    shown = _value_range(read_npz(samples)) if samples.is_file() else (-1.0, 1.0)
+    try:
+        shown = _shown(_arrays(run, "samples/samples.npz", "x"))
+    except DataError:
+        shown = (-1.0, 1.0)
     generated, flow = arrays["generated"], arrays["flow"]
     if generated.ndim < 4:
         raise DataError(f"generated must be (levels, rows, channel, *sites), got shape {generated.shape}")
@@ -269,15 +275,15 @@ def _metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def _arrays(run: Path, name: str, *needed: str) -> dict[str, np.ndarray]:
-    """Arrays of fields; the needed ones are there, and all that are no single numbers have sites."""
+    """Arrays of numbers; the needed ones are there, and those of fields have sites."""
     arrays = read_npz(_present(run, name))
     for key in needed:
         if key not in arrays:
             raise DataError(f"{name} holds no array '{key}'")
-    for key in {"x", "data", "generated", "flow"} & arrays.keys():
-        array = arrays[key]
-        if array.ndim < 3 or array.size == 0 or array.dtype.kind not in "fiub":
-            raise DataError(f"'{key}' of {name} must hold fields, got {array.dtype} of shape {array.shape}")
+    for key, array in arrays.items():
+        hollow = key in ("x", "data", "generated", "flow") and (array.ndim < 3 or array.size == 0)
+        if hollow or array.dtype.kind not in "fiub":
+            raise DataError(f"'{key}' of {name} must hold fields or numbers, got {array.dtype} of shape {array.shape}")
     return arrays
 
 
@@ -286,6 +292,11 @@ def _value_range(arrays: Mapping[str, np.ndarray]) -> tuple[float, float]:
     if ends.size == 2 and np.isfinite(ends).all() and ends[0] < ends[1]:
         return float(ends[0]), float(ends[1])
     return -1.0, 1.0
+
+
+def _shown(arrays: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """The range of the data, where there are any, for the samples too: both are seen on one scale."""
+    return shown_range(arrays.get("data", arrays["x"]), _value_range(arrays))
 
 
 def _labels(levels: int, arrays: Mapping[str, np.ndarray]) -> tuple[list[str], str]:

@@ -1,0 +1,418 @@
+"""Mode diffusions keep the hallway's promises, and are exact where the data are Gaussian."""
+
+import dataclasses
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from renorm.bases import basis_for
+from renorm.data.fields import Fields
+from renorm.diffusion.build import Moments
+from renorm.diffusion.mode_diffusion import ModeDiffusion
+from renorm.diffusion.sampler import SAMPLERS
+from renorm.diffusion.spec import DiffusionSpec
+from renorm.errors import CheckpointError, DataError, NoLikelihoodError, RecipeError
+from renorm.fit.spec import FitSpec
+from renorm.lattice import Lattice
+from renorm.model import Grade
+from renorm.nn.spec import UNetSpec
+from renorm.nn.unet import UNet
+from renorm.testing import check_model
+
+SHAPES = [(12,), (6, 5), (4, 3, 4)]
+BOUNDARIES = ["open", "periodic"]
+SCHEDULES = ["rgdm", "white", "edm", "calibrated"]
+BRIEF = FitSpec(steps=2, batch=4, lr=1e-3, warmup=1)
+TINY = UNetSpec(width=4, multipliers=(1, 2), blocks=1, attention=(), middle_attention=False, groups=2)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def spectrum_of(lattice):
+    return 1 / (lattice.k_sq() + 0.3)
+
+
+def gaussian_modes(lattice, number, seed=0):
+    noise = torch.randn(number, *lattice.event_shape, generator=seeded(seed))
+    return noise * spectrum_of(lattice).sqrt().float()
+
+
+def gaussian_fields(lattice, number, seed=0):
+    return basis_for(lattice).inverse(gaussian_modes(lattice, number, seed))
+
+
+def exact_model(lattice, **spec):
+    """The Gaussian model of the true spectrum."""
+    moments = Moments(torch.zeros(lattice.event_shape, dtype=torch.float64), spectrum_of(lattice))
+    return ModeDiffusion(DiffusionSpec(denoiser="gaussian", **spec), lattice, moments=moments)
+
+
+def tiny_model(lattice, num_classes=0, **spec):
+    network = UNet(
+        TINY,
+        dim=lattice.dim,
+        channels=lattice.channels,
+        boundary=lattice.boundary,
+        num_classes=num_classes,
+        generator=seeded(0),
+    )
+    return ModeDiffusion(DiffusionSpec(network=TINY, **spec), lattice, network=network, num_classes=num_classes)
+
+
+# -- the hallway -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gaussian_models_keep_their_promises(shape, boundary, schedule, tmp_path):
+    lattice = Lattice(shape, boundary, channels=2)
+    x = gaussian_fields(lattice, 50)
+    model = ModeDiffusion(DiffusionSpec(schedule=schedule, denoiser="gaussian", steps=4), lattice).fit(x)
+    check_model(model, x[:2], tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_every_sampler_keeps_the_promises(name, tmp_path):
+    model = exact_model(Lattice((8,)), sampler=name, spacing="equal-error", steps=4)
+    check_model(model, gaussian_fields(model.lattice, 2), tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "boundary", "prediction"),
+    [((8,), "periodic", "coloured-noise"), ((8, 4), "open", "preconditioned"), ((4, 4, 4), "open", "velocity")],
+    ids=str,
+)
+def test_trained_networks_keep_the_promises(shape, boundary, prediction, tmp_path):
+    lattice = Lattice(shape, boundary)
+    x = gaussian_fields(lattice, 8)
+    model = tiny_model(lattice, prediction=prediction, steps=3)
+    model.fit(x, spec=BRIEF, progress=False)
+    check_model(model, x[:2], tmp_path=tmp_path)
+
+
+def test_an_injected_network_keeps_the_promises(tmp_path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(0.1))
+
+        def forward(self, x, t):
+            return self.weight * x + t[:, None, None]
+
+    model = ModeDiffusion(DiffusionSpec(steps=3), Lattice((8,)), network=Own())
+    load = partial(ModeDiffusion.load, network=Own())
+    check_model(model, gaussian_fields(model.lattice, 2), tmp_path=tmp_path, load=load)
+
+
+def lying(**methods):
+    model = exact_model(Lattice((8,)), steps=3)
+    model.__class__ = type("Liar", (ModeDiffusion,), methods)
+    return model
+
+
+def sample_globally(self, num, *, generator, **rest):
+    return ModeDiffusion.sample(self, num, generator=torch.default_generator, **rest)
+
+
+def coarsen_in_place(self, x, level, *, generator=None):
+    y = ModeDiffusion.coarsen(self, x, level, generator=generator)
+    x += 1e-7
+    return y
+
+
+def deny(self, x, **rest):
+    raise NoLikelihoodError("none")
+
+
+LIES = {
+    "same, bit for bit": {"sample": sample_globally},
+    "coarsen to level 0 is the identity": {"coarsen": lambda self, x, level, generator=None: 1.001 * x},
+    "no method changes the fields": {"coarsen": coarsen_in_place},
+    "finest first": {"levels": property(lambda self: [replace_modes(l) for l in ModeDiffusion.levels.fget(self)])},
+    "refine from level 2 to 2 raises ValueError": {"refine": lambda self, coarse, **rest: coarse},
+    "decode undoes encode": {"decode": lambda self, pyramid: pyramid.coarse},
+    "log_prob raises NoLikelihoodError": {"log_prob": lambda self, x: x.flatten(1).sum(1)},
+    "grade 'exact' gives a number": {"grade": Grade.EXACT, "log_prob": deny},
+    "a loaded model draws the same": {"load": classmethod(lambda cls, path: exact_model(Lattice((8,)), steps=4))},
+}
+
+
+def replace_modes(level):
+    return dataclasses.replace(level, modes=level.index)
+
+
+@pytest.mark.parametrize("promise", LIES)
+def test_a_broken_promise_is_named(promise, tmp_path):
+    model = lying(**LIES[promise])
+    with pytest.raises(AssertionError, match=f"promised: .*{promise}"):
+        check_model(model, gaussian_fields(model.lattice, 2), tmp_path=tmp_path)
+
+
+def test_something_else_is_no_model(tmp_path):
+    with pytest.raises(AssertionError, match="has every method and property of RenormModel"):
+        check_model(nn.Identity(), torch.zeros(2, 1, 8), tmp_path=tmp_path)
+
+
+# -- exact where the data are Gaussian -------------------------------------------------------------------------------
+
+N = 20_000
+
+
+def assert_law(modes, expected):
+    """The variance of every mode is as expected, within 5 standard errors, and zero where it should be."""
+    power = modes[:, 0].double().square().mean(0)
+    assert (power[expected == 0] < 1e-10).all()
+    ratio = power[expected > 0] / expected[expected > 0]
+    assert (ratio - 1).abs().max() < 5 * math.sqrt(2 / len(modes))
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_fit_and_sample_return_the_spectrum(shape, boundary):
+    """The whole pipeline, from fields to fields: the spectrum that was measured comes back."""
+    lattice = Lattice(shape, boundary)
+    model = ModeDiffusion(DiffusionSpec(denoiser="gaussian"), lattice).fit(gaussian_fields(lattice, N))
+    assert (model.moments.spectrum / spectrum_of(lattice) - 1).abs().max() < 5 * math.sqrt(2 / N)
+    x = model.sample(N, generator=seeded(1), batch=N)
+    assert_law(basis_for(lattice).forward(x), model.moments.spectrum)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_mean_field_comes_back(schedule):
+    """With the mean taken out: mean and variance of every mode, within 5 standard errors."""
+    lattice, offset = Lattice((6,)), torch.linspace(-3, 3, 6)
+    x = gaussian_fields(lattice, N) + offset
+    spec = DiffusionSpec(schedule=schedule, denoiser="gaussian", subtract_mean=True)
+    y = ModeDiffusion(spec, lattice).fit(x).sample(N, generator=seeded(1), batch=N)
+    modes = basis_for(lattice).forward(y)
+    error = spectrum_of(lattice).sqrt() * math.sqrt(2 / N)
+    assert ((modes - basis_for(lattice).forward(x)).mean(0)[0] / error).abs().max() < 5
+    assert_law(modes - modes.mean(0), spectrum_of(lattice) * (1 + 1 / N))
+
+
+def law_at(model, level):
+    """(alpha, variance) of every mode of the forward flow at a level, zero where dead."""
+    t = model.levels[level].scale
+    alpha, sigma, alive = model.schedule.alpha(t), model.schedule.sigma(t), model.schedule.alive(t)
+    variance = alpha**2 * spectrum_of(model.lattice) + sigma**2
+    return alpha, torch.where(alive, variance, 0.0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("shape", "boundary"), [((12,), "open"), ((6, 5), "periodic")], ids=str)
+def test_samples_of_a_level_have_the_law_of_coarse_fields(shape, boundary, schedule):
+    model = exact_model(Lattice(shape, boundary), schedule=schedule)
+    x = gaussian_fields(model.lattice, N)
+    for level in range(len(model.levels)):
+        _, variance = law_at(model, level)
+        assert_law(model.basis.forward(model.coarsen(x, level, generator=seeded(1))), variance)
+        assert_law(model.basis.forward(model.sample(N, generator=seeded(2), level=level, batch=N)), variance)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("shape", "boundary"), [((12,), "open"), ((6, 5), "periodic")], ids=str)
+def test_refined_fields_have_the_conditional_law(shape, boundary, schedule):
+    r"""(coarse, refined) has the joint law of (phi_t, phi_s): Cov = (alpha_t / alpha_s) V_s where alive, else 0."""
+    model = exact_model(Lattice(shape, boundary), schedule=schedule, steps=20)
+    x, last = gaussian_fields(model.lattice, N), len(model.levels) - 1
+    for level, to in {(last, 0), (1, 0), (last, 1)} - {(1, 1)}:
+        coarse = model.coarsen(x, level, generator=seeded(1))
+        fine = model.refine(coarse, level=level, to=to, generator=seeded(2), batch=N)
+        (alpha_t, v_t), (alpha_s, v_s) = law_at(model, level), law_at(model, to)
+        c, f = (model.basis.forward(y)[:, 0].double() for y in (coarse, fine))
+        assert_law(f[:, None], v_s)
+        expected = torch.where(v_t > 0, alpha_t / alpha_s * v_s, 0.0)
+        error = ((v_t * v_s + expected**2) / N).sqrt()
+        gap = (c * f).mean(0) - expected
+        assert (gap[v_t == 0] == 0).all()
+        assert (gap / error)[v_t > 0].abs().max() < 5
+
+
+def test_refine_draws_many_fields_for_one_coarse_one():
+    """Their spread is that of the posterior, P sigma^2 / (alpha^2 P + sigma^2) where alive and P where not."""
+    model = exact_model(Lattice((8,)))
+    coarse = model.coarsen(gaussian_fields(model.lattice, 1), 1, generator=seeded(1)).expand(N, 1, 8)
+    modes = model.basis.forward(model.refine(coarse, level=1, generator=seeded(2), batch=N))
+    alpha, variance = law_at(model, 1)
+    spectrum = spectrum_of(model.lattice)
+    sigma_sq = variance - alpha**2 * spectrum
+    expected = torch.where(variance > 0, spectrum * sigma_sq / variance, spectrum)
+    assert_law(modes - modes.mean(0), expected)
+
+
+def test_the_mean_of_the_flow_is_drawn_without_a_generator():
+    model = exact_model(Lattice((8,)))
+    modes = gaussian_modes(model.lattice, 3)
+    alpha, variance = law_at(model, 1)
+    mean = model.basis.forward(model.coarsen(model.basis.inverse(modes), 1))
+    torch.testing.assert_close(mean, torch.where(variance > 0, alpha * modes, 0.0).float(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_silent_network_is_the_gaussian_model():
+    """Preconditioned by the data's spectrum, zero output walks as the exact denoiser does."""
+
+    class Silent(nn.Module):
+        def forward(self, x, t):
+            return torch.zeros_like(x)
+
+    exact = exact_model(Lattice((8,)))
+    spec = DiffusionSpec(prediction="preconditioned")
+    silent = ModeDiffusion(spec, exact.lattice, network=Silent(), moments=exact.moments)
+    x, y = (model.sample(4, generator=seeded(3)) for model in (exact, silent))
+    torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
+
+
+def test_levels_are_octaves():
+    """By hand on 16 open sites: the finest wavenumber is 15 pi / 16, and level l keeps modes n <= 15 / 2^l."""
+    model = exact_model(Lattice((16,)))
+    assert [level.modes for level in model.levels] == [16, 8, 4, 2]
+    kept = [level.cutoff * 16 / math.pi for level in model.levels[1:]]
+    assert [round(n, 9) for n in kept] == [7, 3, 1]
+    assert [model.levels[0].cutoff, model.levels[0].scale, model.levels[-1].scale] == [math.inf, -math.inf, 1.0]
+
+
+# -- fitting ---------------------------------------------------------------------------------------------------------
+
+
+class Listener(nn.Module):
+    """Remembers the classes that it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.heard = []
+
+    def forward(self, x, t, condition=None):
+        self.heard.append(condition)
+        shift = 0 if condition is None else condition.reshape(-1, *[1] * (x.ndim - 1))
+        return self.weight * x + shift
+
+    def __deepcopy__(self, memo):
+        copy = Listener()
+        copy.load_state_dict(self.state_dict())
+        return copy
+
+
+def test_classes_are_told_and_sometimes_not():
+    """A tenth of the training fields show the class "any", so that sampling without a condition has been learnt."""
+    lattice, network = Lattice((4,)), Listener()
+    x, labels = gaussian_fields(lattice, 60), torch.arange(60) % 3
+    model = ModeDiffusion(DiffusionSpec(steps=2), lattice, network=network, num_classes=3)
+    model.fit(x, condition=labels, spec=FitSpec(steps=40, batch=50, warmup=1), progress=False)
+    counts = torch.cat(network.heard).bincount(minlength=4) / 2000
+    expected = torch.tensor([0.3, 0.3, 0.3, 0.1])
+    assert ((counts - expected) / (expected * (1 - expected) / 2000).sqrt()).abs().max() < 5
+    zero, two = (model.sample(2, condition=torch.full((2,), c), generator=seeded(0), steps=1) for c in (0, 2))
+    assert not torch.equal(zero, two)
+
+
+def test_a_model_without_classes_ignores_labels():
+    lattice, network = Lattice((4,)), Listener()
+    fields = Fields(gaussian_fields(lattice, 8), lattice, torch.arange(8) % 2, 2)
+    ModeDiffusion(DiffusionSpec(), lattice, network=network).fit(fields, spec=BRIEF, progress=False)
+    assert network.heard == [None, None]
+
+
+def test_a_fit_may_be_followed_by_another():
+    """The averaged weights are put into the network that was given, which can be trained further."""
+    model = tiny_model(Lattice((8,)), steps=2)
+    x, network = gaussian_fields(model.lattice, 8), model.network
+    before = [p.clone() for p in network.parameters()]
+    model.fit(x, spec=BRIEF, progress=False).fit(x, spec=BRIEF, progress=False)
+    assert model.network is network
+    assert not network.training
+    assert any(not torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True))
+
+
+def test_a_run_folder_is_a_saved_model(tmp_path):
+    """``fit`` leaves the weights in its folder; with ``save_frame`` beside them the folder loads."""
+    from renorm.diffusion.storage import save_frame
+
+    model = tiny_model(Lattice((8,)), num_classes=2, steps=2)
+    x = gaussian_fields(model.lattice, 8)
+    save_frame(model, tmp_path)
+    with pytest.raises(CheckpointError, match="holds no weights yet"):
+        ModeDiffusion.load(tmp_path)
+    model.fit(x, condition=torch.arange(8) % 2, spec=BRIEF, folder=tmp_path, progress=False)
+    final = ModeDiffusion.load(tmp_path).sample(2, generator=seeded(0))
+    assert torch.equal(final, model.sample(2, generator=seeded(0)))
+    (tmp_path / "model.safetensors").unlink()  # as if the fit had been stopped before its end
+    assert torch.equal(final, ModeDiffusion.load(tmp_path).sample(2, generator=seeded(0)))
+
+
+# -- errors teach ----------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_fitted():
+    model = tiny_model(Lattice((8,)))
+    with pytest.raises(DataError, match="must live on the model's lattice"):
+        model.fit(Fields(torch.zeros(4, 1, 8), Lattice((8,), "periodic")))
+    with pytest.raises(DataError, match="shape"):
+        model.fit(torch.zeros(4, 1, 6))
+    with pytest.raises(DataError, match="finite"):
+        model.fit(torch.full((4, 1, 8), math.nan))
+    with pytest.raises(DataError, match="must have the model's 3 classes, got None"):
+        tiny_model(Lattice((8,)), num_classes=3).fit(torch.zeros(4, 1, 8))
+
+
+def test_what_cannot_be_sampled():
+    model = exact_model(Lattice((8,)))
+    with pytest.raises(ValueError, match="num must be >= 1"):
+        model.sample(0, generator=seeded(0))
+    with pytest.raises(ValueError, match="steps must be >= 1"):
+        model.sample(1, generator=seeded(0), steps=0)
+    with pytest.raises(ValueError, match="condition needs a model with classes"):
+        model.sample(1, generator=seeded(0), condition=torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="coarse fields must be"):
+        model.refine(torch.zeros(2, 1, 9), level=1, generator=seeded(0))
+    classed = tiny_model(Lattice((8,)), num_classes=3)
+    with pytest.raises(ValueError, match="classes are 0 to 2, got 3"):
+        classed.sample(1, generator=seeded(0), condition=torch.tensor([3]))
+    with pytest.raises(ValueError, match="one a field"):
+        classed.sample(2, generator=seeded(0), condition=torch.tensor([1]))
+
+
+def test_an_adaptive_model_must_be_fitted_first():
+    model = ModeDiffusion(DiffusionSpec(denoiser="gaussian"), Lattice((8,)))
+    for use in (lambda: model.sample(1, generator=seeded(0)), lambda: model.levels):
+        with pytest.raises(CheckpointError, match="call fit first"):
+            use()
+
+
+def test_a_network_model_needs_a_network():
+    with pytest.raises(RecipeError, match="needs a network"):
+        ModeDiffusion(DiffusionSpec(), Lattice((8,)))
+
+
+def test_another_walk_needs_what_it_needs():
+    model = tiny_model(Lattice((8,)))
+    assert model.with_walk(sampler="heun", steps=7).spec.steps == 7
+    with pytest.raises(RecipeError, match="needs the data's spectrum"):
+        model.with_walk(spacing="equal-error")
+
+
+def damaged_kind(folder):
+    card = folder / "model.toml"
+    card.write_text(card.read_text().replace("mode-diffusion", "cascade"))
+
+
+DAMAGES = {
+    "holds no model": lambda folder: (folder / "model.toml").unlink(),
+    "kind must be one of 'mode-diffusion'": damaged_kind,
+    "lacks moments.safetensors": lambda folder: (folder / "moments.safetensors").unlink(),
+    "another version": lambda folder: (folder / "model.toml").write_text("unknown = 1"),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_a_damaged_folder(message, tmp_path):
+    exact_model(Lattice((8,))).save(tmp_path)
+    DAMAGES[message](tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        ModeDiffusion.load(tmp_path)
