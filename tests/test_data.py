@@ -245,9 +245,7 @@ def test_photos_share_no_pixel_between_splits():
 @pytest.mark.parametrize("boundary", ["open", "periodic"])
 @pytest.mark.parametrize("shape", [(16,), (8, 6), (4, 4, 4)])
 def test_gaussian_fields_have_their_spectrum(shape, boundary):
-    spec = DataSpec(
-        "gaussian", shape=shape, boundary=boundary, mass=0.7, exponent=1.5, number=6000, channels=2
-    )
+    spec = DataSpec("gaussian", shape=shape, boundary=boundary, mass=0.7, exponent=1.5, number=6000, channels=2)
     fields = load(spec)
     assert fields.lattice == Lattice(shape, boundary=boundary, channels=2)
     expected = (fields.lattice.k_sq() + 0.7**2) ** -1.5

@@ -179,9 +179,7 @@ def test_a_folder_of_images(tmp_path, rng):
 
 
 def test_sub_folders_are_classes(tmp_path, rng):
-    save_images(
-        tmp_path, {f"{kind}/{i}.png": (4, 4) for kind in ("cat", "dog", "ant") for i in range(7)}, rng
-    )
+    save_images(tmp_path, {f"{kind}/{i}.png": (4, 4) for kind in ("cat", "dog", "ant") for i in range(7)}, rng)
     fields = load(DataSpec("folder", path=str(tmp_path), labels=True))
     assert fields.num_classes == 3
     assert fields.lattice.channels == 1
@@ -218,7 +216,7 @@ def test_folders_that_cannot_be_read_are_refused(tmp_path, rng):
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:300])
     with pytest.raises(DataError, match=r"cannot read the image .*a\.png"):
         load(DataSpec("folder", path=str(tmp_path)))
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((32, 32), np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a\.png must have 8 bits a channel, got mode I;16"):
         load(DataSpec("folder", path=str(tmp_path)))
 

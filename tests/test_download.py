@@ -144,9 +144,7 @@ def test_a_full_disk_is_reported_and_the_part_kept(server, tmp_path, monkeypatch
 
 
 def test_fetch_downloads_what_is_missing_and_only_that(server, empty_store, monkeypatch):
-    files = tuple(
-        Remote(file, (f"http://127.0.0.1:{server.server_port}/{file}",), DIGEST) for file in store.IDX
-    )
+    files = tuple(Remote(file, (f"http://127.0.0.1:{server.server_port}/{file}",), DIGEST) for file in store.IDX)
     monkeypatch.setitem(REMOTES, "mnist", files)
     assert store.where("mnist") is None
     assert fetch("mnist") == empty_store / "mnist"

@@ -65,9 +65,7 @@ def plain(net: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
     return (net(FIELDS[index]) - 1).square().mean()
 
 
-def run(
-    folder: Path, spec: FitSpec = SPEC, loss=denoising, net: nn.Module | None = None, **options
-) -> FitResult:
+def run(folder: Path, spec: FitSpec = SPEC, loss=denoising, net: nn.Module | None = None, **options) -> FitResult:
     options = {"progress": False, "cpu": True, **options}
     return fit(network() if net is None else net, loss, COUNT, spec, folder, **options)
 
@@ -207,9 +205,7 @@ def test_against_a_plain_loop(tmp_path: Path) -> None:
             group["lr"] = lr
         optimiser.step()
         decay = min(0.9, (1 + n) / (10 + n))
-        average = [
-            decay * a + (1 - decay) * p.detach() for a, p in zip(average, net.parameters(), strict=True)
-        ]
+        average = [decay * a + (1 - decay) * p.detach() for a, p in zip(average, net.parameters(), strict=True)]
         losses.append(loss.item())
         norms.append(norm)
     for mine, theirs in zip(result.network.parameters(), net.parameters(), strict=True):
@@ -407,9 +403,7 @@ def test_non_finite_stops_and_keeps_the_checkpoints(tmp_path: Path, where: str) 
     with pytest.raises(NonFiniteLossError, match=rf"the {where} at step 12 is (inf|nan).*lower lr than 0.01"):
         run(tmp_path, loss=loss)
     assert [step for step, _ in checkpoints(tmp_path / "checkpoints")] == [4, 8]
-    assert all(
-        t.isfinite().all() for t in load(checkpoints(tmp_path / "checkpoints")[-1][1]).tensors.values()
-    )
+    assert all(t.isfinite().all() for t in load(checkpoints(tmp_path / "checkpoints")[-1][1]).tensors.values())
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == [6]
     assert not (tmp_path / "model.safetensors").exists()
 
@@ -466,9 +460,7 @@ def test_tensorboard_is_told_every_line(tmp_path: Path, monkeypatch: pytest.Monk
     assert told[-1] == "closed"
 
 
-def test_progress_on_a_terminal_is_a_bar(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_on_a_terminal_is_a_bar(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
     with closing(FitProgress(10, 20, shown=True)) as bar:
         bar.update(15, 0.25)

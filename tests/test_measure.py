@@ -65,9 +65,7 @@ def test_one_cosine_fills_one_bin(shape, boundary):
     # by hand: the mode has the field's norm, amplitude^2 * sites / 2, and stands in bin n of the longest axis
     assert last == L
     harmonics = [np.arange(s) if boundary == "open" else (np.arange(s) + 1) // 2 for s in shape]
-    radius = np.sqrt(
-        sum((h * L / s) ** 2 for h, s in zip(np.meshgrid(*harmonics, indexing="ij"), shape, strict=True))
-    )
+    radius = np.sqrt(sum((h * L / s) ** 2 for h, s in zip(np.meshgrid(*harmonics, indexing="ij"), shape, strict=True)))
     count = int(((radius >= n - 0.5) & (radius < n + 0.5)).sum())
     expected = torch.zeros_like(spectrum.power)
     expected[n] = amplitude**2 * math.prod(shape) / 2 / count
@@ -89,9 +87,7 @@ def test_parseval_and_the_zero_mode_stands_alone(boundary, generator):
 def test_about_the_mean_is_the_unbiased_variance_and_forgets_a_shift(generator):
     lattice, x = Lattice((8,)), normal(6, 1, 8, generator=generator)
     shift = torch.linspace(-3, 5, 8, dtype=torch.float64)
-    assert torch.allclose(
-        power_spectrum(x, lattice, about="mean").power, x_modes(x, lattice).var(0), atol=1e-12
-    )
+    assert torch.allclose(power_spectrum(x, lattice, about="mean").power, x_modes(x, lattice).var(0), atol=1e-12)
     shifted = power_spectrum(x + shift, lattice, about="mean")
     assert compare_spectra(shifted, power_spectrum(x, lattice, about="mean")).max_log_ratio < 1e-10
     assert compare_spectra(power_spectrum(x + shift, lattice), shifted).max_log_ratio > 0.1
@@ -225,9 +221,7 @@ def test_frechet_distance_of_gaussians_that_do_not_commute():
     # two dimensions: tr sqrt(M) = sqrt(tr M + 2 sqrt(det M)); here tr(ab) = 3, det(ab) = 2 * 0.75
     expected = 3.0 + 2.0 - 2 * math.sqrt(3 + 2 * math.sqrt(1.5))
     zero = torch.zeros(2).double()
-    assert math.isclose(
-        frechet_distance(exact_statistics(zero, a), exact_statistics(zero, b)), expected, rel_tol=1e-12
-    )
+    assert math.isclose(frechet_distance(exact_statistics(zero, a), exact_statistics(zero, b)), expected, rel_tol=1e-12)
 
 
 def test_frechet_distance_survives_singular_covariances(generator):

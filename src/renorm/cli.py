@@ -1,11 +1,12 @@
 """The command line: parse, call, print.
 
 Nothing heavy is imported before a command needs it, so ``renorm --help`` answers at once. An error that the user can
-mend is one line on stderr and exit code 2.
+mend is one line on stderr and exit code 2; with ``RENORM_DEBUG=1`` its traceback is shown instead.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.call(options)
         sys.stdout.flush()
     except (RenormError, ValueError) as error:
+        if os.environ.get("RENORM_DEBUG"):
+            raise
         return _complain(str(error), 2)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""

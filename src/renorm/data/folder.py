@@ -42,6 +42,8 @@ def read(spec: DataSpec, split: Split) -> Raw:
     if not paths:
         raise DataError(f"{root} has no images ({' '.join(sorted(SUFFIXES))})")
     labels, num_classes = _classes(root, paths) if spec.labels else (None, None)
+    if spec.size is None:
+        _check_sizes(paths)
     index = hold_out(len(paths), split, spec.seed, str(root))[: spec.limit]
     values = _stack([paths[i] for i in index], paths[0], spec)
     return Raw(values, None if labels is None else labels[index], num_classes)
@@ -77,6 +79,31 @@ def _stack(paths: list[Path], first: Path, spec: DataSpec) -> np.ndarray:
             )
         images.append(image)
     return np.concatenate(images[1:])
+
+
+def _check_sizes(paths: list[Path]) -> None:
+    """All images of one size, by their headers: those of the other split too, which is not read now."""
+    first = _header_size(paths[0])
+    for path in paths:
+        size = _header_size(path)
+        if size != first:
+            raise DataError(
+                f"images must have one size, got {first[0]} x {first[1]} in {paths[0]} and {size[0]} x {size[1]} in "
+                f"{path}; set size to bring them to one"
+            )
+
+
+def _header_size(path: Path) -> tuple[int, int]:
+    """Width and height as an image is shown."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(), Image.open(path) as file:
+            warnings.simplefilter("ignore")
+            turned = file.getexif().get(0x0112, 1) >= 5  # the EXIF orientation lies on its side
+            return (file.height, file.width) if turned else (file.width, file.height)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the image {path}: {error}; repair it or take it out") from None
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -105,9 +105,8 @@ class ModeDiffusion:
         scales = {CLEAN, *(self._octave(l, octaves) for l in range(1, octaves + 1)), 1.0}
         levels: list[Level] = []
         for scale in sorted(scales):
-            cutoff = self.schedule.cutoff(scale)
-            kept = self.schedule.wavenumber_sq <= cutoff**2 * (1 + 1e-9)
-            levels.append(Level(len(levels), cutoff.item(), scale, int(kept.sum())))
+            cutoff = self.schedule.cutoff(scale).item()
+            levels.append(Level(len(levels), cutoff, scale, int(self._kept(scale).sum())))
         return levels
 
     def fit(
@@ -138,7 +137,8 @@ class ModeDiffusion:
             CheckpointError, NonFiniteLossError: See ``renorm.fit.gradient.fit``.
             DataError: If the fields are not finite or not on the lattice, or lack the classes that the model has.
         """
-        fields = x if isinstance(x, Fields) else Fields(x, self.lattice, condition, self.num_classes or None)
+        named = None if condition is None else self.num_classes or None
+        fields = x if isinstance(x, Fields) else Fields(x, self.lattice, condition, named)
         ours, theirs = ((a.event_shape, a.boundary) for a in (self.lattice, fields.lattice))
         if ours != theirs:
             raise DataError(f"fields must live on the model's lattice {ours}, got {theirs}")
@@ -189,7 +189,7 @@ class ModeDiffusion:
         times = [1.0] if coarsest else grid(self.spacing, self.schedule, self._steps(steps), stop=stop)
 
         def begin(noise: Tensor, rows: slice) -> Tensor:
-            return start(self.schedule, times[0], noise)
+            return start(self.schedule, times[0], noise, self._mean)
 
         return self._walk(num, begin, times, condition, generator, batch, callback)
 
@@ -255,7 +255,7 @@ class ModeDiffusion:
     def encode(self, x: Float[Tensor, "batch channel *sites"]) -> Pyramid:
         """The field's modes, shell by shell: the coarsest level's, then those that each finer level adds."""
         modes = self.basis.forward(x)
-        kept = [(self.schedule.wavenumber_sq <= level.cutoff**2).to(x.device) for level in self.levels]
+        kept = [self._kept(level.scale).to(x.device) for level in self.levels]
         shells = [torch.where(fine & ~coarse, modes, 0.0) for fine, coarse in pairwise(kept)]
         return Pyramid(torch.where(kept[-1], modes, 0.0), tuple(reversed(shells)))
 
@@ -296,6 +296,15 @@ class ModeDiffusion:
         return type(self)(
             changed, self.lattice, network=self.network, moments=self.moments, num_classes=self.num_classes
         )
+
+    @property
+    def _mean(self) -> Tensor | None:
+        """Mean of the modes of the data where it is taken out."""
+        return self.moments.mean if self.moments is not None and self.spec.subtract_mean else None
+
+    def _kept(self, scale: float) -> Tensor:
+        """True for the modes within the cutoff, which define a level."""
+        return self.schedule.wavenumber_sq <= self.schedule.cutoff(scale) ** 2 * (1 + 1e-9)
 
     def _octave(self, level: int, octaves: int) -> float:
         """Scale at which the cutoff falls below 2^-level of the axes' last wavenumber (white noise: even in t)."""
@@ -366,6 +375,7 @@ class ModeDiffusion:
                 begin(draw(), rows),
                 draw,
                 condition=classes,
+                mean=self._mean,
                 callback=callback,
             )
             done.append(self.basis.inverse(modes))

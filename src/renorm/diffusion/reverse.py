@@ -23,14 +23,21 @@ class Walk:
     Attributes:
         schedule: The forward flow.
         draw: Gives fresh white noise of the field's shape.
+        mean: Mean of the modes of the data.
         seasoned: True for the modes that were alive one step earlier too: a multistep method may look back at them.
         evaluations: How often the denoiser was asked so far.
     """
 
     def __init__(
-        self, schedule: Schedule, denoiser: Denoiser, draw: Draw, condition: Tensor | None, like: Tensor
+        self,
+        schedule: Schedule,
+        denoiser: Denoiser,
+        draw: Draw,
+        condition: Tensor | None,
+        like: Tensor,
+        mean: Tensor | None = None,
     ) -> None:
-        self.schedule, self.draw = schedule, draw
+        self.schedule, self.draw, self.mean = schedule, draw, mean
         self.seasoned = torch.zeros(schedule.lattice.shape, dtype=torch.bool, device=like.device)
         self.evaluations = 0
         self._denoiser, self._condition, self._like = denoiser, condition, like
@@ -61,7 +68,7 @@ class Walk:
         alive = self.schedule.alive(t).to(self._like.device)
         fresh = self.schedule.shell(t, s).to(self._like.device)
         noise = self.draw() if bool(fresh.any()) else torch.zeros_like(self._like)
-        self._shell = alive, fresh, self.schedule.entry_std(s).to(self._like) * noise
+        self._shell = alive, fresh, start(self.schedule, s, noise, self.mean)
 
     def admit(self, phi: Tensor) -> Tensor:
         """Field at the end of a step: modes still beyond the cutoff are zero, those of the shell are the prior's."""
@@ -87,9 +94,14 @@ class Sampler(Protocol):
         ...
 
 
-def start(schedule: Schedule, t: float, noise: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    r"""Modes at the coarsest scale of a walk: noise (or the prior, see ``Schedule.entry``) where alive, else 0."""
-    return torch.where(schedule.alive(t).to(noise.device), schedule.entry_std(t).to(noise) * noise, 0.0)
+def start(
+    schedule: Schedule, t: float, noise: Float[Tensor, "*batch"], mean: Tensor | None = None
+) -> Float[Tensor, "*batch"]:
+    r"""Modes that come alive at scale t: $\alpha m$ + noise (or the prior, see ``Schedule.entry``); 0 where dead."""
+    modes = schedule.entry_std(t).to(noise) * noise
+    if mean is not None:
+        modes = modes + schedule.alpha(t).to(noise) * mean.to(noise)
+    return torch.where(schedule.alive(t).to(noise.device), modes, 0.0)
 
 
 def walk_up(
@@ -101,12 +113,13 @@ def walk_up(
     draw: Draw,
     *,
     condition: Tensor | None = None,
+    mean: Tensor | None = None,
     callback: Callback | None = None,
 ) -> Float[Tensor, "batch channel *modes"]:
     r"""Undo the flow step by step along ``times``, from coarse to fine.
 
     Before each step the modes beyond the cutoff are projected out; in it, the modes of the shell between t and s are
-    drawn from $N(0, \sigma_k(s)^2)$ (see ``Schedule.entry``), and the sampler moves those that were alive.
+    drawn from $N(\alpha_k m_k, \sigma_k(s)^2)$ (see ``Schedule.entry``), and the sampler moves those that were alive.
 
     Args:
         schedule: The forward flow.
@@ -116,12 +129,13 @@ def walk_up(
         phi: Modes at ``times[0]``.
         draw: Gives fresh white noise of the shape of ``phi``; the only source of randomness.
         condition: Classes, one a field.
+        mean: Mean of the modes of the data, about which those of a shell are drawn; zero if not given.
         callback: Called after each step with (step, steps, scale, modes).
 
     Returns:
         Modes at ``times[-1]``; at a scale > ``CLEAN`` those beyond the cutoff are zero.
     """
-    walk = Walk(schedule, denoiser, draw, condition, phi)
+    walk = Walk(schedule, denoiser, draw, condition, phi, mean)
     memory: Any = None
     phi = torch.where(schedule.alive(times[0]).to(phi.device), phi, 0.0)
     for i, (t, s) in enumerate(pairwise(times)):

@@ -34,12 +34,11 @@ class Ancestral:
     $$ \phi_s = \alpha_{t|s}^{-1}\Big(\phi_t - \frac{\sigma^2_{t|s}}{\sigma_t}\,\hat z\Big) + \sqrt{v}\,z, \qquad
        v = \sigma^2_{t|s}\,\frac{\alpha_s^2 P + \sigma_s^2}{\alpha_t^2 P + \sigma_t^2} $$
 
-    Modes that are finished at s get no noise.
-
     Args:
         variance: P, the spectrum of the data, for which each step is then exact if they are Gaussian; or one of its
             limits, ``"small"``: P = 0, so $v = \sigma^2_{t|s}\sigma_s^2/\sigma_t^2$, and ``"large"``: P that of the
-            prior, so $v = \sigma^2_{t|s}$ (in the rescaled frame).
+            prior, so $v = \sigma^2_{t|s}$ (in the rescaled frame). In the limits, modes that are finished at s get
+            no noise, and the step to clean data is $x_0$.
 
     Source:
         Ho, Jain & Abbeel 2020, arXiv:2006.11239, for the limits; large is the variance of Masuki & Ashida 2025.
@@ -54,17 +53,18 @@ class Ancestral:
         """One ancestral step."""
         alpha, sigma, alpha_s, sigma_s = walk.amplitudes(t, s)
         x0 = walk.denoise(phi, t)
-        if s == CLEAN:
+        if s == CLEAN and isinstance(self.variance, str):
             return x0, None
         alpha_step, variance = (c.to(phi) for c in walk.schedule.transition(s, t))
         z_hat = _ratio(phi - alpha * x0, sigma)
-        mean = _ratio(phi - _ratio(variance, sigma) * z_hat, alpha_step)
+        mean = x0 if s == CLEAN else _ratio(phi - _ratio(variance, sigma) * z_hat, alpha_step)
         if isinstance(self.variance, Tensor):
             spectrum = self.variance.to(phi)
             v = variance * _ratio(alpha_s**2 * spectrum + sigma_s**2, alpha**2 * spectrum + sigma**2)
         else:
             v = variance if self.variance == "large" else variance * _ratio(sigma_s, sigma) ** 2
-        return torch.where(sigma_s > 0, mean + v.sqrt() * walk.draw(), mean), None
+            v = torch.where(sigma_s > 0, v, 0.0)
+        return mean + v.sqrt() * walk.draw(), None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ A new spacing is one new class with ``quantile`` and one line in ``SPACINGS``.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -205,16 +206,13 @@ class EqualError:
 
     def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
         """Inverse of the running integral of the density of steps."""
-        t = torch.linspace(0, 1, self.resolution + 1, dtype=torch.float64)
-        density = self._error(schedule, (t[:-1] + t[1:]) / 2).sqrt()
-        density = density + 1e-3 * density.mean()  # no stretch is left without a step
-        cumulative = torch.cat([torch.zeros(1, dtype=torch.float64), density.cumsum(0)])
-        cumulative = (cumulative / cumulative[-1]).to(u.device)
+        cumulative = _running_error(self, schedule).to(u.device)
         inside = torch.searchsorted(cumulative, u.double().contiguous()).clamp(1, self.resolution)
         low, high = cumulative[inside - 1], cumulative[inside]
         return ((inside - 1 + (u.double() - low) / (high - low)) / self.resolution).to(u.dtype)
 
-    def _error(self, schedule: Schedule, t: Tensor) -> Tensor:
+    def error(self, schedule: Schedule, t: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """$c(t)$, the error of an Euler step at each scale over the square of its length."""
         h = 1e-3
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         rotation = schedule.angle(t) - schedule.angle(t - h)
@@ -230,6 +228,16 @@ class EqualError:
         """Variance of each mode of the data at scale t, in the frame of preserved variance."""
         share = schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2 / schedule.prior_spectrum
         return (schedule.alpha(t) ** 2 * self.spectrum.double() + schedule.sigma(t) ** 2) / share
+
+
+@lru_cache(maxsize=8)  # a fit asks at every step
+def _running_error(spacing: EqualError, schedule: Schedule) -> Tensor:
+    """Share of the steps below each of the points at which the error was looked up."""
+    t = torch.linspace(0, 1, spacing.resolution + 1, dtype=torch.float64)
+    density = spacing.error(schedule, (t[:-1] + t[1:]) / 2).sqrt()
+    density = density + 1e-3 * density.mean()  # no stretch is left without a step
+    cumulative = torch.cat([torch.zeros(1, dtype=torch.float64), density.cumsum(0)])
+    return cumulative / cumulative[-1]
 
 
 SPACINGS: dict[str, Callable[..., Any]] = {

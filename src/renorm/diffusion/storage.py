@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+import torch
 from torch import nn
 
 from renorm.diffusion.build import Moments
@@ -83,13 +84,14 @@ def _unet(card: ModelCard) -> nn.Module:
     from renorm.nn.unet import UNet
 
     lattice = card.lattice
-    return UNet(
-        card.spec.network,
-        dim=lattice.dim,
-        channels=lattice.channels,
-        boundary=lattice.boundary,
-        num_classes=card.num_classes,
-    )
+    with torch.random.fork_rng(devices=[]):  # its random weights are about to be overwritten: leave no trace
+        return UNet(
+            card.spec.network,
+            dim=lattice.dim,
+            channels=lattice.channels,
+            boundary=lattice.boundary,
+            num_classes=card.num_classes,
+        )
 
 
 def _read_weights(network: nn.Module, path: Path) -> None:

@@ -35,7 +35,7 @@ from renorm.fit.randomness import Order, seed_of
 from renorm.fit.record import Record, read_metrics
 from renorm.fit.spec import FitSpec
 
-__all__ = ["FitResult", "Loss", "fit"]
+__all__ = ["FitResult", "Loss", "check_resumable", "fit"]
 
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 """``loss(network, index, generator)``: scalar mean loss of the fields ``index`` (int64, on the CPU).
@@ -140,6 +140,11 @@ def fit(
         write_tensors(final, learner.ema.state_dict(), {**about, "step": spec.steps})
     accelerator.wait_for_everyone()
     return FitResult(network, learner.ema, read_metrics(folder / "metrics.jsonl"))
+
+
+def check_resumable(folder: Path, spec: FitSpec, identity: Mapping[str, Any]) -> None:
+    """Raise CheckpointError if ``folder`` holds another run than this one, before anything is written to it."""
+    _newest(folder / "checkpoints", {"fit": spec.lasting(), "identity": dict(identity)}, spec, resume=True)
 
 
 def _newest(folder: Path, about: dict[str, Any], spec: FitSpec, resume: bool) -> Checkpoint | None:

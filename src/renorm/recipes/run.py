@@ -26,6 +26,8 @@ from renorm.diffusion.reverse import Callback
 from renorm.diffusion.storage import save_frame
 from renorm.errors import CheckpointError, DataError
 from renorm.fit.checkpoint import atomic
+from renorm.fit.gradient import check_resumable
+from renorm.fit.record import read_metrics
 from renorm.measure.features import extractor, frechet
 from renorm.measure.spectrum import compare_spectra, power_spectrum
 from renorm.recipes.build import build_model, identity, parameters
@@ -53,8 +55,8 @@ def fit_run(
     known = identity(recipe, fields)
     if model.spec.needs_moments:
         model.measure(fields)
+    check_resumable(folder, recipe.fit, known)
     begun = time.perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / "recipe.toml") as temporary:
         temporary.write_text(to_toml(recipe), encoding="utf-8")
     save_frame(model, folder)
@@ -75,7 +77,8 @@ def fit_run(
         progress=progress,
         identity=known,
     )
-    write_json(folder / "manifest.json", {**facts, "seconds": round(time.perf_counter() - begun, 1)})
+    metrics = read_metrics(folder / "metrics.jsonl")  # none where nothing was trained
+    write_json(folder / "manifest.json", {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
     return model
 
 
@@ -109,10 +112,12 @@ def sample_run(
     model: ModeDiffusion | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Fields from a run, by seed."""
+    """Fields from a run, by seed; drawn on the GPU if there is one, returned on the CPU."""
     model = model or load_run(folder)
-    generator = torch.Generator().manual_seed(seed)
-    return model.sample(num, generator=generator, steps=steps, level=level, condition=condition, callback=callback)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device).manual_seed(seed)
+    x = model.sample(num, generator=generator, steps=steps, level=level, condition=condition, callback=callback)
+    return x.cpu()
 
 
 def measure_run(
@@ -130,7 +135,9 @@ def measure_run(
     """
     recipe = read_recipe(folder)
     model = model or load_run(folder)
-    num, steps = samples or recipe.measure.samples, steps or recipe.measure.steps or recipe.model.steps
+    num = recipe.measure.samples if samples is None else samples
+    if steps is None:
+        steps = recipe.model.steps if recipe.measure.steps is None else recipe.measure.steps
     test = load_data(recipe.data, "test")
     reference = test.batch(torch.arange(min(len(test), REFERENCE)))
     begun = time.perf_counter()
