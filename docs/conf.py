@@ -25,13 +25,13 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"renorm {release}"
+html_static_path = ["_static"]
+html_css_files = ["renorm.css"]
 html_show_sphinx = False
 
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_class_signature = "separated"
-autodoc_use_type_comments = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes are described once, by their class
@@ -67,8 +67,6 @@ def to_rest(text: str, *, module: bool = False) -> str:
 
 def _paragraph(text: str, module: bool) -> str:
     lines = text.splitlines()
-    if any(set(line.strip()) == {"=", " "} for line in lines):  # a table
-        return text
     if module and all(line.startswith("    ") for line in lines) and not _CODE.match(lines[0]):
         return "::\n\n" + text  # a literal block
     code = next((i for i, line in enumerate(lines) if _CODE.match(line)), len(lines))

@@ -35,15 +35,6 @@ HOUSE = [
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 
-# Circles of two files in one room that are allowed, and why.
-CIRCLES = {
-    # storage names the type of what it saves, under TYPE_CHECKING alone; the model calls it from two methods
-    ("diffusion.storage", "diffusion.mode_diffusion"),
-    # a spec, when it is made, looks its name up in the registry of the sources, which take the spec
-    ("data.spec", "data.images"),
-}
-
-
 def name_of(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -109,8 +100,8 @@ def test_measures_know_no_data_sets():
 
 
 def test_no_circles():
-    """Imports between files have no circle, apart from ``CIRCLES``."""
-    graph = {name: {t for t, _ in arrows(name) if t and (name, t) not in CIRCLES} - {name} for name in MODULES if name}
+    """Imports between files have no circle."""
+    graph = {name: {t for t, _ in arrows(name) if t} - {name} for name in MODULES if name}
     for package in [name for name, path in MODULES.items() if path.name == "__init__.py" and name]:
         # a package that re-exports is imported through its parts, by whoever is outside it
         for name in graph:

@@ -11,7 +11,7 @@ from renorm.data import array, bundled, cifar10, folder, gaussian, mnist
 from renorm.data.raw import Source
 from renorm.data.resize import resize
 from renorm.data.spec import DataSpec, Split
-from renorm.errors import DataError
+from renorm.errors import DataError, RecipeError
 from renorm.lattice import Lattice
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def load(spec: DataSpec, split: Split = "train") -> "Fields":
         split: ``"train"`` or ``"test"``.
 
     Raises:
+        RecipeError: If there is no data set of this name.
         DataError: If files are absent or damaged, or do not have what ``spec`` asks for.
 
     Example:
@@ -55,6 +56,8 @@ def load(spec: DataSpec, split: Split = "train") -> "Fields":
 
     from renorm.data.fields import Fields
 
+    if spec.name not in SOURCES:
+        raise RecipeError(f"unknown data set '{spec.name}'; known: {', '.join(SOURCES)}")
     raw = SOURCES[spec.name](spec, split)
     if spec.labels and raw.labels is None:
         raise DataError(f"labels = true needs a data set with classes; {spec.path or spec.name} has none")

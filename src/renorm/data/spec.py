@@ -66,9 +66,6 @@ class DataSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from renorm.data.images import SOURCES
-
-        require(self.name in SOURCES, f"name must be one of {', '.join(SOURCES)}", self.name)
         if self.name in ("folder", "array"):
             require(bool(self.path), f"path must name the {self.name} to read", self.path)
         else:

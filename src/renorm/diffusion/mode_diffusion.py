@@ -21,6 +21,7 @@ from renorm.diffusion.sampler import Ancestral
 from renorm.diffusion.schedule import CLEAN
 from renorm.diffusion.spacing import grid
 from renorm.diffusion.spec import DiffusionSpec
+from renorm.diffusion.storage import ModelCard, load, save_frame, save_weights
 from renorm.errors import CheckpointError, DataError, NoLikelihoodError, RecipeError
 from renorm.fit.spec import FitSpec
 from renorm.lattice import Lattice
@@ -272,16 +273,19 @@ class ModeDiffusion:
 
     def save(self, path: Path) -> None:
         """Write spec, lattice, moments and weights to a folder."""
-        from renorm.diffusion.storage import save
+        self.save_frame(path)
+        if self.network is not None:
+            save_weights(self.network, path)
 
-        save(self, path)
+    def save_frame(self, path: Path) -> None:
+        """Write all but the weights, which a fit writes by itself."""
+        save_frame(ModelCard.of(self.spec, self.lattice, self.num_classes), self.moments, path)
 
     @classmethod
     def load(cls, path: Path, *, network: nn.Module | None = None) -> "ModeDiffusion":
         """Read a saved model or a run folder; the U-Net of the spec is built unless a network is given."""
-        from renorm.diffusion.storage import load
-
-        return load(cls, path, network)
+        card, moments, network = load(path, network)
+        return cls(card.spec, card.lattice, network=network, moments=moments, num_classes=card.num_classes)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -14,12 +14,7 @@ from renorm.fit.checkpoint import atomic, latest, load_weights, read_tensors, wr
 from renorm.lattice import Boundary, Lattice
 from renorm.spec import load_toml, to_toml
 
-if TYPE_CHECKING:
-    from renorm.diffusion.mode_diffusion import ModeDiffusion
-
-    M = TypeVar("M", bound=ModeDiffusion)
-
-__all__ = ["ModelCard", "load", "save", "save_frame"]
+__all__ = ["ModelCard", "Stored", "load", "save_frame", "save_weights"]
 
 
 @dataclass(frozen=True)
@@ -34,31 +29,40 @@ class ModelCard:
     num_classes: int = 0
     kind: Literal["mode-diffusion"] = "mode-diffusion"
 
+    @classmethod
+    def of(cls, spec: DiffusionSpec, lattice: Lattice, num_classes: int) -> "ModelCard":
+        """The card of a model on this lattice."""
+        return cls(spec, lattice.shape, lattice.boundary, lattice.channels, lattice.spacing, num_classes)
+
     @property
     def lattice(self) -> Lattice:
         """Where the fields live."""
         return Lattice(self.shape, self.boundary, self.channels, self.spacing)
 
 
-def save(model: "ModeDiffusion", path: Path) -> None:
-    """Write the whole model to a folder."""
-    save_frame(model, path)
-    if model.network is not None:
-        write_tensors(path / "model.safetensors", model.network.state_dict(), {"kind": "mode-diffusion"})
+class Stored(NamedTuple):
+    """What a folder holds."""
+
+    card: ModelCard
+    moments: Moments | None
+    network: nn.Module | None
 
 
-def save_frame(model: "ModeDiffusion", path: Path) -> None:
+def save_frame(card: ModelCard, moments: Moments | None, path: Path) -> None:
     """Write all but the weights, which a fit writes by itself."""
-    lattice = model.lattice
-    card = ModelCard(model.spec, lattice.shape, lattice.boundary, lattice.channels, lattice.spacing, model.num_classes)
     with atomic(path / "model.toml") as temporary:
         temporary.write_text(to_toml(card), encoding="utf-8")
-    if model.moments is not None:
-        moments = {"mean": model.moments.mean, "spectrum": model.moments.spectrum}
-        write_tensors(path / "moments.safetensors", moments, {"kind": "moments"})
+    if moments is not None:
+        tensors = {"mean": moments.mean, "spectrum": moments.spectrum}
+        write_tensors(path / "moments.safetensors", tensors, {"kind": "moments"})
 
 
-def load(cls: "type[M]", path: Path, network: nn.Module | None) -> "M":
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write the weights of a network."""
+    write_tensors(path / "model.safetensors", network.state_dict(), {"kind": "mode-diffusion"})
+
+
+def load(path: Path, network: nn.Module | None) -> Stored:
     """Read a folder that ``save`` or a fit wrote; an unfinished fit is read at its last checkpoint."""
     if not (path / "model.toml").is_file():
         raise CheckpointError(f"{path} holds no model (there is no model.toml); give a run folder")
@@ -77,7 +81,7 @@ def load(cls: "type[M]", path: Path, network: nn.Module | None) -> "M":
     if card.spec.denoiser == "network":
         network = network if network is not None else _unet(card)
         _read_weights(network, path)
-    return cls(card.spec, card.lattice, network=network, moments=moments, num_classes=card.num_classes)
+    return Stored(card, moments, network)
 
 
 def _unet(card: ModelCard) -> nn.Module:

@@ -23,7 +23,6 @@ from renorm.data import load as load_data
 from renorm.data.fields import Fields
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.reverse import Callback
-from renorm.diffusion.storage import save_frame
 from renorm.errors import CheckpointError, DataError
 from renorm.fit.checkpoint import atomic
 from renorm.fit.gradient import check_resumable
@@ -56,10 +55,9 @@ def fit_run(
     if model.spec.needs_moments:
         model.measure(fields)
     check_resumable(folder, recipe.fit, known)
-    begun = time.perf_counter()
     with atomic(folder / "recipe.toml") as temporary:
         temporary.write_text(to_toml(recipe), encoding="utf-8")
-    save_frame(model, folder)
+    model.save_frame(folder)
     facts = {
         **machine(),
         "command": command,
