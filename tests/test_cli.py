@@ -18,6 +18,7 @@ from renorm.lattice import Lattice
 
 TINY = ["--set", "fit.steps=4", "--set", "fit.checkpoint_every=2", "--set", "fit.log_every=1"]
 TINY += ["--set", "fit.batch=8", "--set", "model.network.width=8", "--set", "measure.samples=40"]
+TINY += ["--set", "model.prediction=coloured-noise", "--set", "model.subtract_mean=false"]
 TINY += ["--set", "model.steps=3", "--set", "fit.warmup=0", "--quiet"]
 
 

@@ -344,11 +344,9 @@ def test_a_fit_may_be_followed_by_another():
 
 def test_a_run_folder_is_a_saved_model(tmp_path):
     """``fit`` leaves the weights in its folder; with ``save_frame`` beside them the folder loads."""
-    from renorm.diffusion.storage import save_frame
-
     model = tiny_model(Lattice((8,)), num_classes=2, steps=2)
     x = gaussian_fields(model.lattice, 8)
-    save_frame(model, tmp_path)
+    model.save_frame(tmp_path)
     with pytest.raises(CheckpointError, match="holds no weights yet"):
         ModeDiffusion.load(tmp_path)
     model.fit(x, condition=torch.arange(8) % 2, spec=BRIEF, folder=tmp_path, progress=False)

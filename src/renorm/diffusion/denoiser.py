@@ -188,6 +188,17 @@ class Preconditioned:
         return Coefficients(alpha * spectrum / total, spectrum.sqrt() * sigma / total.sqrt(), total.rsqrt())
 
 
+class Frame(NamedTuple):
+    """What stands around a network at one scale (or a batch of them), in the precision of the field."""
+
+    alive: Tensor
+    skip: Tensor
+    out: Tensor
+    scale_in: Tensor
+    mean: Tensor  # of the clean field
+    shift: Tensor  # of the field at this scale, alpha times the mean
+
+
 class NetworkDenoiser:
     r"""A network between two RG projections: modes -> alive modes -> sites -> network -> alive modes -> clean field.
 
@@ -215,31 +226,29 @@ class NetworkDenoiser:
         condition: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch channel *modes"]:
         """Modes of the expected clean field; modes that are dead at ``t`` come back as the mean (zero)."""
-        skip, out, _ = (_per_field(c, t).to(modes) for c in self.prediction.coefficients(self.schedule, t))
-        mean, shift = self.means(t, modes)
-        alive = _per_field(self.schedule.alive(t), t).to(modes.device)
-        centred = modes - shift
-        clean = skip * centred + out * self.raw(modes, t, condition) + mean
-        return torch.where(alive, clean, mean)
+        here = self.at(t, modes)
+        clean = here.skip * (modes - here.shift) + here.out * self.raw(modes, t, condition, here) + here.mean
+        return torch.where(here.alive, clean, here.mean)
 
-    def raw(self, modes: Tensor, t: float | Tensor, condition: Tensor | None = None) -> Tensor:
+    def at(self, t: float | Tensor, like: Tensor) -> Frame:
+        """What stands around the network at scale ``t``, on the device and in the precision of ``like``."""
+        skip, out, scale_in = (_per_field(c, t).to(like) for c in self.prediction.coefficients(self.schedule, t))
+        alive = _per_field(self.schedule.alive(t), t).to(like.device)
+        mean = shift = torch.zeros((), dtype=like.dtype, device=like.device)
+        if self.prediction.mean is not None:
+            mean = self.prediction.mean.to(like)
+            shift = _per_field(self.schedule.alpha(t), t).to(like) * mean
+        return Frame(alive, skip, out, scale_in, mean, shift)
+
+    def raw(
+        self, modes: Tensor, t: float | Tensor, condition: Tensor | None = None, here: Frame | None = None
+    ) -> Tensor:
         """Modes of the network's output, projected on the modes alive at ``t``."""
-        scale_in = _per_field(self.prediction.coefficients(self.schedule, t).scale_in, t).to(modes)
-        alive = _per_field(self.schedule.alive(t), t).to(modes)
-        _, shift = self.means(t, modes)
-        x = self.basis.inverse(alive * scale_in * (modes - shift))
+        here = here or self.at(t, modes)
+        x = self.basis.inverse(here.alive * here.scale_in * (modes - here.shift))
         times = torch.as_tensor(t, device=x.device).to(x.dtype).expand(x.shape[0])
         output = self.network(x, times) if condition is None else self.network(x, times, condition)
-        return alive * self.basis.forward(output.to(modes.dtype))
-
-    def means(self, t: float | Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(m, alpha m): the mean field that the prediction subtracts, clean and at scale ``t``."""
-        if self.prediction.mean is None:
-            zero = torch.zeros((), dtype=like.dtype, device=like.device)
-            return zero, zero
-        alpha = _per_field(self.schedule.alpha(t), t).to(like)
-        mean = self.prediction.mean.to(like)
-        return mean, alpha * mean
+        return here.alive * self.basis.forward(output.to(modes.dtype))
 
 
 def _per_field(coefficient: Tensor, t: float | Tensor) -> Tensor:

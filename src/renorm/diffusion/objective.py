@@ -39,18 +39,11 @@ def denoising_loss(
     Source:
         Masuki & Ashida 2025, arXiv:2501.09064.
     """
-    schedule = denoiser.schedule
-
-    def per_field(coefficient: Tensor) -> Tensor:
-        return coefficient.unsqueeze(1).to(x)
-
+    schedule, here = denoiser.schedule, denoiser.at(t, x)
+    alpha, sigma = (amplitude.unsqueeze(1).to(x) for amplitude in (schedule.alpha(t), schedule.sigma(t)))
     clean = denoiser.basis.forward(x)
-    alive = per_field(schedule.alive(t))
-    modes = alive * (per_field(schedule.alpha(t)) * clean + per_field(schedule.sigma(t)) * noise)
-    skip, out, _ = (per_field(c) for c in denoiser.prediction.coefficients(schedule, t))
-    mean, shift = denoiser.means(t, modes)
-    active = schedule.active(t).unsqueeze(1).to(x.device) & (out != 0)
-    inverse = torch.where(active, 1 / torch.where(active, out, 1.0), 0.0)
-    target = inverse * (clean - mean - skip * (modes - shift))
-    output = denoiser.raw(modes, t, condition)
-    return (active * (output - target)).square().mean()
+    modes = here.alive * (alpha * clean + sigma * noise)
+    active = schedule.active(t).unsqueeze(1).to(x.device) & (here.out != 0)
+    inverse = torch.where(active, 1 / torch.where(active, here.out, 1.0), 0.0)
+    target = inverse * (clean - here.mean - here.skip * (modes - here.shift))
+    return (active * (denoiser.raw(modes, t, condition, here) - target)).square().mean()
