@@ -156,7 +156,9 @@ def _measure(options: argparse.Namespace) -> None:
     run = Path(options.run)
     model = _walk_options(load_run(run), options)
     with _progress(options, "sample") as callback:
-        measured = measure_run(run, samples=options.num, steps=options.steps, model=model, callback=callback)
+        measured = measure_run(
+            run, samples=options.num, steps=options.steps, seed=options.seed, model=model, callback=callback
+        )
     page = write_report(run)
     _say(options, {**measured["figures"], "report": str(page)}, _table(measured["figures"]) + f"\nreport: {page}")
 
@@ -174,7 +176,7 @@ def _demo(options: argparse.Namespace) -> None:
     out = Path(options.out or "runs/demo")
     recipe = load_recipe("demo", _changes(options))
     _fit_into(recipe, out, options)
-    options.run, options.num, options.sampler, options.spacing = str(out), None, None, None
+    options.run, options.num, options.steps, options.sampler, options.spacing = str(out), None, None, None, None
     _measure(options)
 
 
@@ -332,6 +334,7 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--label", type=int, help="class, where the model has classes")
     sample.add_argument("--npz", action="store_true", help="write an array instead of a picture")
     _walk_arguments(sample)
+    _file_arguments(sample)
 
     refine = command("refine", _refine, "coarse-grain one field and draw finer ones from it")
     refine.add_argument("run", help="run folder")
@@ -339,10 +342,12 @@ def _parser() -> argparse.ArgumentParser:
     refine.add_argument("--level", type=int, help="level of the coarse field (half way)")
     _field_arguments(refine)
     _walk_arguments(refine)
+    _file_arguments(refine)
 
     measure = command("measure", _measure, "compare samples of a run with its test data, write the report")
     measure.add_argument("run", help="run folder")
     measure.add_argument("-n", "--num", type=int, help="how many samples (the recipe's)")
+    measure.add_argument("--seed", type=int, help="of the sampling (the recipe's)")
     _walk_arguments(measure)
 
     flow = command("flow", _flow, "show one field being coarse-grained, scale by scale")
@@ -392,6 +397,9 @@ def _walk_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="steps from noise to data (the recipe's)")
     parser.add_argument("--sampler", help="another sampler: ancestral, ddim, angle, angle-pc, dpm2m, heun, ...")
     parser.add_argument("--spacing", help="where the steps lie: log-uniform, linear-beta, karras, equal-error, ...")
+
+
+def _file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the sampling (0)")
     parser.add_argument("--out", help="file to write: .png or .npz")
 

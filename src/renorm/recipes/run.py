@@ -6,6 +6,7 @@ samples/  measures.json  report.html           what came out
 """
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -47,7 +48,8 @@ def fit_run(
         CheckpointError: If the folder holds another run, or one that was not asked to be resumed.
         DataError, RecipeError, NonFiniteLossError: See the parts.
     """
-    if (folder / "manifest.json").exists() and not resume:
+    writes = os.environ.get("RANK", "0") == "0"  # under torchrun the first process alone looks and writes
+    if writes and (folder / "manifest.json").exists() and not resume:
         raise CheckpointError(f"{folder} already holds a run; add --resume to go on, or choose another --out")
     fields = load_data(recipe.data, "train")
     model = build_model(recipe, fields.lattice, fields.num_classes or 0)
@@ -55,9 +57,6 @@ def fit_run(
     if model.spec.needs_moments:
         model.measure(fields)
     check_resumable(folder, recipe.fit, known)
-    with atomic(folder / "recipe.toml") as temporary:
-        temporary.write_text(to_toml(recipe), encoding="utf-8")
-    model.save_frame(folder)
     facts = {
         **machine(),
         "command": command,
@@ -65,7 +64,11 @@ def fit_run(
         "parameters": parameters(model),
         "data": {"name": recipe.data.name, "sha256": known["data"], "number": len(fields)},
     }
-    write_json(folder / "manifest.json", {**facts, "seconds": None})
+    if writes:
+        with atomic(folder / "recipe.toml") as temporary:
+            temporary.write_text(to_toml(recipe), encoding="utf-8")
+        model.save_frame(folder)
+        write_json(folder / "manifest.json", {**facts, "seconds": None})
     model.fit(
         fields,
         spec=recipe.fit,
@@ -75,8 +78,9 @@ def fit_run(
         progress=progress,
         identity=known,
     )
-    metrics = read_metrics(folder / "metrics.jsonl")  # none where nothing was trained
-    write_json(folder / "manifest.json", {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
+    if writes:
+        metrics = read_metrics(folder / "metrics.jsonl")  # none where nothing was trained
+        write_json(folder / "manifest.json", {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
     return model
 
 
@@ -123,6 +127,7 @@ def measure_run(
     *,
     samples: int | None = None,
     steps: int | None = None,
+    seed: int | None = None,
     model: ModeDiffusion | None = None,
     callback: Callback | None = None,
 ) -> dict[str, Any]:
@@ -136,12 +141,13 @@ def measure_run(
     num = recipe.measure.samples if samples is None else samples
     if steps is None:
         steps = recipe.model.steps if recipe.measure.steps is None else recipe.measure.steps
+    seed = recipe.measure.seed if seed is None else seed
     test = load_data(recipe.data, "test")
     reference = test.batch(torch.arange(min(len(test), REFERENCE)))
     begun = time.perf_counter()
-    classes = _classes(model, num, recipe.measure.seed)
+    classes = _classes(model, num)
     x = sample_run(
-        folder, num, seed=recipe.measure.seed, steps=steps, condition=classes, model=model, callback=callback
+        folder, num, seed=seed, steps=steps, condition=classes, model=model, callback=callback
     )
     seconds = time.perf_counter() - begun
     figures: dict[str, Any] = {
@@ -173,7 +179,7 @@ def measure_run(
     write_arrays(
         folder / "samples" / "samples.npz", x=x[:256], data=reference[:256], value_range=torch.tensor(test.value_range)
     )
-    _write_strips(folder, model, reference[0], recipe.measure.seed, steps)
+    _write_strips(folder, model, reference[0], seed, steps)
     return measured
 
 
@@ -225,7 +231,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _classes(model: ModeDiffusion, num: int, seed: int) -> Tensor | None:
+def _classes(model: ModeDiffusion, num: int) -> Tensor | None:
     """Classes in equal shares where the model has them."""
     return torch.arange(num) % model.num_classes if model.num_classes else None
 
