@@ -237,18 +237,30 @@ def _classes(model: ModeDiffusion, num: int) -> Tensor | None:
 
 
 def _write_strips(folder: Path, model: ModeDiffusion, x: Tensor, seed: int, steps: int) -> None:
-    """Fields on their way up, and one real field on its way down."""
-    levels = model.levels
-    rows = 8
-    generated = [
-        model.sample(rows, generator=torch.Generator().manual_seed(seed), level=level.index, steps=steps)
-        for level in reversed(levels)
-    ]
-    flow = [model.coarsen(x[None], level.index, generator=torch.Generator().manual_seed(seed))[0] for level in levels]
+    """Fields on their way up, each in one walk, and one real field on its way down."""
+    generated, scales = _way_up(model, 8, seed, steps)
+    flow = [model.coarsen_to(x[None], t, generator=torch.Generator().manual_seed(seed))[0] for t in scales]
     write_arrays(
         folder / "samples" / "strip.npz",
-        generated=torch.stack(generated),
+        generated=generated,
         flow=torch.stack(flow),
-        scales=torch.tensor([level.scale for level in levels]),
-        cutoffs=torch.tensor([level.cutoff for level in levels]),
+        scales=torch.tensor(scales),
+        cutoffs=torch.stack([model.schedule.cutoff(scale) for scale in scales]),
     )
+
+
+def _way_up(model: ModeDiffusion, rows: int, seed: int, steps: int) -> tuple[Tensor, list[float]]:
+    """The states of one walk as it passes each level, coarsest first, and their scales, finest first."""
+    waiting = [level.scale for level in reversed(model.levels)]
+    passed: list[Tensor] = []
+    scales: list[float] = []
+
+    def look(step: int, total: int, scale: float, modes: Tensor) -> None:
+        if scale <= waiting[0]:
+            passed.append(model.basis.inverse(modes))
+            scales.append(scale)
+            while waiting and waiting[0] >= scale:  # a long step may pass several levels
+                waiting.pop(0)
+
+    model.sample(rows, generator=torch.Generator().manual_seed(seed), steps=steps, callback=look)
+    return torch.stack(passed), scales[::-1]
