@@ -35,6 +35,7 @@ HOUSE = [
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 
+
 def name_of(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

@@ -26,7 +26,7 @@ def run(seed: int) -> Result:
     for schedule in ("rgdm", "white"):
         recipe = load_recipe("mnist16", {"model.schedule": schedule, "fit.seed": seed})
         fields = load(recipe.data, "train")
-        models[schedule] = build_model(recipe, fields.lattice)
+        models[schedule] = build_model(recipe, fields.lattice).measure(fields)
     batch = recipe.fit.batch
     x = fields.batch(torch.arange(batch))
     steps = {name: _training_step(model, x, seed) for name, model in models.items()}
