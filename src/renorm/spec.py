@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from renorm.errors import RecipeError
 
-__all__ = ["from_mapping", "from_toml", "load_toml", "override", "require", "to_mapping", "to_toml"]
+__all__ = ["from_mapping", "from_toml", "load_toml", "override", "require", "require_literals", "to_mapping", "to_toml"]
 
 T = TypeVar("T")
 
@@ -29,6 +29,17 @@ def require(condition: bool, rule: str, value: object) -> None:
     """
     if not condition:
         raise ValueError(f"{rule}, got {value!r}")
+
+
+def require_literals(spec: Any) -> None:
+    """Raise ``ValueError`` unless every ``Literal`` field of ``spec`` has one of its values.
+
+    Recipes are checked as they are read; this is for specs made in Python.
+    """
+    for name, hint in typing.get_type_hints(type(spec)).items():
+        allowed = typing.get_args(hint)
+        if typing.get_origin(hint) is Literal:
+            require(getattr(spec, name) in allowed, f"{name} must be one of {allowed}", getattr(spec, name))
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], *, where: str = "") -> T:

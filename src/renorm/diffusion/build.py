@@ -64,7 +64,13 @@ def make_schedule(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None
     if spec.schedule == "calibrated":
         return presets.calibrated(lattice, _given(moments, "the calibrated schedule").spectrum)
     regulator = lookup(REGULATORS, spec.regulator, "regulator")()
-    return presets.rgdm_images(lattice, prior_scale=spec.prior_scale, infrared=spec.infrared, regulator=regulator)
+    schedule = presets.rgdm_images(lattice, prior_scale=spec.prior_scale, infrared=spec.infrared, regulator=regulator)
+    if not bool((schedule.sigma(0.0) > 0).all()):
+        raise RecipeError(
+            f"regulator '{spec.regulator}' lets no mode fade, so there is nothing to learn between clean and gone; "
+            "choose another for a diffusion (this one coarse-grains)"
+        )
+    return schedule
 
 
 def make_denoiser(

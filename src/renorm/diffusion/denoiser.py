@@ -64,7 +64,7 @@ class GaussianDenoiser:
     """
 
     def __init__(self, schedule: Schedule, spectrum: Tensor, mean: Tensor | None = None) -> None:
-        require(bool((spectrum >= 0).all()), "a spectrum must be >= 0 and finite", spectrum.min().item())
+        _require_spectrum(spectrum)
         self.schedule = schedule
         self.spectrum = spectrum.double()
         self.mean = torch.zeros_like(self.spectrum) if mean is None else mean.double()
@@ -104,7 +104,8 @@ class Prediction(Protocol):
 
 def _frame(schedule: Schedule, t: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(cos, sin, length) of the vector of signal and noise; the length is 1 where the variance is preserved."""
-    alpha, noise = schedule.alpha(t), schedule.sigma(t) / schedule.prior_spectrum.sqrt()
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    noise = sigma / schedule.prior_spectrum.to(sigma.device).sqrt()
     length = torch.hypot(alpha, noise)
     length = torch.where(length > 0, length, 1.0)
     return alpha / length, noise / length, length
@@ -175,7 +176,7 @@ class Preconditioned:
 
     def __init__(self, spectrum: Tensor, mean: Tensor | None = None) -> None:
         spectrum = spectrum.double()
-        require(bool((spectrum >= 0).all()), "a spectrum must be >= 0 and finite", spectrum.min().item())
+        _require_spectrum(spectrum)
         self.spectrum = spectrum.clamp(min=1e-8 * spectrum.mean().item())
         self.mean = None if mean is None else mean.double()
 
@@ -232,13 +233,15 @@ class NetworkDenoiser:
 
     def at(self, t: float | Tensor, like: Tensor) -> Frame:
         """What stands around the network at scale ``t``, on the device and in the precision of ``like``."""
-        skip, out, scale_in = (_per_field(c, t).to(like) for c in self.prediction.coefficients(self.schedule, t))
-        alive = _per_field(self.schedule.alive(t), t).to(like.device)
+        alive = _per_field(self.schedule.alive(t), t)
+        coefficients = (_per_field(c, t) for c in self.prediction.coefficients(self.schedule, t))
+        # Zero where dead before the precision falls: 1 / alpha may overflow there, and 0 * inf is no number.
+        skip, out, scale_in = (torch.where(alive, c, 0.0).to(like) for c in coefficients)
         mean = shift = torch.zeros((), dtype=like.dtype, device=like.device)
         if self.prediction.mean is not None:
             mean = self.prediction.mean.to(like)
             shift = _per_field(self.schedule.alpha(t), t).to(like) * mean
-        return Frame(alive, skip, out, scale_in, mean, shift)
+        return Frame(alive.to(like.device), skip, out, scale_in, mean, shift)
 
     def raw(
         self, modes: Tensor, t: float | Tensor, condition: Tensor | None = None, here: Frame | None = None
@@ -249,6 +252,11 @@ class NetworkDenoiser:
         times = torch.as_tensor(t, device=x.device).to(x.dtype).expand(x.shape[0])
         output = self.network(x, times) if condition is None else self.network(x, times, condition)
         return here.alive * self.basis.forward(output.to(modes.dtype))
+
+
+def _require_spectrum(spectrum: Tensor) -> None:
+    sound = (spectrum >= 0) & spectrum.isfinite()
+    require(bool(sound.all()), "a spectrum must be >= 0 and finite", spectrum[~sound][:1].tolist())
 
 
 def _per_field(coefficient: Tensor, t: float | Tensor) -> Tensor:

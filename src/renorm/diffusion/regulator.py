@@ -113,6 +113,8 @@ class Exponential:
 class Litim:
     r"""$r(x) = (1/x - 1)\,\theta(1 - x)$, so $\alpha^2 = \max(1 - x, 0)$: optimised, with compact support.
 
+    A mode dies with infinite slope of alpha, where samplers lose their order: lay the steps by equal error.
+
     Source:
         Litim 2001, Phys. Rev. D 64, 105007.
 

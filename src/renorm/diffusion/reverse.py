@@ -23,7 +23,8 @@ class Walk:
     Attributes:
         schedule: The forward flow.
         draw: Gives fresh white noise of the field's shape.
-        mean: Mean of the modes of the data.
+        mean: Mean of the modes of the data. The walk is that of the field less alpha times its mean: samplers see
+            centred fields alone, so none of them has to know.
         seasoned: True for the modes that were alive one step earlier too: a multistep method may look back at them.
         evaluations: How often the denoiser was asked so far.
     """
@@ -37,7 +38,8 @@ class Walk:
         like: Tensor,
         mean: Tensor | None = None,
     ) -> None:
-        self.schedule, self.draw, self.mean = schedule, draw, mean
+        self.schedule, self.draw = schedule, draw
+        self.mean = None if mean is None else mean.to(like)
         self.seasoned = torch.zeros(schedule.lattice.shape, dtype=torch.bool, device=like.device)
         self.evaluations = 0
         self._denoiser, self._condition, self._like = denoiser, condition, like
@@ -46,7 +48,22 @@ class Walk:
     def denoise(self, phi: Tensor, t: float) -> Tensor:
         """Modes of the clean field expected at scale t."""
         self.evaluations += 1
-        return self._denoiser(phi, t, self._condition)
+        if self.mean is None:
+            return self._denoiser(phi, t, self._condition)
+        return self._denoiser(self.whole(phi, t), t, self._condition) - self.mean
+
+    def whole(self, phi: Tensor, t: float) -> Tensor:
+        """A centred field at scale t with its mean."""
+        return phi if self.mean is None else phi + self._shift(t)
+
+    def centred(self, phi: Tensor, t: float) -> Tensor:
+        """A field at scale t without its mean."""
+        return phi if self.mean is None else phi - self._shift(t)
+
+    def _shift(self, t: float) -> Tensor:
+        assert self.mean is not None
+        shift = self.schedule.alpha(t).to(self._like) * self.mean
+        return torch.where(self.schedule.alive(t).to(self._like.device), shift, 0.0)
 
     def amplitudes(self, t: float, s: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(alpha, sigma, alpha_s, sigma_s) in the field's precision."""
@@ -68,7 +85,7 @@ class Walk:
         alive = self.schedule.alive(t).to(self._like.device)
         fresh = self.schedule.shell(t, s).to(self._like.device)
         noise = self.draw() if bool(fresh.any()) else torch.zeros_like(self._like)
-        self._shell = alive, fresh, start(self.schedule, s, noise, self.mean)
+        self._shell = alive, fresh, start(self.schedule, s, noise)
 
     def admit(self, phi: Tensor) -> Tensor:
         """Field at the end of a step: modes still beyond the cutoff are zero, those of the shell are the prior's."""
@@ -120,6 +137,7 @@ def walk_up(
 
     Before each step the modes beyond the cutoff are projected out; in it, the modes of the shell between t and s are
     drawn from $N(\alpha_k m_k, \sigma_k(s)^2)$ (see ``Schedule.entry``), and the sampler moves those that were alive.
+    Samplers work on $\phi - \alpha m$.
 
     Args:
         schedule: The forward flow.
@@ -129,7 +147,7 @@ def walk_up(
         phi: Modes at ``times[0]``.
         draw: Gives fresh white noise of the shape of ``phi``; the only source of randomness.
         condition: Classes, one a field.
-        mean: Mean of the modes of the data, about which those of a shell are drawn; zero if not given.
+        mean: m, mean of the modes of the data; zero if not given.
         callback: Called after each step with (step, steps, scale, modes).
 
     Returns:
@@ -137,12 +155,12 @@ def walk_up(
     """
     walk = Walk(schedule, denoiser, draw, condition, phi, mean)
     memory: Any = None
-    phi = torch.where(schedule.alive(times[0]).to(phi.device), phi, 0.0)
+    phi = walk.centred(torch.where(schedule.alive(times[0]).to(phi.device), phi, 0.0), times[0])
     for i, (t, s) in enumerate(pairwise(times)):
         walk.enter(t, s)
         phi, memory = sampler.step(phi, t, s, walk, memory)
         phi = walk.admit(phi)
         walk.leave()
         if callback is not None:
-            callback(i + 1, len(times) - 1, s, phi)
-    return phi
+            callback(i + 1, len(times) - 1, s, walk.whole(phi, s))
+    return walk.whole(phi, times[-1])

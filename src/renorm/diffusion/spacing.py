@@ -179,7 +179,8 @@ class LogNormal:
 
     def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
         """Quantiles of the truncated normal, as scales."""
-        fine, coarse = (-schedule.log_snr(t).nanmean().item() for t in (0.0, 1.0))
+        log_snr = [schedule.log_snr(t) for t in (0.0, 1.0)]
+        fine, coarse = (-value[value.isfinite()].mean().item() for value in log_snr)
         centre = self.mean + math.log(self.data_std)
         normal = torch.distributions.Normal(0.0, 1.0)
         ends = torch.tensor([(fine - centre) / self.std, (coarse - centre) / self.std], dtype=torch.float64)
@@ -235,7 +236,7 @@ def _running_error(spacing: EqualError, schedule: Schedule) -> Tensor:
     """Share of the steps below each of the points at which the error was looked up."""
     t = torch.linspace(0, 1, spacing.resolution + 1, dtype=torch.float64)
     density = spacing.error(schedule, (t[:-1] + t[1:]) / 2).sqrt()
-    density = density + 1e-3 * density.mean()  # no stretch is left without a step
+    density = density + (1e-3 * density.mean()).clamp(min=1e-12)  # no stretch is left without a step
     cumulative = torch.cat([torch.zeros(1, dtype=torch.float64), density.cumsum(0)])
     return cumulative / cumulative[-1]
 

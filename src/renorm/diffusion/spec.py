@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from renorm.nn.spec import UNetSpec
-from renorm.spec import require
+from renorm.spec import require, require_literals
 
 __all__ = ["DiffusionSpec"]
 
@@ -51,6 +51,7 @@ class DiffusionSpec:
     network: UNetSpec = field(default_factory=UNetSpec)
 
     def __post_init__(self) -> None:
+        require_literals(self)
         require(
             self.prior_scale > 0,
             "prior_scale must be > 0 (noise of variance 0 cannot be undone)",

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from renorm.spec import require, to_mapping
+from renorm.spec import require, require_literals, to_mapping
 
 __all__ = ["FitSpec"]
 
@@ -61,6 +61,7 @@ class FitSpec:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        require_literals(self)
         require(self.steps >= 1, "steps must be >= 1 (there is nothing to fit)", self.steps)
         require(self.batch >= 1, "batch must be >= 1 (a step needs a field)", self.batch)
         require(0 < self.lr < math.inf, "lr must be > 0 and finite (nothing is learnt at 0)", self.lr)

@@ -146,9 +146,7 @@ def measure_run(
     reference = test.batch(torch.arange(min(len(test), REFERENCE)))
     begun = time.perf_counter()
     classes = _classes(model, num)
-    x = sample_run(
-        folder, num, seed=seed, steps=steps, condition=classes, model=model, callback=callback
-    )
+    x = sample_run(folder, num, seed=seed, steps=steps, condition=classes, model=model, callback=callback)
     seconds = time.perf_counter() - begun
     figures: dict[str, Any] = {
         "samples": num,
