@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 .PHONY: demo test lint types docs wheel clean
 
 demo: .venv/core
-	$(BIN)/renorm demo --out runs/demo
+	$(BIN)/renorm demo --resume --out runs/demo
 	@echo "open runs/demo/report.html"
 
 test: .venv/dev

@@ -292,3 +292,88 @@ def test_version(capsys):
         main(["--version"])
     assert stop.value.code == 0
     assert renorm.__version__ in capsys.readouterr().out
+
+
+# -- what a reviewer once broke --------------------------------------------------------------------------------------
+
+
+def test_resume_does_not_write_over_another_run_without_checkpoints(exact, capsys):
+    before = (exact / "manifest.json").read_bytes()
+    code, _, err = run(capsys, "fit", "gaussian", "--out", exact, "--resume", "--quiet", "--set", "data.number=300")
+    assert code == 2
+    assert "belongs to another run: data was" in err
+    assert (exact / "manifest.json").read_bytes() == before
+
+
+def test_a_damaged_manifest_is_named(trained, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "manifest.json").write_text("{")
+    code, _, err = run(capsys, "fit", "demo", "--out", tmp_path / "run", "--resume", *TINY)
+    assert code == 2
+    assert "manifest.json is damaged" in err
+
+
+def test_a_damaged_record_does_not_stop_a_resume(trained, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(b"[1]\n\xff\n")
+    assert run(capsys, "fit", "demo", "--out", tmp_path / "run", "--resume", *TINY)[0] == 0
+
+
+LATE = [
+    (["fit", "gaussian", "--set", "model.regulator=sharp"], "lets no mode fade"),
+    (["fit", "gaussian", "--set", "measure.extractor=mnist-cnn"], "needs pictures"),
+    (["fit", "demo", "--set", "measure.extractor=inception"], "unknown feature extractor 'inception'"),
+    (["fit", "photos", "--set", "measure.extractor=mnist-cnn"], "reads pictures of 1 channel(s)"),
+    (["fit", "demo", "--set", "model.prior_scale=1e-200"], "prior_scale must be in [1e-6, 1e6]"),
+    (["fit", "demo", "--set", "data.value_range=[0.0, inf]"], "value_range must ascend and be finite"),
+    (["fit", "demo", "--seed", str(2**70)], "must be a whole number in [0, 2^63)"),
+    (["fit", "demo", "--set", "data.name=mnits"], "unknown data set 'mnits'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), LATE, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_refused_before_the_training(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *arguments, "--quiet")
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_wrong_files_and_numbers(exact, tmp_path, capsys):
+    Image.new("RGB", (8, 8)).save(tmp_path / "colour.png")
+    for arguments, message in [
+        (["sample", exact, "--out", tmp_path / "x.jpg"], "--out must end in .png or .npz"),
+        (["sample", exact, "--seed", "-1"], "must be a whole number"),
+        (["sample", exact, "--label", "1"], "condition needs a model with classes (drop it), got 1"),
+        (["refine", exact, "-n", "0"], "num must be >= 1 field, got 0"),
+        (["flow", exact, "--input", tmp_path / "colour.png"], "fields must be (batch, *(1, 8, 8))"),
+    ]:
+        code, _, err = run(capsys, *arguments)
+        assert code == 2
+        assert message in err
+
+
+def test_one_picture_is_enough_to_flow(trained, tmp_path, capsys):
+    Image.new("L", (8, 8), 200).save(tmp_path / "grey.png")
+    out = tmp_path / "flow.png"
+    assert run(capsys, "flow", trained, "--input", tmp_path / "grey.png", "--out", out)[0] == 0
+    assert out.exists()
+
+
+def test_the_demo_can_be_run_again(tmp_path, capsys):
+    for _ in range(2):
+        assert run(capsys, "demo", "--resume", "--out", tmp_path / "run", *TINY)[0] == 0
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_the_doctor_reports_a_wrong_data_folder(monkeypatch, capsys):
+    monkeypatch.setenv("RENORM_DATA", "/nowhere")
+    code, out, _ = run(capsys, "doctor", "--json")
+    assert code == 0
+    assert "PROBLEM" in json.loads(out)["data mnist"]

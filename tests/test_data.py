@@ -45,10 +45,10 @@ def rng() -> np.random.Generator:
         ({"channels": 0}, "channels must be >= 1"),
         ({"shape": (4, 4, 4, 4)}, "one to three axes"),
         ({"shape": (0,)}, "at least one site"),
-        ({"exponent": -1.0}, "exponent must be >= 0"),
+        ({"exponent": -1.0}, "exponent must be in"),
         ({"mass": 0.0}, "mass must be > 0"),
         ({"number": 0}, "number must be >= 1"),
-        ({"seed": -1}, "seed must be >= 0"),
+        ({"seed": -1}, "seed must be in"),
     ],
 )
 def test_a_spec_refuses_what_is_out_of_range(values, message):

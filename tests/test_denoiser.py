@@ -17,6 +17,7 @@ from renorm.diffusion.denoiser import (
 )
 from renorm.diffusion.objective import denoising_loss
 from renorm.diffusion.presets import calibrated, rgdm_images, variance_exploding, white
+from renorm.diffusion.regulator import REGULATORS
 from renorm.lattice import Lattice
 
 LATTICE = Lattice((4, 3), "periodic", channels=2)
@@ -251,7 +252,31 @@ def test_a_condition_reaches_the_network(generator):
     assert torch.equal(seen[0], classes)
 
 
-@pytest.mark.parametrize("make", [lambda s: GaussianDenoiser(SCHEDULES["white"], s), Preconditioned])
-def test_a_spectrum_that_cannot_be(make):
-    with pytest.raises(ValueError, match="a spectrum must be >= 0"):
-        make(-SPECTRUM)
+@pytest.mark.parametrize("name", ["exponential", "log-squared", "litim", "rational"])
+@pytest.mark.parametrize("prediction", [ColouredNoise(), CleanField(), Velocity()], ids=lambda p: type(p).__name__)
+def test_dead_modes_never_bring_an_infinity(name, prediction):
+    """Where alpha underflows float32, 1/alpha is infinite: those modes are dead, and must not poison the loss."""
+    schedule = rgdm_images(Lattice((32, 32)), regulator=REGULATORS[name]())
+    denoiser = NetworkDenoiser(lambda x, t: x, schedule, prediction)
+    g = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(4, 1, 32, 32, generator=g), torch.randn(4, 1, 32, 32, generator=g)
+    t = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
+    assert denoising_loss(denoiser, x, t, noise).isfinite()
+    assert denoiser(noise, 1.0).isfinite().all()
+
+
+@pytest.mark.parametrize("prediction", [ColouredNoise(), CleanField(), Velocity()], ids=lambda p: type(p).__name__)
+def test_coefficients_live_where_the_scales_are(prediction):
+    """On another device than the schedule's (here: meta) nothing is mixed."""
+    schedule = rgdm_images(Lattice((8, 8)))
+    t = torch.zeros(3, dtype=torch.float64, device="meta")
+    assert all(c.device.type == "meta" for c in prediction.coefficients(schedule, t))
+
+
+@pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
+def test_a_spectrum_that_cannot_be(value):
+    spectrum = torch.tensor([1.0, value], dtype=torch.float64)
+    with pytest.raises(ValueError, match="a spectrum must be >= 0 and finite"):
+        Preconditioned(spectrum)
+    with pytest.raises(ValueError, match="a spectrum must be >= 0 and finite"):
+        GaussianDenoiser(rgdm_images(Lattice((2,))), spectrum)

@@ -10,8 +10,8 @@ from torch import nn
 
 from renorm.bases import basis_for
 from renorm.data.fields import Fields
-from renorm.diffusion.build import Moments
 from renorm.diffusion.mode_diffusion import ModeDiffusion
+from renorm.diffusion.moments import Moments
 from renorm.diffusion.sampler import SAMPLERS
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import CheckpointError, DataError, NoLikelihoodError, RecipeError
@@ -379,7 +379,7 @@ def test_what_cannot_be_sampled():
         model.sample(1, generator=seeded(0), steps=0)
     with pytest.raises(ValueError, match="condition needs a model with classes"):
         model.sample(1, generator=seeded(0), condition=torch.zeros(1, dtype=torch.int64))
-    with pytest.raises(ValueError, match="coarse fields must be"):
+    with pytest.raises(ValueError, match="fields must be"):
         model.refine(torch.zeros(2, 1, 9), level=1, generator=seeded(0))
     classed = tiny_model(Lattice((8,)), num_classes=3)
     with pytest.raises(ValueError, match="classes are 0 to 2, got 3"):
@@ -426,3 +426,28 @@ def test_a_damaged_folder(message, tmp_path):
     DAMAGES[message](tmp_path)
     with pytest.raises(CheckpointError, match=message):
         ModeDiffusion.load(tmp_path)
+
+
+@pytest.mark.parametrize("sampler", ["angle", "angle-pc", "ddim", "dpm2m", "heun"])
+def test_few_steps_keep_the_mean(sampler):
+    """Five steps on data of mean 1 and standard deviation 0.3: samplers walk about the mean, so it comes out."""
+    lattice = Lattice((8, 8))
+    x = 1 + 0.3 * torch.randn(4000, 1, 8, 8, generator=seeded(0))
+    spec = DiffusionSpec(denoiser="gaussian", subtract_mean=True, sampler=sampler, steps=5)
+    y = ModeDiffusion(spec, lattice).fit(x).sample(2000, generator=seeded(1))
+    assert abs(y.mean().item() - 1) < 0.01
+
+
+def test_a_part_of_a_walk_takes_its_share_of_the_steps():
+    model = ModeDiffusion(DiffusionSpec(denoiser="gaussian", steps=40), Lattice((16,)))
+    model.fit(torch.randn(100, 1, 16, generator=seeded(0)))
+    seen = []
+    model.sample(2, level=2, generator=seeded(0), callback=lambda step, steps, scale, modes: seen.append(steps))
+    assert len(seen) < 40
+    assert seen[0] == len(seen)
+
+
+@pytest.mark.parametrize(("name", "value"), [("schedule", "foo"), ("prediction", "foo"), ("denoiser", "foo")])
+def test_a_spec_made_in_python_is_checked_too(name, value):
+    with pytest.raises((ValueError, TypeError)):
+        DiffusionSpec(**{name: value})

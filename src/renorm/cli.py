@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RENORM_DEBUG"):
             raise
         return _complain(str(error), 2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        return _complain(f"not enough memory; take fewer or smaller fields ({error or 'out of memory'})", 2)
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         return _complain(f"cannot read or write{place}: {error.strerror or error}", 2)
@@ -90,7 +94,7 @@ def _sample(options: argparse.Namespace) -> None:
             model=model,
             callback=callback,
         )
-    out = Path(options.out or run / "samples" / "sample.png")
+    out = _out(options, run / "samples" / "sample.png", ".png", ".npz")
     if options.npz or out.suffix == ".npz":
         out = out.with_suffix(".npz")
         write_arrays(out, x=x)
@@ -118,7 +122,7 @@ def _refine(options: argparse.Namespace) -> None:
             steps=options.steps,
             callback=callback,
         )
-    out = Path(options.out or run / "samples" / "refine.png")
+    out = _out(options, run / "samples" / "refine.png", ".png", ".npz")
     if out.suffix == ".npz":
         write_arrays(out, x=fine, coarse=coarse, original=x)
     else:
@@ -142,9 +146,8 @@ def _flow(options: argparse.Namespace) -> None:
     noise = [torch.Generator().manual_seed(options.seed) for _ in levels]
     rows.append([model.coarsen(x, level.index, generator=g)[0] for level, g in zip(levels, noise, strict=True)])
     labels = ["data", *(f"cutoff {level.cutoff:.2f}" for level in levels[1:])]
-    out = Path(options.out or run / "samples" / "flow.png")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    field_strip(torch.stack([torch.stack(row) for row in rows]), labels, value_range=value_range).save(out)
+    out = _out(options, run / "samples" / "flow.png", ".png")
+    _save_picture(out, field_strip(torch.stack([torch.stack(row) for row in rows]), labels, value_range=value_range))
     figures = [{"level": l.index, "cutoff": l.cutoff, "scale": l.scale, "modes": l.modes} for l in levels]
     _say(options, {"file": str(out), "levels": figures}, f"wrote {out}: one field from fine to coarse, mean and draw")
 
@@ -176,7 +179,8 @@ def _demo(options: argparse.Namespace) -> None:
     out = Path(options.out or "runs/demo")
     recipe = load_recipe("demo", _changes(options))
     _fit_into(recipe, out, options)
-    options.run, options.num, options.steps, options.sampler, options.spacing = str(out), None, None, None, None
+    options.run, options.seed = str(out), None  # the seed was of the training
+    options.num = options.steps = options.sampler = options.spacing = None
     _measure(options)
 
 
@@ -256,20 +260,39 @@ def _one_field(options: argparse.Namespace, run: Path) -> "Tensor":
     if options.input is not None:
         kind = "array" if Path(options.input).suffix in (".npy", ".npz") else "folder"
         spec = dataclasses.replace(spec, name=kind, path=options.input, labels=False, limit=None)
-    fields = load(spec, "test")
+    fields = load(spec, "test" if options.input is None else "all")
     if not 0 <= options.index < len(fields):
         raise RecipeError(f"--index must be 0 to {len(fields) - 1}, got {options.index}")
     return fields.batch(torch.tensor([options.index]))
 
 
 def _save_grid(out: Path, x: "Tensor", run: Path, *, columns: int | None = None) -> None:
-    from renorm.fit.checkpoint import atomic
     from renorm.recipes.run import read_recipe
     from renorm.report.figures import field_grid
 
-    image = field_grid(x, columns=columns, value_range=read_recipe(run).data.value_range)
+    _save_picture(out, field_grid(x, columns=columns, value_range=read_recipe(run).data.value_range))
+
+
+def _save_picture(out: Path, image: Any) -> None:
+    from renorm.fit.checkpoint import atomic
+
     with atomic(out) as temporary:
         image.save(temporary, format="PNG")
+
+
+def _out(options: argparse.Namespace, default: Path, *suffixes: str) -> Path:
+    """The file to write; its name must end in one of ``suffixes``."""
+    out = Path(options.out or default)
+    if out.suffix not in suffixes:
+        raise RecipeError(f"--out must end in {' or '.join(suffixes)}, got {out}")
+    return out
+
+
+def _seed(text: str) -> int:
+    """A seed as torch takes it."""
+    if not (text.isdecimal() and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"must be a whole number in [0, 2^63), got '{text}'")
+    return int(text)
 
 
 class _progress:
@@ -325,7 +348,6 @@ def _parser() -> argparse.ArgumentParser:
     fit = command("fit", _fit, "train a recipe into a run folder")
     fit.add_argument("recipe", help="name of a shipped recipe (demo, digits, mnist16, ...) or a TOML file")
     _recipe_options(fit)
-    fit.add_argument("--resume", action="store_true", help="go on where a run stopped")
 
     sample = command("sample", _sample, "draw new fields from a run, coarse to fine")
     sample.add_argument("run", help="run folder")
@@ -347,13 +369,13 @@ def _parser() -> argparse.ArgumentParser:
     measure = command("measure", _measure, "compare samples of a run with its test data, write the report")
     measure.add_argument("run", help="run folder")
     measure.add_argument("-n", "--num", type=int, help="how many samples (the recipe's)")
-    measure.add_argument("--seed", type=int, help="of the sampling (the recipe's)")
+    measure.add_argument("--seed", type=_seed, help="of the sampling (the recipe's)")
     _walk_arguments(measure)
 
     flow = command("flow", _flow, "show one field being coarse-grained, scale by scale")
     flow.add_argument("run", help="run folder")
     _field_arguments(flow)
-    flow.add_argument("--seed", type=int, default=0, help="of the noise (0)")
+    flow.add_argument("--seed", type=_seed, default=0, help="of the noise (0)")
     flow.add_argument("--out", help="PNG to write")
 
     report = command("report", _report, "write the page of a run again")
@@ -361,7 +383,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = command("bench", _bench, "run a benchmark (without a name: list them)")
     bench.add_argument("name", nargs="?", help="benchmark")
-    bench.add_argument("--seed", type=int, default=0)
+    bench.add_argument("--seed", type=_seed, default=0)
     bench.add_argument("--keep", metavar="FOLDER", help="also write FOLDER/NAME.json")
 
     data = command("data", _data, "download a data set (without a name: say where each one is)")
@@ -371,21 +393,21 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = command("reproduce", _reproduce, "make a shipped artefact again")
     reproduce.add_argument("artefact", choices=["mnist-cnn"])
-    reproduce.add_argument("--seed", type=int, default=0)
+    reproduce.add_argument("--seed", type=_seed, default=0)
     reproduce.add_argument("--out", help="file to write")
 
     demo = command("demo", _demo, "train, sample, measure and report on embedded data")
     _recipe_options(demo)
-    demo.set_defaults(resume=False)
     return parser
 
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="run folder (runs/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="go on where a run stopped")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a value of the recipe (repeatable)")
     parser.add_argument("--schedule", help="rgdm, white, edm or calibrated: the baseline is this one value")
     parser.add_argument("--steps", type=int, help="training steps")
-    parser.add_argument("--seed", type=int, help="of weights, noise and order")
+    parser.add_argument("--seed", type=_seed, help="of weights, noise and order")
 
 
 def _field_arguments(parser: argparse.ArgumentParser) -> None:
@@ -400,7 +422,7 @@ def _walk_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _file_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling (0)")
+    parser.add_argument("--seed", type=_seed, default=0, help="of the sampling (0)")
     parser.add_argument("--out", help="file to write: .png or .npz")
 
 

@@ -26,7 +26,7 @@ KINDS = {
 
 
 def read(spec: DataSpec, split: Split) -> Raw:
-    """All images below the folder, in the order of their names; a seeded tenth of them is the test.
+    """All images below the folder (or the one image), in the order of their names; a seeded tenth is the test.
 
     The first image decides whether all are grey or in colour, unless ``channels`` does; transparency is
     dropped. The class of an image is the sub-folder of the first level that it is in.
@@ -36,9 +36,10 @@ def read(spec: DataSpec, split: Split) -> Raw:
             ``size``) or in colour (without ``channels``).
     """
     root = Path(spec.path or "")
-    if not root.is_dir():
+    if not root.exists():
         raise DataError(f"there is no folder {root}")
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    inside = [root] if root.is_file() else root.rglob("*")
+    paths = sorted(p for p in inside if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not paths:
         raise DataError(f"{root} has no images ({' '.join(sorted(SUFFIXES))})")
     labels, num_classes = _classes(root, paths) if spec.labels else (None, None)

@@ -27,7 +27,7 @@ def hold_out(number: int, split: Split, seed: int, what: str) -> np.ndarray:
 
     Args:
         number: How many fields the whole set has.
-        split: ``"train"`` or ``"test"``; the two are disjoint and together complete.
+        split: ``"train"`` or ``"test"``, which are disjoint and together complete; or ``"all"``, in order.
         seed: Of the shuffle.
         what: Names the set in the message.
 
@@ -38,6 +38,8 @@ def hold_out(number: int, split: Split, seed: int, what: str) -> np.ndarray:
         >>> hold_out(10, "test", 0, "set"), hold_out(10, "train", 0, "set")
         (array([4]), array([6, 2, 7, 3, 5, 9, 0, 8, 1]))
     """
+    if split == "all":
+        return np.arange(number)
     if number < 2:
         raise DataError(f"{what} needs at least 2 fields (a tenth is held out as the test), got {number}")
     order = np.random.default_rng(seed).permutation(number)

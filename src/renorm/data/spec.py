@@ -1,5 +1,6 @@
 """What data to read, as a typed value; no torch."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -8,7 +9,8 @@ from renorm.spec import require
 __all__ = ["DataSpec", "Resize", "Split"]
 
 Resize = Literal["auto", "mean", "pad", "bicubic"]
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "all"]
+"""``"all"`` is for folders and arrays: the whole set in its own order, nothing held out."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,15 @@ class DataSpec:
             require(self.path is None, "path is for the names 'folder' and 'array' only", self.path)
         require(self.size is None or self.size >= 1, "size must be >= 1 site", self.size)
         require(self.resize in get_args(Resize), f"resize must be one of {get_args(Resize)}", self.resize)
-        require(self.value_range[0] < self.value_range[1], "value_range must ascend", self.value_range)
+        low, high = self.value_range
+        require(-math.inf < low < high < math.inf, "value_range must ascend and be finite", self.value_range)
         require(self.limit is None or self.limit >= 1, "limit must be >= 1 (no field is left)", self.limit)
         require(self.boundary in ("open", "periodic"), "boundary must be 'open' or 'periodic'", self.boundary)
         require(self.channels is None or self.channels >= 1, "channels must be >= 1", self.channels)
         require(1 <= len(self.shape) <= 3, "shape must have one to three axes", self.shape)
         require(all(n >= 1 for n in self.shape), "every axis of shape needs at least one site", self.shape)
-        require(self.exponent >= 0, "exponent must be >= 0 (coarse modes vary most)", self.exponent)
+        require(0 <= self.exponent <= 20, "exponent must be in [0, 20] (coarse modes vary most)", self.exponent)
         require(self.mass > 0, "mass must be > 0 (the zero mode diverges at 0)", self.mass)
+        require(1e-6 <= self.mass <= 1e6, "mass must be in [1e-6, 1e6] rad/site (the spectrum overflows)", self.mass)
         require(self.number >= 1, "number must be >= 1 (there is nothing to fit)", self.number)
-        require(self.seed >= 0, "seed must be >= 0", self.seed)
+        require(0 <= self.seed < 2**62, "seed must be in [0, 2^62)", self.seed)

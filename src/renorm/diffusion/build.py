@@ -1,10 +1,7 @@
 """From a spec to the parts of a mode diffusion; every name is looked up here, once."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
-
-from torch import Tensor
 
 from renorm.diffusion import presets
 from renorm.diffusion.denoiser import (
@@ -18,6 +15,7 @@ from renorm.diffusion.denoiser import (
     Prediction,
     Velocity,
 )
+from renorm.diffusion.moments import Moments
 from renorm.diffusion.regulator import REGULATORS
 from renorm.diffusion.sampler import SAMPLERS, Sampler
 from renorm.diffusion.schedule import Schedule
@@ -26,22 +24,9 @@ from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import RecipeError
 from renorm.lattice import Lattice
 
-__all__ = ["Moments", "make_denoiser", "make_sampler", "make_schedule", "make_spacing"]
+__all__ = ["make_denoiser", "make_sampler", "make_schedule", "make_spacing"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Mean and power of every mode of the data, as the parts that adapt to them need it.
-
-    Attributes:
-        mean: Mean of every mode (shape (channel, *modes)); zero where the mean is not subtracted.
-        spectrum: Variance of every mode about ``mean``, averaged over channels (shape (*modes)).
-    """
-
-    mean: Tensor
-    spectrum: Tensor
 
 
 _OWN_SPACING = {"white": "linear-beta", "edm": "karras"}

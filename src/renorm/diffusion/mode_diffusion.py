@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from renorm.bases import basis_for
 from renorm.data.fields import Fields
-from renorm.diffusion.build import Moments, make_denoiser, make_sampler, make_schedule, make_spacing
+from renorm.diffusion.build import make_denoiser, make_sampler, make_schedule, make_spacing
 from renorm.diffusion.denoiser import NetworkDenoiser
+from renorm.diffusion.moments import Moments, measure_moments
 from renorm.diffusion.objective import denoising_loss
 from renorm.diffusion.reverse import Callback, Sampler, start, walk_up
 from renorm.diffusion.sampler import Ancestral
@@ -25,11 +26,10 @@ from renorm.diffusion.storage import ModelCard, load, save_frame, save_weights
 from renorm.errors import CheckpointError, DataError, NoLikelihoodError, RecipeError
 from renorm.fit.spec import FitSpec
 from renorm.lattice import Lattice
-from renorm.measure.spectrum import mode_moments, mode_power
 from renorm.model import Grade, Level, Pyramid
 from renorm.spec import require
 
-__all__ = ["ModeDiffusion", "measure_moments"]
+__all__ = ["ModeDiffusion"]
 
 UNNAMED = 0.1  # share of the training fields whose class is not told: they teach what ``condition=None`` means
 
@@ -158,7 +158,7 @@ class ModeDiffusion:
 
     def measure(self, fields: Fields) -> "ModeDiffusion":
         """Measure the mean and the spectrum of the data, and put the parts that adapt to them together."""
-        self.moments = measure_moments(fields, self.spec)
+        self.moments = measure_moments(fields, centred=self.spec.subtract_mean, isotropic=self.spec.isotropic)
         self._assemble()
         return self
 
@@ -184,10 +184,9 @@ class ModeDiffusion:
             batch: Fields that walk together; bounds the memory.
             callback: Called after each step with (step, steps, scale, modes) of the current batch.
         """
-        require(num >= 1, "num must be >= 1", num)
         stop = self._level(level).scale
         coarsest = stop >= 1.0  # there is nowhere to walk: the start itself is asked for
-        times = [1.0] if coarsest else grid(self.spacing, self.schedule, self._steps(steps), stop=stop)
+        times = [1.0] if coarsest else self._times(1.0, stop, steps)
 
         def begin(noise: Tensor, rows: slice) -> Tensor:
             return start(self.schedule, times[0], noise, self._mean)
@@ -209,6 +208,7 @@ class ModeDiffusion:
     ) -> Float[Tensor, "batch channel *sites"]:
         r"""As ``coarsen``, to any scale t: $U^\top C_t(\alpha U\phi + \sigma z)$."""
         self._require_fitted()
+        self._require_on_lattice(x)
         modes = self.schedule.alpha(t).to(x) * self.basis.forward(x)
         if generator is not None:
             noise = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
@@ -240,12 +240,9 @@ class ModeDiffusion:
             steps: Steps of a whole walk; this one takes its share of them.
         """
         require(to < level, "to must be finer (smaller) than level", (to, level))
-        if tuple(coarse.shape[1:]) != self.lattice.event_shape:
-            raise ValueError(f"coarse fields must be (batch, *{self.lattice.event_shape}), got {tuple(coarse.shape)}")
+        self._require_on_lattice(coarse)
         begin_scale, stop = self._level(level).scale, self._level(to).scale
-        whole = grid(self.spacing, self.schedule, self._steps(steps))
-        share = max(1, sum(stop < t <= begin_scale for t in whole[:-1]))
-        times = grid(self.spacing, self.schedule, share, start=begin_scale, stop=stop)
+        times = self._times(begin_scale, stop, steps)
         modes = self.basis.forward(coarse)
 
         def begin(noise: Tensor, rows: slice) -> Tensor:
@@ -255,6 +252,7 @@ class ModeDiffusion:
 
     def encode(self, x: Float[Tensor, "batch channel *sites"]) -> Pyramid:
         """The field's modes, shell by shell: the coarsest level's, then those that each finer level adds."""
+        self._require_on_lattice(x)
         modes = self.basis.forward(x)
         kept = [self._kept(level.scale).to(x.device) for level in self.levels]
         shells = [torch.where(fine & ~coarse, modes, 0.0) for fine, coarse in pairwise(kept)]
@@ -324,16 +322,23 @@ class ModeDiffusion:
         require(0 <= index < len(levels), f"level must be 0 (finest) to {len(levels) - 1} (coarsest)", index)
         return levels[index]
 
-    def _steps(self, steps: int | None) -> int:
+    def _times(self, begin: float, stop: float, steps: int | None) -> list[float]:
+        """Scales of a part of the walk, at its share of the steps of the whole."""
         steps = self.spec.steps if steps is None else steps
         require(steps >= 1, "steps must be >= 1 (a walk needs at least one step)", steps)
-        return steps
+        whole = grid(self.spacing, self.schedule, steps)
+        share = max(1, sum(stop < t <= begin for t in whole[:-1]))
+        return grid(self.spacing, self.schedule, share, start=begin, stop=stop)
 
     def _refiner(self) -> Sampler:
         """A sampler that draws at each step, with the variance of the data where it is known."""
         if isinstance(self.sampler, Ancestral):
             return self.sampler
         return Ancestral("large" if self.moments is None else self.moments.spectrum)
+
+    def _require_on_lattice(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != self.lattice.event_shape:
+            raise ValueError(f"fields must be (batch, *{self.lattice.event_shape}), got {tuple(x.shape)}")
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "schedule"):
@@ -351,8 +356,10 @@ class ModeDiffusion:
         callback: Callback | None,
         sampler: Sampler | None = None,
     ) -> Tensor:
+        require(num >= 1, "num must be >= 1 field", num)
+        require(batch >= 1, "batch must be >= 1 field", batch)
         if condition is not None:
-            require(self.num_classes > 0, "condition needs a model with classes", condition.shape)
+            require(self.num_classes > 0, "condition needs a model with classes (drop it)", int(condition[0]))
             require(len(condition) == num, f"condition must name {num} classes, one a field", len(condition))
             highest = int(condition.max())
             require(
@@ -396,13 +403,14 @@ class ModeDiffusion:
         identity: dict[str, Any] | None,
     ) -> "ModeDiffusion":
         from renorm.fit.gradient import fit
+        from renorm.fit.randomness import seed_of
 
         assert isinstance(self.denoiser, NetworkDenoiser)
         assert self.network is not None
         prediction = self.denoiser.prediction
 
         def loss(network: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
-            mirror = torch.Generator().manual_seed(generator.initial_seed()) if flip else None
+            mirror = torch.Generator().manual_seed(seed_of(generator.initial_seed(), "flip")) if flip else None
             x = fields.batch(index, flip_generator=mirror).to(generator.device, non_blocking=True)
             u = torch.rand(len(x), generator=generator, device=generator.device, dtype=torch.float64)
             noise = torch.randn(x.shape, generator=generator, device=generator.device)
@@ -426,18 +434,3 @@ class ModeDiffusion:
         self.network.load_state_dict(result.ema.state_dict())
         self.network.eval()
         return self
-
-
-def measure_moments(fields: Fields, spec: DiffusionSpec, *, batch: int = 4096) -> Moments:
-    """Mean and spectrum of every mode over a data set, streamed.
-
-    The mean is zero, and the spectrum is the second moment about zero, unless ``spec.subtract_mean``.
-    """
-    about = "mean" if spec.subtract_mean else "zero"
-
-    def batches() -> Any:
-        return (fields.batch(index) for index in torch.arange(len(fields)).split(batch))
-
-    spectrum = mode_power(batches(), fields.lattice, about=about, radial=spec.isotropic)  # type: ignore[arg-type]
-    mean = mode_moments(batches(), fields.lattice).mean
-    return Moments(mean if spec.subtract_mean else torch.zeros_like(mean), spectrum)

@@ -58,6 +58,9 @@ class DiffusionSpec:
             self.prior_scale,
         )
         require(self.infrared > 0, "infrared must be > 0 (the zero mode diverges at 0)", self.infrared)
+        for name in ("prior_scale", "infrared"):
+            value = getattr(self, name)
+            require(1e-6 <= value <= 1e6, f"{name} must be in [1e-6, 1e6] (the spectrum overflows)", value)
         require(self.steps >= 1, "steps must be >= 1 (a walk needs at least one step)", self.steps)
 
     @property

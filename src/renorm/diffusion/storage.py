@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
-from renorm.diffusion.build import Moments
+from renorm.diffusion.moments import Moments
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import CheckpointError, RecipeError
 from renorm.fit.checkpoint import atomic, latest, load_weights, read_tensors, write_tensors

@@ -11,7 +11,7 @@ import platform
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,7 +211,8 @@ def atomic(path: Path) -> Iterator[Path]:
             "another folder, then resume (what was written before is untouched)"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder is no folder, say what was wrong first
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from renorm.lattice import Lattice
 from renorm.nn.unet import UNet
 from renorm.recipes.spec import Recipe
 
-__all__ = ["build_model", "parameters"]
+__all__ = ["build_model", "identity", "parameters"]
 
 
 def build_model(recipe: Recipe, lattice: Lattice, num_classes: int = 0) -> ModeDiffusion:

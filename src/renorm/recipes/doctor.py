@@ -9,6 +9,7 @@ import torch
 
 import renorm
 from renorm.data import SOURCES, where
+from renorm.errors import DataError
 
 __all__ = ["examine"]
 
@@ -32,9 +33,16 @@ def examine() -> dict[str, Any]:
             facts[name] = "not installed"
     for name in SOURCES:
         if name not in ("folder", "array"):
-            facts[f"data {name}"] = where(name) or f"not here (`renorm data {name}`)"
+            facts[f"data {name}"] = _place(name)
     facts["basis"] = "works" if _basis_works() else "BROKEN: the cosine basis is not orthonormal here"
     return facts
+
+
+def _place(name: str) -> str:
+    try:
+        return where(name) or f"not here (`renorm data {name}`)"
+    except DataError as error:
+        return f"PROBLEM: {error}"
 
 
 def _basis_works() -> bool:

@@ -24,8 +24,8 @@ from renorm.data import load as load_data
 from renorm.data.fields import Fields
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.reverse import Callback
-from renorm.errors import CheckpointError, DataError
-from renorm.fit.checkpoint import atomic
+from renorm.errors import CheckpointError, DataError, RecipeError
+from renorm.fit.checkpoint import atomic, differences
 from renorm.fit.gradient import check_resumable
 from renorm.fit.record import read_metrics
 from renorm.measure.features import extractor, frechet
@@ -34,7 +34,17 @@ from renorm.recipes.build import build_model, identity, parameters
 from renorm.recipes.spec import Recipe
 from renorm.spec import load_toml, to_toml
 
-__all__ = ["fit_run", "load_run", "machine", "measure_run", "read_recipe", "sample_run", "to_unit", "write_json"]
+__all__ = [
+    "fit_run",
+    "load_run",
+    "machine",
+    "measure_run",
+    "read_recipe",
+    "sample_run",
+    "to_unit",
+    "write_arrays",
+    "write_json",
+]
 
 REFERENCE = 10_000  # fields of the test split against which samples are measured
 
@@ -54,11 +64,14 @@ def fit_run(
     fields = load_data(recipe.data, "train")
     model = build_model(recipe, fields.lattice, fields.num_classes or 0)
     known = identity(recipe, fields)
+    _check_same_run(folder, known)
+    check_resumable(folder, recipe.fit, known)
+    _check_measurable(recipe, fields)
     if model.spec.needs_moments:
         model.measure(fields)
-    check_resumable(folder, recipe.fit, known)
     facts = {
         **machine(),
+        "identity": known,
         "command": command,
         "seed": recipe.fit.seed,
         "parameters": parameters(model),
@@ -82,6 +95,33 @@ def fit_run(
         metrics = read_metrics(folder / "metrics.jsonl")  # none where nothing was trained
         write_json(folder / "manifest.json", {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
     return model
+
+
+def _check_same_run(folder: Path, known: dict[str, Any]) -> None:
+    """Refuse to write over another run, also one that has no checkpoint yet."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")).get("identity", {})
+    except (ValueError, AttributeError):
+        raise CheckpointError(f"{path} is damaged; choose another --out, or remove the folder") from None
+    changed = differences(before, known)
+    if changed:
+        raise CheckpointError(f"{folder} belongs to another run: {'; '.join(changed)}; choose another --out")
+
+
+def _check_measurable(recipe: Recipe, fields: Fields) -> None:
+    """Say before the training, not after it, that the samples could not be measured."""
+    if recipe.measure.extractor is None:
+        return
+    known = extractor(recipe.measure.extractor)
+    to_unit(fields.batch(torch.arange(1)), fields)
+    if known.channels != fields.lattice.channels or fields.lattice.dim != 2:
+        raise RecipeError(
+            f"extractor '{known.name}' reads pictures of {known.channels} channel(s), the data are "
+            f"{fields.lattice.event_shape}; drop measure.extractor or choose another"
+        )
 
 
 def read_recipe(folder: Path) -> Recipe:

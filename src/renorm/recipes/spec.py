@@ -33,6 +33,7 @@ class MeasureSpec:
     def __post_init__(self) -> None:
         require(self.samples >= 2, "samples must be >= 2 (an error bar needs two)", self.samples)
         require(self.steps is None or self.steps >= 1, "steps must be >= 1", self.steps)
+        require(0 <= self.seed < 2**63, "seed must be in [0, 2^63)", self.seed)
 
 
 @dataclass(frozen=True)
