@@ -28,7 +28,7 @@ from renorm.diffusion.schedule import CLEAN, Schedule
 from renorm.lattice import Lattice
 
 
-def close(actual, expected, rtol=1e-6):
+def assert_near(actual, expected, rtol=1e-6):
     actual = actual if isinstance(actual, torch.Tensor) else torch.tensor(actual, dtype=torch.float64)
     expected = torch.as_tensor(expected, dtype=torch.float64)
     torch.testing.assert_close(actual.double().reshape(expected.shape), expected, rtol=rtol, atol=0)
@@ -51,16 +51,16 @@ def tau(schedule, steps):
 
 
 def test_end_points_are_those_of_ddpm():
-    close(SNR_FINE, 9999)
-    close(SNR_COARSE, 4.0359926511684205e-05)
+    assert_near(SNR_FINE, 9999)
+    assert_near(SNR_COARSE, 4.0359926511684205e-05)
 
 
 @pytest.mark.parametrize(
     ("steps", "expected"), [(200, 20.59197952), (300, 30.93970792), (500, 51.63516473), (1000, 103.37380674)]
 )
 def test_decay_time(steps, expected):
-    close(tau(rgdm_images(square(32)), steps), expected)
-    close(tau(rgdm_images(square(64)), steps), expected)
+    assert_near(tau(rgdm_images(square(32)), steps), expected)
+    assert_near(tau(rgdm_images(square(64)), steps), expected)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_decay_time(steps, expected):
 )
 def test_cutoffs(size, fine, coarse):
     schedule = rgdm_images(square(size))
-    close(schedule.cutoff(0.0), fine)
-    close(schedule.cutoff(1.0), coarse)
+    assert_near(schedule.cutoff(0.0), fine)
+    assert_near(schedule.cutoff(1.0), coarse)
 
 
 GOLDEN_32 = [  # t of 200, cutoff, weight, alive, mode, alpha^2, sigma^2, step alpha^2, step variance
@@ -93,48 +93,48 @@ GOLDEN_32 = [  # t of 200, cutoff, weight, alive, mode, alpha^2, sigma^2, step a
 def test_golden_images_32(i, cutoff, w, alive, mode, a, b, step_a, step_b):
     schedule = rgdm_images(square(32), steps=200)
     t = i / 199
-    close(schedule.cutoff(t), cutoff)
-    close(schedule.weight(t), w)
+    assert_near(schedule.cutoff(t), cutoff)
+    assert_near(schedule.weight(t), w)
     assert schedule.alive(t).sum() == alive
-    close(schedule.alpha(t)[mode] ** 2, a)
-    close(schedule.sigma(t)[mode] ** 2, b)
+    assert_near(schedule.alpha(t)[mode] ** 2, a)
+    assert_near(schedule.sigma(t)[mode] ** 2, b)
     if step_a is not None:
         alpha, variance = schedule.transition((i - 1) / 199, t)
-        close(alpha[mode] ** 2, step_a)
-        close(variance[mode], step_b)
+        assert_near(alpha[mode] ** 2, step_a)
+        assert_near(variance[mode], step_b)
 
 
 def test_golden_images_32_thousand_steps():
     schedule = rgdm_images(square(32), steps=1000)
     t, before = 500 / 999, 499 / 999
-    close(schedule.cutoff(t), 0.3737810)
-    close(schedule.weight(t), 1.25656495)
-    close(schedule.alpha(t)[0, 0] ** 2, 0.849902243)
-    close(schedule.sigma(t)[0, 0] ** 2, 1.35087981)
-    close(schedule.transition(before, t).alpha[0, 0] ** 2, 0.99712393)
-    close(schedule.transition(before, t).variance[0, 0], 2.58846184e-2)
-    close(schedule.alpha(t)[4, 4] ** 2, 0.295492578)
-    close(schedule.sigma(t)[4, 4] ** 2, 0.469671615)
-    close(schedule.transition(998 / 999, 1.0).alpha[0, 0] ** 2, 0.98084565)
-    close(schedule.transition(998 / 999, 1.0).variance[0, 0], 0.172389115)
+    assert_near(schedule.cutoff(t), 0.3737810)
+    assert_near(schedule.weight(t), 1.25656495)
+    assert_near(schedule.alpha(t)[0, 0] ** 2, 0.849902243)
+    assert_near(schedule.sigma(t)[0, 0] ** 2, 1.35087981)
+    assert_near(schedule.transition(before, t).alpha[0, 0] ** 2, 0.99712393)
+    assert_near(schedule.transition(before, t).variance[0, 0], 2.58846184e-2)
+    assert_near(schedule.alpha(t)[4, 4] ** 2, 0.295492578)
+    assert_near(schedule.sigma(t)[4, 4] ** 2, 0.469671615)
+    assert_near(schedule.transition(998 / 999, 1.0).alpha[0, 0] ** 2, 0.98084565)
+    assert_near(schedule.transition(998 / 999, 1.0).variance[0, 0], 0.172389115)
     assert schedule.alive(750 / 999).sum() == 524
-    close(schedule.weight(750 / 999), 1.05407211)
+    assert_near(schedule.weight(750 / 999), 1.05407211)
 
 
 @pytest.mark.parametrize(
     ("i", "w"), [(0, 19.98369603), (50, 2.55549524), (100, 1.19930657), (150, 1.15429602), (199, 2.44791131)]
 )
 def test_golden_weights_64(i, w):
-    close(rgdm_images(square(64)).weight(i / 199), w)
+    assert_near(rgdm_images(square(64)).weight(i / 199), w)
 
 
 def test_golden_images_64():
     schedule = rgdm_images(square(64))
     t = 100 / 199
-    close(schedule.alpha(t)[0, 0] ** 2, 0.844873444)
-    close(schedule.sigma(t)[0, 0] ** 2, 5.58455601)
-    close(schedule.alpha(t)[63, 63] ** 2, 1.75280e-3, rtol=1e-5)  # given to six digits
-    close(schedule.sigma(t)[63, 63] ** 2, 1.15858909e-2)
+    assert_near(schedule.alpha(t)[0, 0] ** 2, 0.844873444)
+    assert_near(schedule.sigma(t)[0, 0] ** 2, 5.58455601)
+    assert_near(schedule.alpha(t)[63, 63] ** 2, 1.75280e-3, rtol=1e-5)  # given to six digits
+    assert_near(schedule.sigma(t)[63, 63] ** 2, 1.15858909e-2)
 
 
 ALIVE = {
@@ -162,25 +162,25 @@ def test_first_scale_with_a_masked_mode(size, steps, first):
 @pytest.mark.parametrize(("size", "mean", "largest"), [(32, 0.13282691572947927, 3.0), (64, 0.15793360528574707, 6.0)])
 def test_golden_prior(size, mean, largest):
     prior = rgdm_images(square(size)).prior_spectrum
-    close(prior.mean(), mean)
-    close(prior[0, 0].sqrt(), largest)
+    assert_near(prior.mean(), mean)
+    assert_near(prior[0, 0].sqrt(), largest)
 
 
 def test_golden_unit_table():
     schedule = images_4x4()
-    close(tau(schedule, 5), 0.41390913608910207)
-    close(schedule.cutoff(0.0), 376.9722684036119)
+    assert_near(tau(schedule, 5), 0.41390913608910207)
+    assert_near(schedule.cutoff(0.0), 376.9722684036119)
     times = [i / 4 for i in range(5)]
-    close(
+    assert_near(
         torch.stack([schedule.weight(t) for t in times]),
         [183.7657272, 16.44866858, 1.845179727, 1.011964774, 1.41496481],
     )
     assert [int(schedule.alive(t).sum()) for t in times] == [16, 16, 16, 16, 4]
-    close(schedule.alpha(0.5)[0] ** 2, [0.8511321201, 0.8043575118, 0.6905143064, 0.5587189413])
-    close(schedule.sigma(0.5)[0] ** 2, [0.0209345456, 0.0197840718, 0.016983971, 0.0137423167])
+    assert_near(schedule.alpha(0.5)[0] ** 2, [0.8511321201, 0.8043575118, 0.6905143064, 0.5587189413])
+    assert_near(schedule.sigma(0.5)[0] ** 2, [0.0209345456, 0.0197840718, 0.016983971, 0.0137423167])
     alpha, variance = schedule.transition(0.25, 0.5)
-    close(alpha[0] ** 2, [0.8523187068, 0.8059169265, 0.6929811353, 0.5622362763])
-    close(variance[0], [0.0207676819, 0.0196263782, 0.0168485962, 0.0136327803])
+    assert_near(alpha[0] ** 2, [0.8523187068, 0.8059169265, 0.6929811353, 0.5622362763])
+    assert_near(variance[0], [0.0207676819, 0.0196263782, 0.0168485962, 0.0136327803])
 
 
 @pytest.mark.parametrize("size", [4, 32, 64])
@@ -189,7 +189,7 @@ def test_coloured_noise_target_has_the_prior_mean_square_at_every_scale(size):
     schedule = rgdm_images(square(size))
     for t in torch.linspace(0, 1, 200, dtype=torch.float64).tolist():
         target = schedule.weight(t) ** 2 * torch.where(schedule.alive(t), schedule.sigma(t) ** 2, 0.0).mean()
-        close(target, schedule.prior_spectrum.mean())
+        assert_near(target, schedule.prior_spectrum.mean())
 
 
 CHAIN_STEPS = {32: 79, 64: 86, 100: 91, 128: 94, 200: 99, 256: 101, 300: 103, 512: 109, 750: 113}
@@ -209,7 +209,7 @@ def test_chain_steps_of_the_caption(sites, steps):
 
 @pytest.mark.parametrize(("sites", "cutoff"), [(32, 30.35774378), (128, 31.09220532), (256, 31.21461558)])
 def test_golden_chain_cutoff(sites, cutoff):
-    close(rgdm_chain(sites).cutoff(0.0), cutoff)
+    assert_near(rgdm_chain(sites).cutoff(0.0), cutoff)
 
 
 CHAIN_FASTEST = [  # step, alpha^2, 1 - alpha^2, step alpha^2, step variance over noise variance
@@ -227,12 +227,12 @@ def test_golden_fastest_mode_of_a_chain(j, a, noise, step_a, share):
     schedule = rgdm_chain(128)
     t = j / (schedule.steps - 1)
     prior = schedule.prior_spectrum[-1]
-    close(schedule.alpha(t)[-1] ** 2, a)
-    close(schedule.sigma(t)[-1] ** 2 / prior, noise)
+    assert_near(schedule.alpha(t)[-1] ** 2, a)
+    assert_near(schedule.sigma(t)[-1] ** 2 / prior, noise)
     if step_a is not None:
         alpha, variance = schedule.transition((j - 1) / (schedule.steps - 1), t)
-        close(alpha[-1] ** 2, step_a)
-        close(variance[-1] / schedule.sigma(t)[-1] ** 2, share, rtol=2e-6)
+        assert_near(alpha[-1] ** 2, step_a)
+        assert_near(variance[-1] / schedule.sigma(t)[-1] ** 2, share, rtol=2e-6)
 
 
 CHAIN_SHELL = [(0, 116, 128, 2.955221), (1, 106, 128, 2.289105), (10, 46, 128, 1.241441), (21, 17, 128, None)]
@@ -247,7 +247,7 @@ def test_golden_chain_shell(i, low, high, w):
     inside = schedule.active(t).nonzero().flatten().tolist()
     assert inside == list(range(max(low, 1), high))
     if w is not None:
-        close(schedule.weight(t), w)
+        assert_near(schedule.weight(t), w)
 
 
 def test_chain_keeps_its_bond_length():
@@ -255,7 +255,7 @@ def test_chain_keeps_its_bond_length():
     schedule = rgdm_chain(4000, mass=0.0)
     k = schedule.lattice.wavenumbers(0)[1:]
     bond_sq = 3 * (schedule.prior_spectrum[1:] * (2 - 2 * torch.cos(k))).mean()
-    close(bond_sq.sqrt(), 3.8, rtol=1e-3)
+    assert_near(bond_sq.sqrt(), 3.8, rtol=1e-3)
 
 
 # -- laws ------------------------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def test_fine_modes_die_first():
 
 def test_cutoff_and_time_are_inverse(schedule):
     for t in (-0.5, 0.0, 0.4, 1.0):
-        close(schedule.time(schedule.cutoff(t).item()), t, rtol=1e-12) if t else None
+        assert_near(schedule.time(schedule.cutoff(t).item()), t, rtol=1e-12) if t else None
     assert schedule.cutoff(CLEAN) == math.inf
 
 
@@ -334,15 +334,15 @@ def test_white_noise_is_ddpm():
     share = ddpm_linear()
     schedule = white(square(4))
     times = torch.tensor([schedule.time(math.sqrt(a / (1 - a))) for a in share.tolist()], dtype=torch.float64)
-    close(schedule.alpha(times)[:, 2, 1] ** 2, share, rtol=1e-9)
+    assert_near(schedule.alpha(times)[:, 2, 1] ** 2, share, rtol=1e-9)
     assert schedule.alive(1.0).all()
-    close(times[[0, -1]], [0.0, 1.0], rtol=1e-9)
+    assert_near(times[[0, -1]], [0.0, 1.0], rtol=1e-9)
 
 
 def test_edm_noise_levels():
     schedule = variance_exploding(square(4), sigma_min=0.002, sigma_max=80.0, data_std=0.5)
-    close(schedule.sigma(0.0), torch.full((4, 4), 0.002))
-    close(schedule.sigma(1.0), torch.full((4, 4), 80.0))
+    assert_near(schedule.sigma(0.0), torch.full((4, 4), 0.002))
+    assert_near(schedule.sigma(1.0), torch.full((4, 4), 80.0))
     assert (schedule.alpha(0.3) == 1).all()
 
 
@@ -350,7 +350,7 @@ def test_image_noise_to_signal_is_the_same_for_every_mode():
     """The key identity of the rational regulator: sigma_k / alpha_k = m_0 / cutoff."""
     schedule = rgdm_images(square(16))
     ratio = schedule.sigma(0.37) / schedule.alpha(0.37)
-    close(ratio, (0.15 * math.pi / schedule.cutoff(0.37)).expand(16, 16), rtol=1e-12)
+    assert_near(ratio, (0.15 * math.pi / schedule.cutoff(0.37)).expand(16, 16), rtol=1e-12)
 
 
 @hypothesis.given(x=st.floats(1e-6, 1e3), name=st.sampled_from(sorted(REGULATORS)))
@@ -372,14 +372,14 @@ def test_regulator_inverse(r, name):
 
 @pytest.mark.parametrize(("name", "x", "share"), [("rational", 3.0, 0.25), ("log-squared", math.e - 1, math.exp(-1))])
 def test_regulator_by_hand(name, x, share):
-    close(REGULATORS[name]().signal_share(torch.tensor(x, dtype=torch.float64)), share, rtol=1e-12)
+    assert_near(REGULATORS[name]().signal_share(torch.tensor(x, dtype=torch.float64)), share, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("name", "x", "share"), [("exponential", 2.0, math.exp(-2)), ("litim", 0.3, 0.7), ("sharp", 0.3, 1)]
 )
 def test_other_regulators_by_hand(name, x, share):
-    close(REGULATORS[name]().signal_share(torch.tensor(x, dtype=torch.float64)), share, rtol=1e-12)
+    assert_near(REGULATORS[name]().signal_share(torch.tensor(x, dtype=torch.float64)), share, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", sorted(REGULATORS))
@@ -396,7 +396,7 @@ def test_calibrated_prior_is_the_spectrum():
     lattice = Lattice((6, 5))
     spectrum = 1 / (lattice.k_sq() + 0.3)
     schedule = calibrated(lattice, spectrum)
-    close(schedule.prior_spectrum, spectrum, rtol=1e-12)
+    assert_near(schedule.prior_spectrum, spectrum, rtol=1e-12)
     assert schedule.alive(1.0).sum() == 4
 
 

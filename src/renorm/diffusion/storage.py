@@ -85,17 +85,10 @@ def load(path: Path, network: nn.Module | None) -> Stored:
 
 
 def _unet(card: ModelCard) -> nn.Module:
-    from renorm.nn.unet import UNet
+    from renorm.nn.unet import unet_on
 
-    lattice = card.lattice
     with torch.random.fork_rng(devices=[]):  # its random weights are about to be overwritten: leave no trace
-        return UNet(
-            card.spec.network,
-            dim=lattice.dim,
-            channels=lattice.channels,
-            boundary=lattice.boundary,
-            num_classes=card.num_classes,
-        )
+        return unet_on(card.lattice, card.spec.network, num_classes=card.num_classes)
 
 
 def _read_weights(network: nn.Module, path: Path) -> None:

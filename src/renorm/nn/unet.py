@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from renorm.errors import RecipeError
-from renorm.lattice import Boundary
+from renorm.lattice import Boundary, Lattice
 from renorm.nn.embedding import ScaleEmbedding
 from renorm.nn.spec import UNetSpec
 from renorm.spec import require
 
-__all__ = ["UNet", "Upsample"]
+__all__ = ["UNet", "Upsample", "unet_on"]
 
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -243,3 +243,23 @@ def _initialise(net: UNet, generator: torch.Generator | None) -> None:
             elif isinstance(layer, Attention):
                 layer.out.weight.mul_(QUIET)
         net.tail.weight.mul_(QUIET)
+
+
+def unet_on(
+    lattice: Lattice, spec: UNetSpec, *, num_classes: int = 0, generator: torch.Generator | None = None
+) -> UNet:
+    """The U-Net for fields on a lattice: its dimension, channels and boundary.
+
+    Example:
+        >>> network = unet_on(Lattice((8,)), UNetSpec(width=8, multipliers=(1, 2), attention=(), groups=4))
+        >>> network(torch.zeros(2, 1, 8), torch.zeros(2)).shape
+        torch.Size([2, 1, 8])
+    """
+    return UNet(
+        spec,
+        dim=lattice.dim,
+        channels=lattice.channels,
+        boundary=lattice.boundary,
+        num_classes=num_classes,
+        generator=generator,
+    )

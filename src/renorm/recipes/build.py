@@ -8,7 +8,7 @@ from renorm.data.fields import Fields
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.errors import RecipeError
 from renorm.lattice import Lattice
-from renorm.nn.unet import UNet
+from renorm.nn.unet import unet_on
 from renorm.recipes.spec import Recipe
 
 __all__ = ["build_model", "identity", "parameters"]
@@ -29,14 +29,8 @@ def build_model(recipe: Recipe, lattice: Lattice, num_classes: int = 0) -> ModeD
                 f"every axis of {lattice.shape} must be divisible by the network's stride {spec.stride}, "
                 f"got {uneven[0]}; change data.size, or take fewer model.network.multipliers"
             )
-        network = UNet(
-            spec,
-            dim=lattice.dim,
-            channels=lattice.channels,
-            boundary=lattice.boundary,
-            num_classes=num_classes,
-            generator=torch.Generator().manual_seed(recipe.fit.seed),
-        )
+        seeded = torch.Generator().manual_seed(recipe.fit.seed)
+        network = unet_on(lattice, spec, num_classes=num_classes, generator=seeded)
     return ModeDiffusion(recipe.model, lattice, network=network, num_classes=num_classes)
 
 
