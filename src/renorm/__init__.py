@@ -10,7 +10,7 @@ The names below are imported when they are first used, so that ``import renorm``
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from renorm.version import __version__
 
 if TYPE_CHECKING:
     from renorm.data import load as load_data

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from renorm import __version__
 from renorm.errors import RecipeError, RenormError
+from renorm.version import __version__
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import renorm
 from renorm.errors import CheckpointError
+from renorm.version import __version__
 
 __all__ = [
     "Checkpoint",
@@ -119,7 +119,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
         CheckpointError: If the file cannot be written; what was there before is untouched.
     """
     plain = _on_cpu(tensors)
-    facts = {"crc32": _checksum(plain), "renorm": renorm.__version__, "libraries": _libraries(), **about}
+    facts = {"crc32": _checksum(plain), "renorm": __version__, "libraries": _libraries(), **about}
     with atomic(path) as temporary:
         save_file(plain, temporary, {"renorm": json.dumps(facts)})
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-import renorm
 from renorm.data import SOURCES, where
 from renorm.errors import DataError
+from renorm.lattice import Lattice
+from renorm.version import __version__
 
 __all__ = ["examine"]
 
@@ -19,7 +20,7 @@ EXTRAS = ("diffusers", "tensorboard", "accelerate", "safetensors", "scikit-learn
 def examine() -> dict[str, Any]:
     """Versions, devices, threads, data sets, and one small product that must come out right."""
     facts: dict[str, Any] = {
-        "renorm": renorm.__version__,
+        "renorm": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -48,6 +49,6 @@ def _place(name: str) -> str:
 def _basis_works() -> bool:
     from renorm.bases import basis_for
 
-    basis = basis_for(renorm.Lattice((8, 8)))
+    basis = basis_for(Lattice((8, 8)))
     x = torch.eye(8)
     return bool((basis.inverse(basis.forward(x)) - x).abs().max() < 1e-5)

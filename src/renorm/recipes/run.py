@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import renorm
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
 from renorm.diffusion.mode_diffusion import ModeDiffusion
@@ -33,6 +32,7 @@ from renorm.measure.spectrum import compare_spectra, power_spectrum
 from renorm.recipes.build import build_model, identity, parameters
 from renorm.recipes.spec import Recipe
 from renorm.spec import load_toml, to_toml
+from renorm.version import __version__
 
 __all__ = [
     "fit_run",
@@ -250,7 +250,7 @@ def machine() -> dict[str, Any]:
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"],
-            cwd=Path(renorm.__file__).parent,
+            cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
             check=True,
@@ -259,7 +259,7 @@ def machine() -> dict[str, Any]:
         commit = "unknown"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "renorm": renorm.__version__,
+        "renorm": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "commit": commit,
