@@ -524,10 +524,13 @@ def main(task: str, folder: Path) -> None:
     if task == "long":
         run(folder, LONG, resume=True)
     else:
+        from accelerate import PartialState
+
         from renorm.fit.checkpoint import write_tensors
 
-        result = run(folder, loss=plain, net=without_statistics())
-        rank, world = os.environ["RANK"], int(os.environ["WORLD_SIZE"])
+        # As the command line calls it, on a machine without a GPU: nobody says that it is a CPU.
+        result = run(folder, loss=plain, net=without_statistics(), cpu=torch.cuda.is_available())
+        rank, world = os.environ["RANK"], PartialState().num_processes  # not what was asked for: what there is
         write_tensors(folder / f"rank-{rank}.safetensors", result.network.state_dict(), {"world": world})
 
 

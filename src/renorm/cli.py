@@ -327,7 +327,8 @@ def _table(figures: dict[str, Any]) -> str:
 
 
 def _say(options: argparse.Namespace, value: dict[str, Any], text: str) -> None:
-    print(json.dumps(value) if options.json else text)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        print(json.dumps(value) if options.json else text)
 
 
 # -- the parser ------------------------------------------------------------------------------------------------------

@@ -119,6 +119,8 @@ def fit(
     """
     from accelerate import Accelerator  # costs seconds
 
+    # Without a GPU accelerate must be told so, or several processes each take themselves for the only one.
+    cpu = cpu or not torch.accelerator.is_available()
     accelerator = Accelerator(cpu=cpu, mixed_precision="no")  # autocast stands around the loss, see Learner.update
     if spec.batch % accelerator.num_processes:
         world = accelerator.num_processes
