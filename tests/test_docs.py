@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import renorm
-from renorm.cli import _parser
+from renorm.cli.parser import build_parser as _parser
 from renorm.diffusion.regulator import REGULATORS
 from renorm.diffusion.sampler import SAMPLERS
 from renorm.diffusion.spacing import SPACINGS

@@ -36,13 +36,15 @@ class Level:
         index: 0 = finest.
         cutoff: Wavenumber beyond which modes are integrated out, in rad/site of the finest lattice (infinite: none).
         scale: The model's own continuous scale, where it has one.
-        modes: Number of modes (or sites) below the cutoff.
+        modes: Number of modes (or sites, or tokens) below the cutoff.
+        event_shape: Shape of a field at this level, (channel, *sites); the domain's if not given.
     """
 
     index: int
     cutoff: float
     scale: float
     modes: int
+    event_shape: tuple[int, ...] | None = None
 
 
 class Pyramid(NamedTuple):

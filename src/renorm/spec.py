@@ -14,7 +14,18 @@ from typing import Any, Literal, TypeVar
 
 from renorm.errors import RecipeError
 
-__all__ = ["from_mapping", "from_toml", "load_toml", "override", "require", "require_literals", "to_mapping", "to_toml"]
+__all__ = [
+    "from_mapping",
+    "from_toml",
+    "load_toml",
+    "override",
+    "parse_toml",
+    "read_text",
+    "require",
+    "require_literals",
+    "to_mapping",
+    "to_toml",
+]
 
 T = TypeVar("T")
 
@@ -87,7 +98,7 @@ def to_mapping(spec: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             table[field.name] = to_mapping(value)
         elif isinstance(value, tuple):
-            table[field.name] = list(value)
+            table[field.name] = [to_mapping(part) if dataclasses.is_dataclass(part) else part for part in value]
         elif value is not None:
             table[field.name] = value
     return table
@@ -102,12 +113,19 @@ def to_toml(spec: Any) -> str:
 
 def from_toml(cls: type[T], text: str, *, source: str = "recipe") -> T:
     """A spec from TOML text; ``source`` names the file in messages."""
+    table = parse_toml(text, source=source)
     try:
-        return from_mapping(cls, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{source} is no valid TOML: {error}") from None
+        return from_mapping(cls, table)
     except RecipeError as error:
         raise RecipeError(f"{source}: {error}") from None
+
+
+def parse_toml(text: str, *, source: str) -> dict[str, Any]:
+    """TOML text as nested tables; ``source`` names the file in messages."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{source} is no valid TOML: {error}") from None
 
 
 def override(spec: T, changes: Mapping[str, Any]) -> T:
@@ -118,26 +136,55 @@ def override(spec: T, changes: Mapping[str, Any]) -> T:
     table = to_mapping(spec)
     for dotted, value in changes.items():
         *parents, last = dotted.split(".")
-        inner, cls = table, type(spec)
+        inner: Any = table
+        kind: Any = type(spec)
         for depth, parent in enumerate(parents):
-            known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-            if parent not in known or not isinstance(inner.get(parent), dict):
-                here = ".".join(parents[:depth])
-                raise RecipeError(_unknown(".".join(parents[: depth + 1]), parent, list(known), here))
-            cls, inner = typing.get_type_hints(cls)[parent], inner[parent]
-        inner[last] = _parse(value) if isinstance(value, str) else value
+            here = ".".join(parents[:depth])
+            kind, inner = _step_into(kind, inner, parent, here)
+        parsed = _parse(value) if isinstance(value, str) else value
+        if isinstance(inner, list):
+            inner[_place(last, inner, dotted)] = parsed
+        else:
+            inner[last] = parsed
     return from_mapping(type(spec), table)
+
+
+def _step_into(kind: Any, inner: Any, parent: str, here: str) -> tuple[Any, Any]:
+    """The type and the value one step along a dotted key: a table of a table, or an entry of a list of tables."""
+    path = f"{here}.{parent}" if here else parent
+    if isinstance(inner, list):
+        place = _place(parent, inner, path)
+        if not isinstance(inner[place], dict):
+            raise RecipeError(f"{path} is a single value, it has no keys")
+        return typing.get_args(kind)[0], inner[place]
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        kind = _of_kind(list(typing.get_args(kind)), inner, here)
+    known = {f.name for f in dataclasses.fields(kind)}
+    if parent not in known or not isinstance(inner.get(parent), dict | list):
+        raise RecipeError(_unknown(path, parent, sorted(known), here))
+    return typing.get_type_hints(kind)[parent], inner[parent]
+
+
+def _place(text: str, entries: list[Any], path: str) -> int:
+    """An index into a list, from a dotted key."""
+    if not (text.isdecimal() and int(text) < len(entries)):
+        raise RecipeError(f"{path}: a place in this list is 0 ... {len(entries) - 1}, got '{text}'")
+    return int(text)
 
 
 def load_toml(cls: type[T], path: Path) -> T:
     """A spec from a TOML file."""
+    return from_toml(cls, read_text(path), source=str(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a TOML file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise RecipeError(f"{path} is no text file; a recipe is a TOML file") from None
-    return from_toml(cls, text, source=str(path))
 
 
 def _parse(text: str) -> Any:
@@ -153,6 +200,15 @@ def _unknown(path: str, key: str, known: list[str], where: str) -> str:
     return f"unknown key '{path}'; {hint}"
 
 
+def _of_kind(options: list[Any], value: Any, path: str) -> Any:
+    """The dataclass that a table asks for by its key ``kind``; the first one if it names none."""
+    kinds = {next(f.default for f in dataclasses.fields(option) if f.name == "kind"): option for option in options}
+    asked = value.get("kind", next(iter(kinds))) if isinstance(value, Mapping) else next(iter(kinds))
+    if asked not in kinds:
+        raise RecipeError(f"{path}.kind must be one of {', '.join(map(repr, kinds))}, got {asked!r}")
+    return kinds[asked]
+
+
 def _convert(kind: Any, value: Any, path: str) -> Any:
     """``value`` as the annotated type ``kind``, or a RecipeError that names ``path``."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
@@ -164,6 +220,8 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         options = [a for a in args if a is not type(None)]
         if value is None:
             return None
+        if len(options) > 1 and all(dataclasses.is_dataclass(option) for option in options):
+            return _convert(_of_kind(options, value, path), value, path)
         for option in options[:-1]:
             try:
                 return _convert(option, value, path)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from renorm.errors import NoLikelihoodError
-from renorm.model import Grade, RenormModel
+from renorm.model import Grade, Level, RenormModel
 
 __all__ = ["check_model", "check_sampler_order"]
 
@@ -151,7 +151,7 @@ def _check_sample(model: RenormModel, seed: int) -> None:
     for level in model.levels:
         x = model.sample(2, generator=_seeded(seed), level=level.index)
         where = f"of sample at level {level.index}"
-        _promise(tuple(x.shape) == (2, *model.domain.event_shape), f"the shape {where} is (num, channel, *sites)")
+        _promise(tuple(x.shape) == (2, *_event(model, level)), f"the shape {where} is (num, *event_shape)")
         _promise(bool(x.isfinite().all()), f"the values {where} are finite")
         again = model.sample(2, generator=_seeded(seed), level=level.index)
         _promise(torch.equal(x, again), f"the draws {where} are the same, bit for bit, from the same seed")
@@ -166,7 +166,7 @@ def _check_coarsen(model: RenormModel, x: Tensor, seed: int) -> None:
         where = f"of coarsen to level {level.index}"
         for draw in (None, seed):
             y = model.coarsen(x, level.index, generator=_maybe(draw))
-            _promise(y.shape == x.shape, f"the shape {where} is that of the fields")
+            _promise(tuple(y.shape) == (len(x), *_event(model, level)), f"the shape {where} is that of the level")
             _promise(bool(y.isfinite().all()), f"the values {where} are finite")
             if level.index == 0:
                 _promise(_close(y, x), "coarsen to level 0 is the identity")
@@ -183,12 +183,14 @@ def _check_refine(model: RenormModel, x: Tensor, seed: int) -> None:
         coarse = model.coarsen(x, level, generator=_seeded(seed))
         y = model.refine(coarse, level=level, to=to, generator=_seeded(seed))
         where = f"of refine from level {level} to {to}"
-        _promise(y.shape == x.shape, f"the shape {where} is that of the coarse fields")
+        shape = (len(x), *_event(model, model.levels[to]))
+        _promise(tuple(y.shape) == shape, f"the shape {where} is that of the level")
         _promise(bool(y.isfinite().all()), f"the values {where} are finite")
         again = model.refine(coarse, level=level, to=to, generator=_seeded(seed))
         _promise(torch.equal(y, again), f"the draws {where} are the same, bit for bit, from the same seed")
     for level, to in ((last, last), (last - 1, last), (last + 1, 0), (last, -1)):
-        wrong = partial(model.refine, torch.zeros_like(x), level=level, to=to, generator=_seeded(seed))
+        coarse = torch.zeros_like(model.coarsen(x, min(level, last)))
+        wrong = partial(model.refine, coarse, level=level, to=to, generator=_seeded(seed))
         _refuses(wrong, f"refine from level {level} to {to}")
 
 
@@ -216,6 +218,10 @@ def _check_disk(model: RenormModel, seed: int, folder: Path, load: Callable[[Pat
     _promise(list(copy.levels) == list(model.levels), "a loaded model has the levels of the saved one")
     ours, theirs = (m.sample(2, generator=_seeded(seed)) for m in (model, copy))
     _promise(torch.equal(ours, theirs), "a loaded model draws the same fields as the saved one, bit for bit")
+
+
+def _event(model: RenormModel, level: Level) -> tuple[int, ...]:
+    return level.event_shape or model.domain.event_shape
 
 
 def _promise(kept: bool, what: str) -> None:

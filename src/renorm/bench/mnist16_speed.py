@@ -15,18 +15,20 @@ from renorm.diffusion.denoiser import NetworkDenoiser
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.objective import denoising_loss
 from renorm.recipes.build import build_model, parameters
-from renorm.recipes.spec import load_recipe
+from renorm.recipes.spec import Recipe, load_recipe
+from renorm.spec import override
 
 STEPS, SAMPLES, EVALUATIONS, ROUNDS = 40, 64, 20, 5
 
 
 def run(seed: int) -> Result:
     """Time ``STEPS`` training steps and ``ROUNDS`` batches of samples of each, interleaved."""
+    recipe = load_recipe("mnist16", {"fit.seed": seed})
+    assert isinstance(recipe, Recipe)
+    fields = load(recipe.data, "train")
     models = {}
     for schedule in ("rgdm", "white"):
-        recipe = load_recipe("mnist16", {"model.schedule": schedule, "fit.seed": seed})
-        fields = load(recipe.data, "train")
-        models[schedule] = build_model(recipe, fields.lattice).measure(fields)
+        models[schedule] = build_model(override(recipe, {"model.schedule": schedule}), fields.lattice).measure(fields)
     batch = recipe.fit.batch
     x = fields.batch(torch.arange(batch))
     steps = {name: _training_step(model, x, seed) for name, model in models.items()}

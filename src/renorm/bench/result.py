@@ -7,7 +7,7 @@ from typing import Any
 
 from renorm.bench import BENCHMARKS
 from renorm.errors import RecipeError
-from renorm.recipes.run import machine, write_json
+from renorm.recipes.folder import machine, write_json
 
 __all__ = ["Result", "run_benchmark"]
 

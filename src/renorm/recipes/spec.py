@@ -3,15 +3,16 @@
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from renorm.data.spec import DataSpec
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import RecipeError
 from renorm.fit.spec import FitSpec
-from renorm.spec import from_toml, load_toml, override, require
+from renorm.spec import from_mapping, override, parse_toml, read_text, require
+from renorm.tokens.spec import TokensSpec
 
-__all__ = ["MeasureSpec", "Recipe", "load_recipe", "shipped"]
+__all__ = ["MeasureSpec", "Recipe", "TokensRecipe", "load_recipe", "read_toml", "shipped"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,11 @@ class MeasureSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a run depends on.
+    """Everything that a run of a mode diffusion depends on.
 
     Args:
         description: One line for people.
+        wing: Family of the model.
         data: What is learned.
         model: The mode diffusion.
         fit: The training loop.
@@ -52,11 +54,41 @@ class Recipe:
         16
     """
 
+    SEED: ClassVar[str] = "fit"
     description: str = ""
+    wing: Literal["diffusion"] = "diffusion"
     data: DataSpec = field(default_factory=DataSpec)
     model: DiffusionSpec = field(default_factory=DiffusionSpec)
     fit: FitSpec = field(default_factory=FitSpec)
     measure: MeasureSpec = field(default_factory=MeasureSpec)
+
+
+@dataclass(frozen=True)
+class TokensRecipe:
+    """Everything that a run of a token hierarchy depends on.
+
+    Args:
+        description: One line for people.
+        wing: Family of the model.
+        data: What is learned.
+        model: The hierarchies.
+        measure: How samples are judged.
+
+    Example:
+        >>> load_recipe("tokens-mnist").wing
+        'tokens'
+    """
+
+    SEED: ClassVar[str] = "model"
+    description: str = ""
+    wing: Literal["tokens"] = "tokens"
+    data: DataSpec = field(default_factory=lambda: DataSpec(labels=True))
+    model: TokensSpec = field(default_factory=TokensSpec)
+    measure: MeasureSpec = field(default_factory=MeasureSpec)
+
+
+WINGS: dict[str, type[Recipe] | type[TokensRecipe]] = {"diffusion": Recipe, "tokens": TokensRecipe}
+"""The recipe of each wing; a recipe that names none is one of a mode diffusion."""
 
 
 def shipped() -> dict[str, str]:
@@ -66,7 +98,7 @@ def shipped() -> dict[str, str]:
     return {name.removesuffix(".toml"): found[name].read_text(encoding="utf-8") for name in sorted(found)}
 
 
-def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
+def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe | TokensRecipe:
     """A shipped recipe by name, or one from a TOML file, with dotted values changed.
 
     Raises:
@@ -78,9 +110,28 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
     """
     texts = shipped()
     if name in texts:
-        recipe = from_toml(Recipe, texts[name], source=f"recipe {name}")
+        recipe = _recipe(texts[name], source=f"recipe {name}")
     elif name.endswith(".toml") or Path(name).is_file():
-        recipe = load_toml(Recipe, Path(name))
+        path = Path(name)
+        if not path.exists() and path.parent.name == "recipes" and path.stem in texts:
+            return load_recipe(path.stem, changes)  # recipes/NAME.toml, as the documentation calls a shipped one
+        recipe = read_toml(path)
     else:
         raise RecipeError(f"unknown recipe '{name}'; known: {', '.join(texts)}, or the path of a TOML file")
     return override(recipe, changes) if changes else recipe
+
+
+def read_toml(path: Path) -> Recipe | TokensRecipe:
+    """A recipe from a TOML file, of the wing that it names."""
+    return _recipe(read_text(path), source=str(path))
+
+
+def _recipe(text: str, *, source: str) -> Recipe | TokensRecipe:
+    table = parse_toml(text, source=source)
+    wing = table.get("wing", "diffusion")
+    if wing not in WINGS:
+        raise RecipeError(f"{source}: wing must be one of {', '.join(map(repr, WINGS))}, got {wing!r}")
+    try:
+        return from_mapping(WINGS[wing], table)
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from None

@@ -1,0 +1,178 @@
+"""One function a command: read the options, call the library, say what came out."""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from renorm.cli.options import changed, one_field, out_file, with_walk
+from renorm.cli.output import Progress, save_grid, save_picture, say, table
+
+if TYPE_CHECKING:
+    from renorm.recipes.spec import Recipe, TokensRecipe
+
+
+def fit(options: argparse.Namespace) -> None:
+    from renorm.recipes.spec import load_recipe
+
+    recipe = changed(load_recipe(options.recipe), options)
+    out = Path(options.out or f"runs/{Path(options.recipe).stem}")
+    _fit_into(recipe, out, options)
+    say(options, {"run": str(out)}, f"fitted {out}; next: renorm measure {out}, renorm sample {out}")
+
+
+def _fit_into(recipe: "Recipe | TokensRecipe", out: Path, options: argparse.Namespace) -> None:
+    from renorm.recipes.run import fit_run
+
+    command = "renorm " + " ".join(sys.argv[1:])
+    fit_run(recipe, out, resume=options.resume, progress=not options.quiet, command=command)
+
+
+def sample(options: argparse.Namespace) -> None:
+    import torch
+
+    from renorm.recipes.folder import write_arrays
+    from renorm.recipes.run import as_field, load_run, sample_run
+
+    run = Path(options.run)
+    model = with_walk(load_run(run), options)
+    condition = None if options.label is None else torch.full((options.num,), options.label)
+    with Progress(options, "sample") as callback:
+        x = sample_run(
+            run,
+            options.num,
+            seed=options.seed,
+            steps=options.steps,
+            level=options.level,
+            condition=condition,
+            model=model,
+            callback=callback,
+        )
+    out = out_file(options, run / "samples" / "sample.png", ".png", ".npz")
+    if options.npz or out.suffix == ".npz":
+        out = out.with_suffix(".npz")
+        write_arrays(out, x=x)
+    else:
+        save_grid(out, as_field(model, x, options.level), run)
+    say(options, {"samples": options.num, "file": str(out), "seed": options.seed}, f"wrote {out}")
+
+
+def refine(options: argparse.Namespace) -> None:
+    import torch
+
+    from renorm.recipes.folder import write_arrays
+    from renorm.recipes.run import as_field, load_run, refine_run
+
+    run = Path(options.run)
+    model = with_walk(load_run(run), options)
+    x = one_field(options, run)
+    generator = torch.Generator().manual_seed(options.seed)
+    level = len(model.levels) // 2 if options.level is None else options.level
+    coarse = model.coarsen(x, level, generator=generator)
+    with Progress(options, "refine") as callback:
+        several = coarse.expand(options.num, *coarse.shape[1:])
+        fine = refine_run(model, several, level=level, generator=generator, steps=options.steps, callback=callback)
+    out = out_file(options, run / "samples" / "refine.png", ".png", ".npz")
+    if out.suffix == ".npz":
+        write_arrays(out, x=fine, coarse=coarse, original=x)
+    else:
+        save_grid(out, torch.cat([x, as_field(model, coarse, level), fine]), run, columns=options.num + 2)
+    message = f"wrote {out}: the field, its coarse form at level {level}, {options.num} ways to refine it"
+    say(options, {"file": str(out), "level": level}, message)
+
+
+def flow(options: argparse.Namespace) -> None:
+    import torch
+
+    from renorm.recipes.folder import read_recipe
+    from renorm.recipes.run import as_field, load_run
+    from renorm.report.figures import field_strip
+
+    run = Path(options.run)
+    model = load_run(run)
+    x = one_field(options, run)
+    value_range = read_recipe(run).data.value_range
+    levels = model.levels
+    rows = [[as_field(model, model.coarsen(x, level.index), level.index)[0] for level in levels]]
+    noise = [torch.Generator().manual_seed(options.seed) for _ in levels]
+    drawn = [model.coarsen(x, level.index, generator=g) for level, g in zip(levels, noise, strict=True)]
+    rows.append([as_field(model, y, level.index)[0] for level, y in zip(levels, drawn, strict=True)])
+    finite = all(level.cutoff < math.inf for level in levels[1:])
+    labels = ["data", *(f"cutoff {l.cutoff:.2f}" if finite else f"{l.modes} tokens" for l in levels[1:])]
+    out = out_file(options, run / "samples" / "flow.png", ".png")
+    save_picture(out, field_strip(torch.stack([torch.stack(row) for row in rows]), labels, value_range=value_range))
+    figures = [{"level": l.index, "cutoff": l.cutoff, "scale": l.scale, "modes": l.modes} for l in levels]
+    say(options, {"file": str(out), "levels": figures}, f"wrote {out}: one field from fine to coarse, mean and draw")
+
+
+def measure(options: argparse.Namespace) -> None:
+    from renorm.recipes.run import load_run, measure_run
+    from renorm.report.page import write_report
+
+    run = Path(options.run)
+    model = with_walk(load_run(run), options)
+    with Progress(options, "sample") as callback:
+        measured = measure_run(
+            run, samples=options.num, steps=options.steps, seed=options.seed, model=model, callback=callback
+        )
+    page = write_report(run)
+    say(options, {**measured["figures"], "report": str(page)}, table(measured["figures"]) + f"\nreport: {page}")
+
+
+def report(options: argparse.Namespace) -> None:
+    from renorm.report.page import write_report
+
+    page = write_report(Path(options.run))
+    say(options, {"report": str(page)}, f"wrote {page}")
+
+
+def demo(options: argparse.Namespace) -> None:
+    from renorm.recipes.spec import load_recipe
+
+    out = Path(options.out or "runs/demo")
+    recipe = changed(load_recipe("demo"), options)
+    _fit_into(recipe, out, options)
+    options.run, options.seed = str(out), None  # the seed was of the training
+    options.num = options.steps = options.sampler = options.spacing = None
+    measure(options)
+
+
+def bench(options: argparse.Namespace) -> None:
+    from renorm.bench import BENCHMARKS
+
+    if options.name is None:
+        say(options, {"benchmarks": list(BENCHMARKS)}, "\n".join(BENCHMARKS))
+        return
+    from renorm.bench.result import run_benchmark
+
+    report = run_benchmark(options.name, seed=options.seed, keep=Path(options.keep) if options.keep else None)
+    say(options, report, table(report["figures"]))
+
+
+def data(options: argparse.Namespace) -> None:
+    from renorm.data import SOURCES, fetch, where
+
+    if options.name is None:
+        places = {name: where(name) for name in SOURCES if name not in ("folder", "array")}
+        lines = [
+            f"{name:15} {place or f'not here; `renorm data {name}` downloads it'}" for name, place in places.items()
+        ]
+        say(options, places, "\n".join(lines))
+        return
+    place = fetch(options.name)
+    say(options, {"name": options.name, "place": str(place)}, f"{options.name}: {place}")
+
+
+def doctor(options: argparse.Namespace) -> None:
+    from renorm.recipes.doctor import examine
+
+    facts = examine()
+    say(options, facts, table(facts))
+
+
+def reproduce(options: argparse.Namespace) -> None:
+    from renorm.recipes.extractor import train_mnist_cnn
+
+    record = train_mnist_cnn(Path(options.out or "mnist-cnn.safetensors"), seed=options.seed)
+    say(options, record, table(record))

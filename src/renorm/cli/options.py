@@ -1,0 +1,72 @@
+"""What was asked: options as the library takes them."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from renorm.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["changed", "one_field", "out_file", "seed", "with_walk"]
+
+
+def changed(recipe: Any, options: argparse.Namespace) -> Any:
+    """The recipe with the values of --set and of the short options."""
+    from renorm.spec import override
+
+    changes: dict[str, Any] = {}
+    for text in options.set or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RecipeError(f"--set takes KEY=VALUE, such as fit.steps=1000, got '{text}'")
+        changes[key.strip()] = value.strip()
+    short = {"schedule": "model.schedule", "steps": "fit.steps", "seed": f"{recipe.SEED}.seed"}
+    for name, key in short.items():
+        if getattr(options, name, None) is not None:
+            changes[key] = getattr(options, name)
+    return override(recipe, changes) if changes else recipe
+
+
+def with_walk(model: Any, options: argparse.Namespace) -> Any:
+    """The model with another sampler or spacing, if asked for."""
+    if options.sampler is None and options.spacing is None:
+        return model
+    if not hasattr(model, "with_walk"):
+        raise RecipeError("--sampler and --spacing are for the walk of a diffusion; this model draws in one pass")
+    return model.with_walk(sampler=options.sampler, spacing=options.spacing)
+
+
+def one_field(options: argparse.Namespace, run: Path) -> "Tensor":
+    """The field to work on: a file's first, or one of the run's test fields."""
+    import dataclasses
+
+    import torch
+
+    from renorm.data import load
+    from renorm.recipes.folder import read_recipe
+
+    spec = read_recipe(run).data
+    if options.input is not None:
+        kind = "array" if Path(options.input).suffix in (".npy", ".npz") else "folder"
+        spec = dataclasses.replace(spec, name=kind, path=options.input, labels=False, limit=None)
+    fields = load(spec, "test" if options.input is None else "all")
+    if not 0 <= options.index < len(fields):
+        raise RecipeError(f"--index must be 0 to {len(fields) - 1}, got {options.index}")
+    return fields.batch(torch.tensor([options.index]))
+
+
+def out_file(options: argparse.Namespace, default: Path, *suffixes: str) -> Path:
+    """The file to write; its name must end in one of ``suffixes``."""
+    out = Path(options.out or default)
+    if out.suffix not in suffixes:
+        raise RecipeError(f"--out must end in {' or '.join(suffixes)}, got {out}")
+    return out
+
+
+def seed(text: str) -> int:
+    """A seed as torch takes it."""
+    if not (text.isdecimal() and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"must be a whole number in [0, 2^63), got '{text}'")
+    return int(text)

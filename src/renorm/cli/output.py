@@ -1,0 +1,68 @@
+"""What is said: pictures, tables, progress."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Progress", "save_grid", "save_picture", "say", "table"]
+
+
+def save_grid(out: Path, x: "Tensor", run: Path, *, columns: int | None = None) -> None:
+    """Fields as a contact sheet, in the value range of the run."""
+    from renorm.recipes.folder import read_recipe
+    from renorm.report.figures import field_grid
+
+    save_picture(out, field_grid(x, columns=columns, value_range=read_recipe(run).data.value_range))
+
+
+def save_picture(out: Path, image: Any) -> None:
+    """A PNG, all at once."""
+    from renorm.fit.checkpoint import atomic
+
+    with atomic(out) as temporary:
+        image.save(temporary, format="PNG")
+
+
+class Progress:
+    """A bar on stderr for the walk; nothing with --quiet or where stderr is no terminal."""
+
+    def __init__(self, options: argparse.Namespace, what: str) -> None:
+        self.shown, self.what = not options.quiet and sys.stderr.isatty(), what
+
+    def __enter__(self) -> Callable[[int, int, float, Any], None] | None:
+        if not self.shown:
+            return None
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.bar = Progress(console=Console(stderr=True), transient=True)
+        self.bar.start()
+        task = self.bar.add_task(self.what, total=None)
+
+        def callback(step: int, steps: int, scale: float, modes: Any) -> None:
+            self.bar.update(task, completed=step, total=steps)
+
+        return callback
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            self.bar.stop()
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Figures in two columns."""
+    width = max(map(len, figures), default=0)
+    return "\n".join(f"{key:{width}}  {f'{v:.6g}' if isinstance(v, float) else v}" for key, v in figures.items())
+
+
+def say(options: argparse.Namespace, value: dict[str, Any], text: str) -> None:
+    """One JSON object, or text for people."""
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        print(json.dumps(value) if options.json else text)

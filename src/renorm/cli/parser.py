@@ -1,0 +1,123 @@
+"""Every command and its options, in one place."""
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from renorm.cli import commands, files
+from renorm.cli.options import seed
+from renorm.errors import RecipeError
+from renorm.version import __version__
+
+__all__ = ["build_parser"]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2."""
+        raise RecipeError(f"{message} (see `{self.prog} --help`)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(prog="renorm", description="Generative models that coarse-grain data and run the flow backwards.")
+    parser.add_argument("--version", action="version", version=f"renorm {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, call: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = subparsers.add_parser(name, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
+        sub.add_argument("--quiet", action="store_true", help="show no progress")
+        sub.set_defaults(call=call)
+        return sub
+
+    fit = command("fit", commands.fit, "train a recipe into a run folder")
+    fit.add_argument("recipe", help="name of a shipped recipe (demo, digits, mnist16, ...) or a TOML file")
+    _recipe_options(fit)
+
+    sample = command("sample", commands.sample, "draw new fields from a run, coarse to fine")
+    sample.add_argument("run", help="run folder")
+    sample.add_argument("-n", "--num", type=int, default=64, help="how many (64)")
+    sample.add_argument("--level", type=int, default=0, help="stop at this level (0: the data)")
+    sample.add_argument("--label", type=int, help="class, where the model has classes")
+    sample.add_argument("--npz", action="store_true", help="write an array instead of a picture")
+    _walk_arguments(sample)
+    _file_arguments(sample)
+
+    refine = command("refine", commands.refine, "coarse-grain one field and draw finer ones from it")
+    refine.add_argument("run", help="run folder")
+    refine.add_argument("-n", "--num", type=int, default=8, help="how many draws (8)")
+    refine.add_argument("--level", type=int, help="level of the coarse field (half way)")
+    _field_arguments(refine)
+    _walk_arguments(refine)
+    _file_arguments(refine)
+
+    measure = command("measure", commands.measure, "compare samples of a run with its test data, write the report")
+    measure.add_argument("run", help="run folder")
+    measure.add_argument("-n", "--num", type=int, help="how many samples (the recipe's)")
+    measure.add_argument("--seed", type=seed, help="of the sampling (the recipe's)")
+    _walk_arguments(measure)
+
+    flow = command("flow", commands.flow, "show one field being coarse-grained, scale by scale")
+    flow.add_argument("run", help="run folder")
+    _field_arguments(flow)
+    flow.add_argument("--seed", type=seed, default=0, help="of the noise (0)")
+    flow.add_argument("--out", help="PNG to write")
+
+    compress = command("compress", files.compress, "write images as one small file, by the law of a token hierarchy")
+    compress.add_argument("run", help="run folder")
+    compress.add_argument("--input", help="folder of pictures, or .npy or .npz file (the run's test images)")
+    compress.add_argument("--lossy", action="store_true", help="keep the window tokens alone")
+    compress.add_argument("--out", help="file to write (images.rnm)")
+
+    decompress = command("decompress", files.decompress, "read a file that the same run compressed")
+    decompress.add_argument("run", help="run folder")
+    decompress.add_argument("file", help="the file")
+    decompress.add_argument("--out", help=".npz file, or a folder for PNG files (FILE.npz)")
+
+    report = command("report", commands.report, "write the page of a run again")
+    report.add_argument("run", help="run folder")
+
+    bench = command("bench", commands.bench, "run a benchmark (without a name: list them)")
+    bench.add_argument("name", nargs="?", help="benchmark")
+    bench.add_argument("--seed", type=seed, default=0)
+    bench.add_argument("--keep", metavar="FOLDER", help="also write FOLDER/NAME.json")
+
+    data = command("data", commands.data, "download a data set (without a name: say where each one is)")
+    data.add_argument("name", nargs="?", help="data set")
+
+    command("doctor", commands.doctor, "say what is installed, and what of it works")
+
+    reproduce = command("reproduce", commands.reproduce, "make a shipped artefact again")
+    reproduce.add_argument("artefact", choices=["mnist-cnn"])
+    reproduce.add_argument("--seed", type=seed, default=0)
+    reproduce.add_argument("--out", help="file to write")
+
+    demo = command("demo", commands.demo, "train, sample, measure and report on embedded data")
+    _recipe_options(demo)
+    return parser
+
+
+def _recipe_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", help="run folder (runs/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="go on where a run stopped")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a value of the recipe (repeatable)")
+    parser.add_argument("--schedule", help="rgdm, white, edm or calibrated: the baseline is this one value")
+    parser.add_argument("--steps", type=int, help="training steps")
+    parser.add_argument("--seed", type=seed, help="of weights, noise and order")
+
+
+def _field_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", help="folder of pictures, or .npy or .npz file (the run's test data)")
+    parser.add_argument("--index", type=int, default=0, help="which field (0)")
+
+
+def _walk_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=int, help="steps from noise to data (the recipe's)")
+    parser.add_argument("--sampler", help="another sampler: ancestral, ddim, angle, angle-pc, dpm2m, heun, ...")
+    parser.add_argument("--spacing", help="where the steps lie: log-uniform, linear-beta, karras, equal-error, ...")
+
+
+def _file_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=seed, default=0, help="of the sampling (0)")
+    parser.add_argument("--out", help="file to write: .png or .npz")

@@ -1,0 +1,95 @@
+"""What every run folder has: what was asked, where it ran, and files that appear all at once."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from renorm.errors import CheckpointError
+from renorm.fit.checkpoint import atomic, differences
+from renorm.recipes.spec import Recipe, TokensRecipe, read_toml
+from renorm.version import __version__
+
+__all__ = [
+    "check_same_run",
+    "is_first",
+    "machine",
+    "read_recipe",
+    "write_arrays",
+    "write_json",
+]
+
+
+def is_first() -> bool:
+    """Whether this process writes: under torchrun the first one alone looks and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def check_same_run(folder: Path, known: dict[str, Any]) -> None:
+    """Refuse to write over another run, also one that has no checkpoint yet."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")).get("identity", {})
+    except (ValueError, AttributeError):
+        raise CheckpointError(f"{path} is damaged; choose another --out, or remove the folder") from None
+    changed = differences(before, known)
+    if changed:
+        raise CheckpointError(f"{folder} belongs to another run: {'; '.join(changed)}; choose another --out")
+
+
+def read_recipe(folder: Path) -> Recipe | TokensRecipe:
+    """The resolved recipe of a run.
+
+    Raises:
+        CheckpointError: If the folder holds no run.
+    """
+    if not (folder / "recipe.toml").is_file():
+        raise CheckpointError(f"{folder} is no run folder (there is no recipe.toml); `renorm fit RECIPE` makes one")
+    return read_toml(folder / "recipe.toml")
+
+
+def write_arrays(path: Path, **arrays: Tensor) -> None:
+    """Named arrays as a compressed npz, atomically."""
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        plain: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
+        np.savez_compressed(file, **plain)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what something ran."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "renorm": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": commit,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": gpu or f"{platform.machine()} {sys.platform}, {torch.get_num_threads()} threads",
+        "threads": torch.get_num_threads(),
+    }
