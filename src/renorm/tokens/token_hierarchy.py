@@ -1,0 +1,324 @@
+"""``TokenHierarchy``: images as trees of discrete tokens, learned by counting."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from renorm.errors import DataError
+from renorm.tokens import coding, storage
+from renorm.tokens.codec import TreeCodec
+from renorm.tokens.face import HallwayFace
+from renorm.tokens.labels import Labels
+from renorm.tokens.parts import make_codebook, make_family
+from renorm.tokens.pictures import Pictures
+from renorm.tokens.spec import CodebookSpec, HierarchySpec, LawSpec, StyleSpec, ValueSpec, WindowSpec
+from renorm.tokens.storage import TokenCard
+
+__all__ = ["TokenHierarchy"]
+
+
+class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    r"""Images as trees of tokens: a codebook below, a law of Dirichlet counts above, no gradient anywhere.
+
+    $$ p(c, s, z) = p(c) \prod_{i} p(s_i \mid s_{\mathrm{parent}(i)}), \qquad
+       \theta_{sk} = \frac{n_{sk} + \kappa m_k}{n_s + \kappa} $$
+
+    z are the tokens that the codebook reads from an image, s the tokens above them, c the class; n are counts. Every
+    answer (class, likelihood, draw, completion) is an exact sum over the tree.
+
+    Args:
+        codebook: From images to level-1 tokens: ``WindowSpec``, ``ValueSpec`` or ``RetinaSpec``.
+        law: The tree: ``StyleSpec``, ``PyramidSpec``, ``ExemplarSpec`` or ``HiddenTreeSpec``.
+        temper: $\tau > 0$, the power of $p(z \mid c)$ in the posterior of the class.
+        shape: (channels,) height, width of images that come as rows; squares if not given.
+        value_range: What black and white are in real data; bytes are 0 and 255.
+        seed: Of all that is drawn while learning.
+
+    Attributes:
+        classes_: Labels of the classes, sorted.
+        codebook_, family_, law_: The fitted parts.
+        n_features_in_: Values of an image.
+
+    Example:
+        >>> from sklearn.datasets import load_digits
+        >>> x, y = load_digits(return_X_y=True)
+        >>> codebook, law = WindowSpec(window=4, stride=1, tokens=64, components=0), StyleSpec(styles=4)
+        >>> model = TokenHierarchy(codebook, law, value_range=(0.0, 16.0)).fit(x[:1000], y[:1000])
+        >>> bool(model.score(x[1000:], y[1000:]) > 0.9)
+        True
+    """
+
+    _codec: TreeCodec | None
+    _integers: coding.IntegerTables | None
+
+    def __init__(
+        self,
+        codebook: CodebookSpec = WindowSpec(),  # noqa: B008  (frozen)
+        law: LawSpec = StyleSpec(),  # noqa: B008  (frozen)
+        *,
+        temper: float = 1.0,
+        shape: tuple[int, ...] | None = None,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        seed: int = 0,
+    ) -> None:
+        self.codebook = codebook
+        self.law = law
+        self.temper = temper
+        self.shape = shape
+        self.value_range = value_range
+        self.seed = seed
+
+    @classmethod
+    def of(cls, spec: HierarchySpec, **more: Any) -> "TokenHierarchy":
+        """The hierarchy of a spec; ``more`` are ``shape`` and ``value_range``."""
+        return cls(spec.codebook, spec.law, temper=spec.temper, seed=spec.seed, **more)
+
+    @property
+    def spec(self) -> HierarchySpec:
+        """All values but those of the data."""
+        return HierarchySpec(self.codebook, self.law, self.temper, self.seed)
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the tokens give an image of bytes back exactly."""
+        return isinstance(self.codebook, ValueSpec) and self.codebook.bins == 256
+
+    # -- learning ----------------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, condition: Any = None) -> "TokenHierarchy":
+        """Learn codebook, tree and counts afresh.
+
+        Args:
+            X: Images (number, height, width), (number, channel, height, width), or rows (number, sites); bytes or
+                real. Hallway fields are images too.
+            y: Label of each image; -1, ``None`` or NaN where unknown. Without labels the law has one class.
+            sample_weight: How often each image counts.
+            condition: The same as ``y``, by the hallway's name.
+
+        Raises:
+            DataError: If there is nothing to learn, or images are too small for the codebook.
+            RecipeError: If a value is out of range.
+        """
+        return self._learn(X, condition if y is None else y, sample_weight, None)
+
+    def partial_fit(self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None) -> "TokenHierarchy":
+        """Count more images; the first call learns the codebook too.
+
+        Args:
+            X, y, sample_weight: See ``fit``.
+            classes: All labels that will ever come, at the first call.
+
+        Raises:
+            DataError: If a label is none of the known classes.
+        """
+        if not hasattr(self, "law_"):
+            return self._learn(X, y, sample_weight, classes)
+        x = self._read(X)
+        labels = Labels.of(y, len(x), self.classes_)
+        self.family_.add(self.codebook_.encode(x), labels.index, _weights(sample_weight, len(x)))
+        return self._relearned()
+
+    def merge(self, other: "TokenHierarchy") -> "TokenHierarchy":
+        """Add the counts of another hierarchy with the same codebook and tree, as of another worker.
+
+        Raises:
+            DataError: If the two do not read the same tokens.
+        """
+        check_is_fitted(self)
+        check_is_fitted(other)
+        mine, theirs = self.codebook_.state(), other.codebook_.state()
+        same = mine.keys() == theirs.keys() and all(np.array_equal(mine[key], theirs[key]) for key in mine)
+        if not same or not np.array_equal(self.classes_, other.classes_):
+            raise DataError("only counts over the same codebook and classes add up; fit one, copy it, then partial_fit")
+        self.family_.counts = self.family_.counts + other.family_.counts
+        return self._relearned()
+
+    # -- scikit-learn ------------------------------------------------------------------------------------------------
+
+    def transform(self, X: Any, level: int = 1) -> Int64[np.ndarray, "number tokens"]:
+        """Tokens of a level, row by row.
+
+        Args:
+            X: Images.
+            level: 1: the codebook's; more: those above.
+        """
+        coarse = self.coarsen(torch.from_numpy(self.pictures_.fields(self._read(X))), level)
+        return coarse.reshape(len(coarse), -1).numpy()
+
+    def inverse_transform(self, X: Any, level: int = 1) -> Float[np.ndarray, "number *event"]:
+        """Images of tokens: the mean of what they stand for, in the shape and range that ``fit`` was given."""
+        check_is_fitted(self)
+        states = torch.as_tensor(np.asarray(X, np.int64)).reshape(len(X), *self._event(level))
+        return self.render(states, level).numpy().reshape(len(X), *self.event_in_)
+
+    def predict_log_joint(self, X: Any) -> Float[np.ndarray, "number classes"]:
+        r"""$\ln p(c) + \tau \ln p(z \mid c)$, in nats."""
+        joint = self._root_log_prob(self._tokens(X))
+        prior = self.law_.root.double().log()
+        return ((joint - prior) * self.temper + prior).numpy()
+
+    def predict_proba(self, X: Any) -> Float[np.ndarray, "number classes"]:
+        """Posterior of the classes."""
+        return torch.from_numpy(self.predict_log_joint(X)).softmax(-1).numpy()
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest class."""
+        return np.asarray(self.classes_[self.predict_log_joint(X).argmax(-1)])
+
+    def score_samples(self, X: Any) -> Float[np.ndarray, " number"]:
+        """Log probability of the tokens of each image, in nats."""
+        return self._root_log_prob(self._tokens(X)).logsumexp(-1).numpy()
+
+    def in_paint(
+        self, X: Any, seen: Bool[np.ndarray, "height width"], *, generator: torch.Generator | None = None
+    ) -> Float[np.ndarray, "number *event"]:
+        """Images with their hidden sites filled in, in the shape and range that ``fit`` was given.
+
+        Args:
+            X: Images; what they hold at hidden sites does not matter.
+            seen: Sites that are to be believed.
+            generator: Draws the completion; without it the likeliest one is taken.
+        """
+        images = self._read(X)
+        seen = np.asarray(seen, bool)
+        if seen.shape != self.pictures_.shape[1:]:
+            raise DataError(f"seen must have the shape {self.pictures_.shape[1:]} of the images, got {seen.shape}")
+        images = np.where(seen, images, np.float32(0))
+        tokens = np.where(self.codebook_.visible(seen), self.codebook_.encode(images), -1)
+        observed = self.law_.observe(torch.from_numpy(tokens))
+        if generator is None:
+            states = self.law_.most_probable(observed)
+        else:
+            states = self.law_.sample(observed, generator=generator)
+        filled = self.codebook_.decode(states[:, torch.from_numpy(self.law_.tree.leaves)].numpy())
+        fields = self.pictures_.fields(np.where(seen, images, filled).astype(np.float32))
+        return fields.reshape(len(fields), *self.event_in_)
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    @property
+    def codec_(self) -> TreeCodec:
+        """The coder of this law, its tables as integers; made once."""
+        check_is_fitted(self)
+        if self._codec is None:
+            self._codec = coding.codec_of(self.law_.tree, self.codec_tables(), self.pictures_.shape, self.codebook_)
+        return self._codec
+
+    def codec_tables(self) -> coding.IntegerTables:
+        """The tables of the law as integers; made once, then kept with the model."""
+        if self._integers is None:
+            self._integers = coding.integer_tables(self.law_)
+        return self._integers
+
+    def compress(self, X: Any) -> bytes:
+        """Images as a file: lossless where the tokens are the grey values of bytes, else their tokens alone.
+
+        See ``docs/format.md``. The file can be read by this model only, which must be kept.
+        """
+        return self.codec_.compress(self.codebook_.encode(self._read(X)))
+
+    def decompress(self, data: bytes) -> Shaped[np.ndarray, "number *event"]:
+        """What ``compress`` wrote: bytes where it is lossless, else what the tokens stand for.
+
+        Raises:
+            DataError: If the file is damaged, foreign, or was made by another model.
+        """
+        decoded = self.codebook_.decode(self.codec_.decompress(data))
+        if self.lossless:
+            images = np.rint(decoded * 255).astype(np.uint8)
+        else:
+            images = self.pictures_.fields(decoded)
+        return images.reshape(len(images), *self.event_in_)
+
+    # -- disk --------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write ``model.toml`` (values) and ``model.safetensors`` (arrays) into a folder."""
+        check_is_fitted(self)
+        labels, kind = TokenCard.labels(self.classes_)
+        pictures = self.pictures_
+        card = TokenCard(self.spec, pictures.shape, self.event_in_, pictures.value_range, labels, kind)
+        parts = {"codebook": self.codebook_.state(), "law": self.family_.state()}
+        if self.lossless:  # files are read by these integers, on every machine
+            parts["codec"] = coding.packed(self.codec_tables())
+        storage.write(card, parts, Path(path))
+
+    @classmethod
+    def load(cls, path: Path) -> "TokenHierarchy":
+        """Read what ``save`` wrote.
+
+        Raises:
+            CheckpointError: If the folder holds no token hierarchy, or a damaged one.
+        """
+        card, parts = storage.read(Path(path))
+        model = cls.of(card.spec, value_range=card.value_range)
+        model.classes_ = card.class_labels
+        model.pictures_ = Pictures(card.shape, card.value_range)
+        model.event_in_ = card.event
+        model.n_features_in_ = math.prod(card.event)
+        model.codebook_ = make_codebook(card.spec.codebook, card.shape).restore(parts["codebook"])
+        family = make_family(card.spec.law)
+        model.family_ = family.restore(model.codebook_, len(model.classes_), parts["law"])
+        model._relearned()
+        if parts["codec"]:
+            model._integers = coding.unpacked(parts["codec"])
+        return model
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.classifier_tags.poor_score = True  # on tables that are no images
+        tags.non_deterministic = False
+        return tags
+
+    def _read(self, X: Any, *, reset: bool = False) -> Float[np.ndarray, "number channel height width"]:
+        """Images in [0, 1] from whatever was given."""
+        if isinstance(X, Tensor):
+            X = X.detach().cpu().numpy()
+        if not reset:
+            check_is_fitted(self)
+        X = validate_data(
+            self, X, reset=reset, dtype=[np.float32, np.float64, np.uint8], allow_nd=True, skip_check_array=False
+        )
+        if reset:
+            self.pictures_ = Pictures.of(X, self.shape, self.value_range)
+            self.event_in_ = tuple(X.shape[1:])
+        return self.pictures_.images(X)
+
+    def _tokens(self, X: Any) -> Tensor:
+        return torch.from_numpy(self.codebook_.encode(self._read(X)))
+
+    def _relearned(self) -> "TokenHierarchy":
+        self.law_ = self.family_.law()
+        self._codec, self._integers = None, None
+        return self
+
+    def _learn(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> "TokenHierarchy":
+        _ = self.spec  # values are checked as one
+        x = self._read(X, reset=True)
+        labels = Labels.of(y, len(x), classes)
+        weight = _weights(sample_weight, len(x))
+        self.classes_ = labels.classes
+        self.codebook_ = make_codebook(self.codebook, self.pictures_.shape).fit(x, seed=self.seed)
+        tokens = self.codebook_.encode(x)
+        family = make_family(self.law)
+        self.family_ = family.fit(self.codebook_, tokens, labels.index, len(labels.classes), weight, seed=self.seed)
+        return self._relearned()
+
+
+def _weights(weight: Any, number: int) -> np.ndarray | None:
+    if weight is None:
+        return None
+    found = np.asarray(weight, np.float64)
+    if found.shape != (number,):
+        raise DataError(f"sample_weight needs one number for each of {number} images, got shape {found.shape}")
+    return found
