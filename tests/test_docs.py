@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -22,8 +23,9 @@ from renorm.cli.parser import build_parser as _parser
 from renorm.diffusion.regulator import REGULATORS
 from renorm.diffusion.sampler import SAMPLERS
 from renorm.diffusion.spacing import SPACINGS
-from renorm.recipes.spec import Recipe, load_recipe, shipped
-from renorm.spec import from_toml
+from renorm.recipes.spec import WINGS, Recipe, TokensRecipe, load_recipe, shipped
+from renorm.spec import from_mapping, parse_toml
+from renorm.tokens.spec import CodebookSpec, HierarchySpec, LawSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -210,10 +212,31 @@ def test_the_page_has_every_key_of_a_recipe_with_its_default():
         r"^\| `([a-z_.]+)` \| (\S.*?) \| ", (DOCS / "recipes.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     page = {key: meant(default) for key, default in rows if key not in shipped()}
-    truth = keys(Recipe())
+    truth = keys(TokensRecipe()) | keys(Recipe())
+    del truth["model.members"]  # has tables of its own, below
     assert page.keys() == truth.keys()
     for key, value in truth.items():
         assert page[key] == pytest.approx(value) if isinstance(value, float) else page[key] == value, key
+
+
+def rows_of_member(heading, part):
+    """Key -> default in the table under a heading of the third level."""
+    text = (DOCS / "recipes.md").read_text(encoding="utf-8").split(f"### {heading}\n")[1].split("\n#")[0]
+    found = re.findall(rf"^\| `model\.members\.0\.{part}([a-z_]+)` \| (\S.*?) \| ", text, re.MULTILINE)
+    return {key: meant(default) for key, default in found}
+
+
+@pytest.mark.parametrize("spec", [*get_args(CodebookSpec), *get_args(LawSpec)])
+def test_the_page_has_every_key_of_a_member_with_its_default(spec):
+    part = "codebook" if spec in get_args(CodebookSpec) else "law"
+    page = rows_of_member(f"{part.capitalize()} `{spec.kind}`", f"{part}.")
+    assert page == {field.name: field.default for field in dataclasses.fields(spec)}
+
+
+def test_the_page_has_every_key_of_members():
+    page, truth = rows_of_member("Members", ""), HierarchySpec()
+    kinds = {name: {"kind": getattr(truth, name).kind} for name in ("codebook", "law")}
+    assert page == {"temper": truth.temper, "seed": truth.seed} | kinds
 
 
 def test_the_page_names_every_shipped_recipe():
@@ -225,7 +248,8 @@ def test_the_recipes_on_the_pages_are_valid():
     found = [code for path in PAGES for _, code in blocks(path, "toml")]
     assert found
     for code in found:
-        from_toml(Recipe, code)
+        table = parse_toml(code, source="page")
+        from_mapping(WINGS[table.get("wing", "diffusion")], table)
 
 
 # -- the rest --------------------------------------------------------------------------------------------------------

@@ -196,8 +196,8 @@ def test_evidence_far_from_its_clamped_class_keeps_its_digits(dtype):
     exact = torch.tensor([[0.0, 10 * math.log(odds)]], dtype=dtype) + math.log(0.5)
     torch.testing.assert_close(law.root_log_prob(seen), exact, rtol=TOLERANCE[dtype], atol=1e-6)
     seen[0, 0] = 1
-    counts = law.expected_counts(seen)
-    torch.testing.assert_close(counts.tables[0][0], torch.tensor([[0.0, 0.0], [0.0, 1.0]], dtype=dtype))
+    counts = law.expected_counts(seen, torch.full((1,), 3.0, dtype=dtype))
+    torch.testing.assert_close(counts.tables[0][0], torch.tensor([[0.0, 0.0], [0.0, 3.0]], dtype=dtype))
     torch.testing.assert_close(law.marginals(seen)[1], torch.tensor([[0.0, 1.0]], dtype=dtype))
     assert law.sample(seen, generator=torch.Generator())[0, 1] == law.most_probable(seen)[0, 1] == 1
 
@@ -288,6 +288,8 @@ def test_a_law_refuses_evidence_that_does_not_fit():
         law.log_prob(torch.tensor([[-1, 2]]))
     with pytest.raises(DataError, match="one column for each of the 2 nodes, got 1"):
         law.log_prob(torch.tensor([[0]]))
+    with pytest.raises(DataError, match="at least one image"):
+        law.log_prob(torch.zeros((0, 2), dtype=torch.int64))
     with pytest.raises(DataError, match="one column for each of the 1 leaves, got 2"):
         law.observe(torch.tensor([[0, 1]]))
     impossible = torch.tensor([[-1, 1]])

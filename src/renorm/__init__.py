@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from renorm.nn.spec import UNetSpec
     from renorm.recipes.run import fit_run, measure_run
     from renorm.recipes.run import load_run as load
-    from renorm.recipes.spec import Recipe, load_recipe
+    from renorm.recipes.spec import Recipe, TokensRecipe, load_recipe
+    from renorm.tokens.product import TokenProduct
+    from renorm.tokens.spec import HierarchySpec, TokensSpec
+    from renorm.tokens.token_hierarchy import TokenHierarchy
 
 _HOME = {
     "DataSpec": "data.spec:DataSpec",
@@ -36,6 +39,11 @@ _HOME = {
     "Recipe": "recipes.spec:Recipe",
     "RenormError": "errors:RenormError",
     "RenormModel": "model:RenormModel",
+    "HierarchySpec": "tokens.spec:HierarchySpec",
+    "TokenHierarchy": "tokens.token_hierarchy:TokenHierarchy",
+    "TokenProduct": "tokens.product:TokenProduct",
+    "TokensRecipe": "recipes.spec:TokensRecipe",
+    "TokensSpec": "tokens.spec:TokensSpec",
     "UNetSpec": "nn.spec:UNetSpec",
     "fit_run": "recipes.run:fit_run",
     "load": "recipes.run:load_run",
@@ -49,11 +57,16 @@ __all__ = [
     "DiffusionSpec",
     "FitSpec",
     "Grade",
+    "HierarchySpec",
     "Lattice",
     "ModeDiffusion",
     "Recipe",
     "RenormError",
     "RenormModel",
+    "TokenHierarchy",
+    "TokenProduct",
+    "TokensRecipe",
+    "TokensSpec",
     "UNetSpec",
     "__version__",
     "fit_run",

@@ -8,5 +8,9 @@ BENCHMARKS = {
     "mnist16-speed": "mnist16_speed",
     "resume": "resume",
     "demo": "demo",
+    "tokens-mnist": "tokens_mnist",
+    "tokens-codec": "tokens_codec",
+    "tokens-speed": "tokens_speed",
+    "tokens-levels": "tokens_levels",
 }
 """Name -> module in this folder; imported only when run."""

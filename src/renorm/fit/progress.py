@@ -19,10 +19,11 @@ class FitProgress:
         start: Steps done before (by the run that is resumed).
         steps: Steps in all.
         shown: False writes nothing (other ranks than the first).
+        figure: What falls as the fit goes on.
     """
 
-    def __init__(self, start: int, steps: int, *, shown: bool) -> None:
-        self.start, self.steps, self.shown = start, steps, shown
+    def __init__(self, start: int, steps: int, *, shown: bool, figure: str = "loss") -> None:
+        self.start, self.steps, self.shown, self.figure = start, steps, shown, figure
         self.loss: float | None = None
         self._began = self._last_line = time.monotonic()
         self._bar: Progress | None = None
@@ -50,4 +51,4 @@ class FitProgress:
     def _line(self, step: int) -> str:
         rate = (step - self.start) / max(time.monotonic() - self._began, 1e-9)
         left = timedelta(seconds=round((self.steps - step) / rate))
-        return f"{step}/{self.steps}  {rate:.3g} steps/s  loss {self.loss:.4g}  {left} left"
+        return f"{step}/{self.steps}  {rate:.3g} steps/s  {self.figure} {self.loss:.4g}  {left} left"

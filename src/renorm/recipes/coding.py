@@ -102,7 +102,7 @@ def _member(run: Path, *, lossy: bool) -> TokenHierarchy:
     if not fitting:
         what = "keeps tokens only" if lossy else "is lossless (grey values as tokens)"
         raise RecipeError(f"no hierarchy of {run} {what}; {'drop' if lossy else 'add'} --lossy")
-    return fitting[-1] if not lossy else fitting[0]
+    return model.density_ if model.density_ in fitting else fitting[0]
 
 
 def _images(run: Path, source: str | None) -> Fields:

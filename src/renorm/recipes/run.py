@@ -47,7 +47,7 @@ def load_run(folder: Path | str) -> Model:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"there is no run folder {folder}; `renorm fit RECIPE --out {folder}` makes one")
-    if (folder / "member0").is_dir():
+    if (folder / "product.toml").is_file():
         return TokenProduct.load(folder)
     return ModeDiffusion.load(folder)
 

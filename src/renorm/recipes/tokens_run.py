@@ -4,6 +4,7 @@ member0/  member1/  ...      model.toml and model.safetensors of each hierarchy,
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,23 @@ import torch
 
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
+from renorm.errors import DataError, RecipeError
 from renorm.fit.checkpoint import atomic
-from renorm.recipes.folder import check_same_run, machine, write_arrays, write_json
+from renorm.fit.progress import FitProgress
+from renorm.recipes.folder import check_same_run, is_first, machine, write_arrays, write_json
 from renorm.recipes.judge import REFERENCE, check_measurable, judge
 from renorm.recipes.spec import TokensRecipe
 from renorm.spec import to_mapping, to_toml
+from renorm.tokens.explain import evidence_map, speaks_for, token_pictures, tokens_in_place
 from renorm.tokens.product import TokenProduct
+from renorm.tokens.token_hierarchy import TokenHierarchy
 
 __all__ = ["fit", "measure"]
 
 ROWS = 8  # generated fields shown at every level
 BINS = 10  # of the reliability curve
+PICTURES = 64  # most tokens of a level that are shown
+DRAWS = 3  # completions of each field
 
 
 def fit(recipe: TokensRecipe, folder: Path, *, progress: bool, command: str) -> TokenProduct:
@@ -42,13 +49,34 @@ def fit(recipe: TokensRecipe, folder: Path, *, progress: bool, command: str) -> 
         temporary.write_text(to_toml(recipe), encoding="utf-8")
     write_json(folder / "manifest.json", {**facts, "seconds": None})
     begun = time.perf_counter()
-    low, high = recipe.data.value_range
-    model = TokenProduct.of(recipe.model, shape=fields.lattice.event_shape, value_range=(low, high))
-    model.fit(fields.values.numpy(), None if fields.labels is None else fields.labels.numpy())
+    model = TokenProduct.of(recipe.model, shape=fields.lattice.event_shape, value_range=recipe.data.value_range)
+    model.fit_members(lambda index: _member(model, index, fields, folder, progress))
     model.save(folder)
-    parameters = sum(len(counts.values) for member in model.members_ for counts in _all_counts(member))
+    parameters = sum(table.numel() for member in model.members_ for table in member.law_.tables)
     write_json(folder / "manifest.json", {**facts, "parameters": parameters, "seconds": time.perf_counter() - begun})
     return model
+
+
+def _member(model: TokenProduct, index: int, fields: Fields, folder: Path, progress: bool) -> TokenHierarchy:
+    """A member of the product: read if an earlier run came so far, else fitted and written at once."""
+    place = folder / f"member{index}"
+    if (place / "model.toml").is_file():
+        return TokenHierarchy.load(place)
+    member = model.member(index)
+    bar: FitProgress | None = None
+
+    def tell(step: int, steps: int, figure: float) -> None:
+        nonlocal bar
+        bar = bar or FitProgress(0, steps, shown=progress and is_first(), figure="bits")
+        bar.update(step, figure)
+
+    member.progress = tell
+    member.fit(fields.values.numpy(), None if fields.labels is None else fields.labels.numpy())
+    if bar is not None:
+        bar.close()
+    member.progress = None
+    member.save(place)
+    return member
 
 
 def measure(
@@ -80,6 +108,9 @@ def measure(
         folder / "samples" / "samples.npz", x=x[:256], data=reference[:256], value_range=torch.tensor(test.value_range)
     )
     _write_strips(folder, model, reference[:1], generator)
+    _write_tokens(folder, model)
+    _write_path(folder, model, reference[0], None if test.labels is None else int(test.labels[0]))
+    _write_completed(folder, model, reference[:ROWS], generator)
     return measured
 
 
@@ -95,7 +126,10 @@ def _classified(model: TokenProduct, test: Fields, folder: Path) -> dict[str, An
     count = np.bincount(bins, minlength=BINS)
     mean_sure = np.bincount(bins, sure, BINS) / np.maximum(count, 1)
     mean_right = np.bincount(bins, right, BINS) / np.maximum(count, 1)
+    confusion = np.zeros((len(model.classes_), len(model.classes_)), np.int64)
+    np.add.at(confusion, (place, p.argmax(-1)), 1)
     arrays = {"count": count, "confidence": mean_sure, "accuracy": mean_right}
+    arrays |= {"confusion": confusion, "classes": np.asarray(model.classes_)}
     write_arrays(folder / "samples" / "reliability.npz", **{k: torch.from_numpy(v) for k, v in arrays.items()})
     return {
         "accuracy": float(right.mean()),
@@ -122,5 +156,65 @@ def _write_strips(folder: Path, model: TokenProduct, x: torch.Tensor, generator:
     )
 
 
-def _all_counts(member: Any) -> list[Any]:
-    return [member.family_.counts.root, *member.family_.counts.layers]
+def _write_tokens(folder: Path, model: TokenProduct) -> None:
+    """What the tokens of the member that draws look like, and those that speak most for each class.
+
+    Nothing is written of tokens that are single sites.
+    """
+    sampler = model.sampler_
+    arrays: dict[str, np.ndarray] = {}
+    for level in range(1, len(model.levels)):
+        with suppress(DataError):  # tokens that show nothing alone have no pictures
+            found = token_pictures(sampler, level, PICTURES)
+            if found.pictures[0, 0].size > 1:
+                arrays |= {f"level{level}": found.pictures, f"uses{level}": found.uses}
+    if "level1" in arrays and len(model.classes_) > 1:
+        said = speaks_for(sampler, ROWS)
+        placed = tokens_in_place(sampler, said.positions.ravel(), said.tokens.ravel())
+        arrays |= {"speaking": placed.reshape(*said.tokens.shape, *placed.shape[1:])}
+        arrays |= {"nats": said.nats, "classes": np.asarray(model.classes_)}
+    if arrays:
+        arrays["members"] = np.array(len(model.members_))
+        write_arrays(folder / "samples" / "tokens.npz", **{k: torch.from_numpy(v) for k, v in arrays.items()})
+
+
+def _write_path(folder: Path, model: TokenProduct, x: torch.Tensor, label: int | None) -> None:
+    """What each member that votes reads from one test field for the class that they predict together."""
+    p = model.predict_proba(x[None].numpy())[0]
+    voters = [member for member in model.members_ if member.temper > 0]
+    try:
+        found = [evidence_map(member, x.numpy(), int(p.argmax())) for member in voters]
+    except DataError:
+        return  # one class, or log-odds that are infinite
+    if not found:
+        return
+    arrays = {
+        "images": np.stack([evidence.image for evidence in found]),
+        "sites": np.stack([evidence.sites for evidence in found]),
+        "nats": np.array([[evidence.positions.sum(), evidence.rest, evidence.prior] for evidence in found]),
+        "posterior": p,
+        "classes": np.asarray(model.classes_),
+    }
+    if label is not None:
+        arrays["label"] = np.array(label)
+    write_arrays(folder / "samples" / "path.npz", **{k: torch.from_numpy(v) for k, v in arrays.items()})
+
+
+def _write_completed(folder: Path, model: TokenProduct, x: torch.Tensor, generator: torch.Generator) -> None:
+    """Test fields whose lower half (of a chain: right half) is drawn anew, given the other half."""
+    _, height, width = model.density_.pictures_.shape
+    seen = np.zeros((height, width), bool)
+    seen[: height // 2 if height > 1 else 1, : width if height > 1 else width // 2] = True
+    try:
+        if not model.density_.codebook_.visible(seen).any():
+            return
+    except RecipeError:
+        return  # a codebook that cannot say which of its tokens are seen
+    draws = [model.in_paint(x.numpy(), seen, generator=generator) for _ in range(DRAWS)]
+    hidden = torch.from_numpy(np.broadcast_to(~seen, model.density_.pictures_.shape).reshape(x.shape[1:]).copy())
+    write_arrays(
+        folder / "samples" / "completed.npz",
+        seen=torch.where(hidden, torch.nan, x),
+        draws=torch.from_numpy(np.stack(draws)),
+        true=x,
+    )

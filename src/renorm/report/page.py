@@ -32,6 +32,13 @@ from renorm.report.figures import (
     shown_range,
     spectrum_figure,
 )
+from renorm.report.token_figures import (
+    classes_told,
+    path_of_image,
+    rows_completed,
+    rows_of_classes,
+    sheets_of_tokens,
+)
 
 __all__ = ["write_report"]
 
@@ -78,7 +85,7 @@ def _page(run: Path) -> str:
     name = escape(run.resolve().name)
     body: list[str] = []
     quiet: list[str] = []
-    for title, kind, make in _SECTIONS:
+    for title, kind, make in _TOKENS if _is_tokens(run) else _SECTIONS:
         try:
             content = make(run)
         except DataError as error:
@@ -110,7 +117,7 @@ def _summary(run: Path) -> str:
     """What the run is, in one paragraph made of what is known."""
     recipe, manifest = _recipe(run), _mapping(run, "manifest.json", quiet=True)
     data, model = _table(manifest.get("data")) or _table(recipe.get("data")), _table(recipe.get("model"))
-    words = ["A renormalizing model"]
+    words = [_hierarchy(model) if _is_tokens(run) else "A renormalizing model"]
     if "schedule" in model:
         words.append(f"with the {model['schedule']} schedule")
     if "name" in data:
@@ -130,6 +137,16 @@ def _summary(run: Path) -> str:
         description += "."
     sentence = " ".join(words)
     return f'<p class="lead">{escape(f"{description} {sentence}.{parameters}{date}".strip())}</p>'
+
+
+def _hierarchy(model: Mapping[str, Any]) -> str:
+    """Example: 'A token hierarchy of 2 members (2 × styles on windows)'."""
+    members = [_table(member) for member in model.get("members") or [] if isinstance(model.get("members"), list)]
+    kinds = [f"{_table(m.get('law')).get('kind')} on {_table(m.get('codebook')).get('kind')}" for m in members]
+    if len(kinds) < 2:
+        return f"A token hierarchy ({kinds[0]})" if kinds else "A token hierarchy"
+    named = [f"{n} × {kind}" if (n := kinds.count(kind)) > 1 else kind for kind in dict.fromkeys(kinds)]
+    return f"A product of {len(kinds)} token hierarchies ({', '.join(named)})"
 
 
 def _measures(run: Path) -> str:
@@ -166,7 +183,14 @@ def _samples(run: Path) -> str:
 
 
 def _strips(run: Path) -> str:
-    """Levels are stored finest first, and so is the flow; the generated fields are coarsest first."""
+    return "\n".join(['<div class="pair">', *_through_levels(run), "</div>"])
+
+
+def _through_levels(run: Path) -> list[str]:
+    """Fields on their way up, and one on its way down.
+
+    Levels are stored finest first, and so is the flow; the generated fields are coarsest first.
+    """
     arrays = _arrays(run, "samples/strip.npz", "generated", "flow")
     try:
         shown = _shown(_arrays(run, "samples/samples.npz", "x"))
@@ -183,11 +207,10 @@ def _strips(run: Path) -> str:
         (rows, up[::-1], f"Refined: each row is one field on its way up, coarse to fine{unit}."),
         (flow[None], labels, f"Coarse-grained: one real field on its way down, fine to coarse{unit}."),
     ]
-    drawn = [
+    return [
         _figure(_image(field_strip(fields, names, value_range=shown, scale=scale, gap=8), caption, dense=True), caption)
         for fields, names, caption in figures
     ]
-    return "\n".join(['<div class="pair">', *drawn, "</div>"])
 
 
 def _spectrum(run: Path) -> str:
@@ -206,6 +229,42 @@ def _loss(run: Path) -> str:
     picture = loss_figure(metrics)
     caption = f"Training loss; {numeral(losses[-1])} at the end."
     return _figure(_curve(picture, "loss", f"Training loss against step, {caption}"), caption)
+
+
+def _classes(run: Path) -> str:
+    figures = classes_told(_arrays(run, "samples/reliability.npz"))
+    drawn = [_figure(_curve(svg, name, alt), caption) for svg, name, alt, caption in figures]
+    return "\n".join(['<div class="pair">', *drawn, "</div>"])
+
+
+def _tokens(run: Path) -> str:
+    arrays = _arrays(run, "samples/tokens.npz")
+    sheets = [_figure(_image(picture, caption), caption) for picture, caption in sheets_of_tokens(arrays)]
+    parts = ['<div class="pair">', *sheets, "</div>"]
+    if "speaking" in arrays:
+        picture, caption = rows_of_classes(arrays)
+        parts.append(_figure(_image(picture, caption, dense=True), caption))
+    return "\n".join(parts)
+
+
+def _path(run: Path) -> str:
+    picture, caption = path_of_image(_arrays(run, "samples/path.npz"))
+    try:
+        down = _through_levels(run)[1:]
+    except DataError:
+        down = []
+    return "\n".join(['<div class="pair">', *down, _figure(_image(picture, caption), caption), "</div>"])
+
+
+def _completed(run: Path) -> str:
+    arrays = _arrays(run, "samples/completed.npz", "true")
+    shown = shown_range(arrays["true"], _value_range(_arrays(run, "samples/samples.npz", "x")))
+    picture, caption = rows_completed(arrays, shown)
+    return _figure(_image(picture, caption, dense=True), caption)
+
+
+def _refined(run: Path) -> str:
+    return _through_levels(run)[0]
 
 
 def _recipe_text(run: Path) -> str:
@@ -237,6 +296,23 @@ _SECTIONS: list[tuple[str, str, Callable[[Path], str]]] = [
     ("Recipe", "wide", _recipe_text),
     ("Versions and seed", "wide", _provenance),
 ]
+
+_TOKENS: list[tuple[str, str, Callable[[Path], str]]] = [
+    ("Key figures", "wide", _measures),
+    ("Samples and data", "wide", _samples),
+    ("Classes", "wide", _classes),
+    ("Tokens", "wide", _tokens),
+    ("Path of an image", "wide", _path),
+    ("Completed", "wide", _completed),
+    ("From coarse to fine", "half", _refined),
+    ("Power spectrum", "half", _spectrum),
+    ("Recipe", "wide", _recipe_text),
+    ("Versions and seed", "wide", _provenance),
+]
+
+
+def _is_tokens(run: Path) -> bool:
+    return _recipe(run).get("wing") == "tokens"
 
 
 def _present(run: Path, name: str) -> Path:

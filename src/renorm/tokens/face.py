@@ -220,7 +220,7 @@ class HallwayFace:
 
     def _root_log_prob(self, tokens: Tensor) -> Tensor:
         """ln p(class, tokens) in float64."""
-        if not getattr(self.family_, "lossless", False):
+        if not self.family_.lossless:
             return self.law_.root_log_prob(self.law_.observe(tokens)).double()
         # Tokens fix everything above them: no other state has any probability, so there is nothing to sum.
         found = []

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 from renorm.errors import DataError
 
-__all__ = ["Labels"]
+__all__ = ["Labels", "weights"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Labels:
             classes: The classes that there are; those of ``y`` if not given.
 
         Raises:
-            DataError: If there are too few or too many, all are unknown, or one is none of the classes.
+            DataError: If there are too few or too many, all are unknown, one is infinite, or none of the classes.
         """
         known_classes = None if classes is None else np.unique(np.asarray(classes))
         if y is None:
@@ -55,6 +56,8 @@ class Labels:
         seen = labels[known]
         if seen.dtype == object:
             seen = np.array(seen.tolist())
+        if seen.dtype.kind == "f" and np.isinf(seen).any():
+            raise DataError("labels must be finite (each is the name of a class), got an infinite one")
         if len(seen):
             check_classification_targets(seen)
         classes_, place = np.unique(seen, return_inverse=True)
@@ -79,3 +82,25 @@ def _is_known(labels: np.ndarray) -> np.ndarray:
     if labels.dtype == object:
         return np.array([label is not None and label == label and label != -1 for label in labels], bool)
     return np.ones(len(labels), bool)
+
+
+def weights(weight: Any, number: int) -> Float64[np.ndarray, " number"] | None:
+    """How often each image counts, if it was said.
+
+    Raises:
+        DataError: If there is not one for each image, one is negative or no number, or all are zero.
+
+    Example:
+        >>> weights([1, 0.5], 2)
+        array([1. , 0.5])
+    """
+    if weight is None:
+        return None
+    found = np.asarray(weight, np.float64)
+    if found.shape != (number,):
+        raise DataError(f"sample_weight needs one number for each of {number} images, got shape {found.shape}")
+    if not (np.isfinite(found).all() and found.min() >= 0):
+        raise DataError(f"sample_weight must be finite and >= 0 (it says how often an image counts), got {found.min()}")
+    if not found.any():
+        raise DataError(f"at least one sample_weight must not be zero (nothing would be learned), got {number} zeros")
+    return found

@@ -4,20 +4,23 @@ A new family is one new file with a class that keeps to ``Family``, a spec, and 
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from renorm.tokens.codebook import Codebook
+from renorm.tokens.exemplars import Exemplars
 from renorm.tokens.pyramid import Pyramid
-from renorm.tokens.spec import CodebookSpec, LawSpec, PyramidSpec, StyleSpec, ValueSpec, WindowSpec
+from renorm.tokens.spec import CodebookSpec, ExemplarSpec, LawSpec, PyramidSpec, StyleSpec, ValueSpec, WindowSpec
 from renorm.tokens.styles import Styles
 from renorm.tokens.tree import Tree, TreeLaw
 from renorm.tokens.tree_counts import TreeCounts
 from renorm.tokens.values import ValueCodebook
 
-__all__ = ["Family", "make_codebook", "make_family"]
+__all__ = ["Family", "Progress", "make_codebook", "make_family"]
+
+Progress = Callable[[int, int, float], None]
 
 
 @runtime_checkable
@@ -85,17 +88,23 @@ def make_codebook(spec: CodebookSpec, shape: tuple[int, int, int]) -> Codebook:
         from renorm.tokens.windows import WindowCodebook
 
         return WindowCodebook(shape=shape, **values)
-    raise NotImplementedError(spec.kind)
+    from renorm.tokens.retina import RetinaCodebook
+
+    return RetinaCodebook(shape=shape, **values)
 
 
-def make_family(spec: LawSpec) -> Family:
-    """The family of a spec, not fitted yet."""
+def make_family(spec: LawSpec, progress: Progress | None = None) -> Family:
+    """The family of a spec, not fitted yet; ``progress`` is told of a long fit: done, in all, a falling figure."""
     values = _values(spec)
     if isinstance(spec, PyramidSpec):
         return Pyramid(**values)
     if isinstance(spec, StyleSpec):
         return Styles(**values)
-    raise NotImplementedError(spec.kind)
+    if isinstance(spec, ExemplarSpec):
+        return Exemplars(**{**values, "horizon": values["horizon"] or float("inf")})
+    from renorm.tokens.grey_tree import HiddenTree
+
+    return HiddenTree(**values, progress=progress)
 
 
 def _values(spec: Any) -> dict[str, Any]:

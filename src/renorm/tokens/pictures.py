@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from renorm.errors import DataError
+from renorm.errors import DataError, RecipeError
 from renorm.lattice import Lattice
 
 __all__ = ["Pictures"]
@@ -23,6 +23,9 @@ class Pictures:
         shape: Channels, height, width.
         value_range: $(a, b)$ of real values.
 
+    Raises:
+        RecipeError: If the range is empty.
+
     Example:
         >>> Pictures.of(np.zeros((5, 64))).shape
         (1, 8, 8)
@@ -30,6 +33,12 @@ class Pictures:
 
     shape: tuple[int, int, int]
     value_range: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        low, high = self.value_range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise RecipeError(f"value_range must be (black, white), two finite numbers, rising, got {low} and {high}")
 
     @classmethod
     def of(

@@ -1,34 +1,38 @@
 """Products of token hierarchies: several views of an image, one posterior."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from renorm.errors import CheckpointError, DataError
+from renorm.errors import CheckpointError, DataError, RecipeError
+from renorm.fit.checkpoint import atomic
 from renorm.lattice import Lattice
 from renorm.model import Grade, Level, Pyramid
+from renorm.spec import load_toml, to_toml
 from renorm.tokens.spec import HierarchySpec, TokensSpec
-from renorm.tokens.token_hierarchy import TokenHierarchy
+from renorm.tokens.token_hierarchy import TokenHierarchy, image_tags
 
 __all__ = ["TokenProduct"]
 
 
-class TokenProduct(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class TokenProduct(  # type: ignore[misc]
+    ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     r"""Token hierarchies that vote for the class, each by its own tokens.
 
     $$ \ln p(c \mid x) = \ln p(c) + \sum_m \tau_m \ln p_m(z_m \mid c) + \text{const} $$
 
-    The last member is the density: it draws, codes, completes and weighs images.
-
     Args:
         members: A spec for each hierarchy; $\tau_m$ is its ``temper``.
+        draws: Index of the member that draws, coarse-grains and refines.
+        weighs: Index of the member that says how probable a field is, completes and codes it.
         shape, value_range: See ``TokenHierarchy``.
         seed: Added to the seed of each member.
 
@@ -51,11 +55,15 @@ class TokenProduct(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: i
         self,
         members: Sequence[HierarchySpec] = (HierarchySpec(),),
         *,
+        draws: int = 0,
+        weighs: int = 0,
         shape: tuple[int, ...] | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
         seed: int = 0,
     ) -> None:
         self.members = members
+        self.draws = draws
+        self.weighs = weighs
         self.shape = shape
         self.value_range = value_range
         self.seed = seed
@@ -63,28 +71,52 @@ class TokenProduct(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: i
     @classmethod
     def of(cls, spec: TokensSpec, **more: Any) -> "TokenProduct":
         """The product of a spec; ``more`` are ``shape`` and ``value_range``."""
-        return cls(spec.members, seed=spec.seed, **more)
+        return cls(spec.members, draws=spec.draws, weighs=spec.weighs, seed=spec.seed, **more)
+
+    @property
+    def spec(self) -> TokensSpec:
+        """All values but those of the data."""
+        return TokensSpec(tuple(self.members), self.draws, self.weighs, self.seed)
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, condition: Any = None) -> "TokenProduct":
         """Learn every member, see ``TokenHierarchy.fit``."""
-        self.members_ = [self._member(spec) for spec in self.members]
-        for member in self.members_:
-            member.fit(X, condition if y is None else y, sample_weight)
-        return self._joined()
+        return self.fit_members(lambda index: self.member(index).fit(X, condition if y is None else y, sample_weight))
+
+    def fit_members(self, fit: Callable[[int], TokenHierarchy]) -> "TokenProduct":
+        """Join members that ``fit(index)`` gives, one after the other."""
+        _ = self.spec  # values are checked as one
+        return self._joined([fit(index) for index in range(len(self.members))])
+
+    def member(self, index: int) -> TokenHierarchy:
+        """The hierarchy of a spec, not fitted yet."""
+        member = TokenHierarchy.of(self.members[index], shape=self.shape, value_range=self.value_range)
+        member.seed += self.seed
+        return member
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None) -> "TokenProduct":
         """Count more images in every member."""
+        _ = self.spec
         if not hasattr(self, "members_"):
-            self.members_ = [self._member(spec) for spec in self.members]
-        for member in self.members_:
-            member.partial_fit(X, y, classes, sample_weight)
-        return self._joined()
+            members = [self.member(index) for index in range(len(self.members))]
+            return self._joined([member.partial_fit(X, y, classes, sample_weight) for member in members])
+        before = [member.family_.counts for member in self.members_]
+        try:
+            return self._joined([member.partial_fit(X, y, classes, sample_weight) for member in self.members_])
+        except Exception:
+            for member, counts in zip(self.members_, before, strict=True):  # all count the images, or none does
+                member.recount(counts)
+            raise
 
     def merge(self, other: "TokenProduct") -> "TokenProduct":
         """Add the counts of another product, member by member."""
+        check_is_fitted(self)
+        check_is_fitted(other)
         if len(self.members_) != len(other.members_):
             raise DataError(f"only equal products add up, got {len(self.members_)} and {len(other.members_)} members")
-        for mine, theirs in zip(self.members_, other.members_, strict=True):
+        pairs = list(zip(self.members_, other.members_, strict=True))
+        for mine, theirs in pairs:  # all of them, before the first one changes
+            mine.require_same_tokens(theirs)
+        for mine, theirs in pairs:
             mine.merge(theirs)
         return self
 
@@ -101,15 +133,22 @@ class TokenProduct(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: i
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class."""
-        return np.asarray(self.classes_[self.predict_log_joint(X).argmax(-1)])
+        place = self.predict_log_joint(X).argmax(-1)
+        return np.asarray(self.classes_[place])
+
+    @property
+    def sampler_(self) -> TokenHierarchy:
+        """The member that draws, coarse-grains and refines."""
+        check_is_fitted(self)
+        return self.members_[self.draws]
 
     @property
     def density_(self) -> TokenHierarchy:
-        """The member that draws, codes and weighs."""
+        """The member that weighs, completes and codes."""
         check_is_fitted(self)
-        return self.members_[-1]
+        return self.members_[self.weighs]
 
-    # -- the density's, by the hallway's names -----------------------------------------------------------------------
+    # -- the members', by the hallway's names ------------------------------------------------------------------------
 
     @property
     def lossless(self) -> bool:
@@ -123,8 +162,8 @@ class TokenProduct(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: i
 
     @property
     def levels(self) -> Sequence[Level]:
-        """Of the density, finest first."""
-        return self.density_.levels
+        """Of the member that draws, finest first."""
+        return self.sampler_.levels
 
     @property
     def grade(self) -> Grade:
@@ -135,11 +174,11 @@ class TokenProduct(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: i
         self, num: int, *, condition: Tensor | None = None, generator: torch.Generator, level: int = 0
     ) -> Tensor:
         """See ``TokenHierarchy.sample``."""
-        return self.density_.sample(num, condition=condition, generator=generator, level=level)
+        return self.sampler_.sample(num, condition=condition, generator=generator, level=level)
 
     def coarsen(self, x: Tensor, level: int, *, generator: torch.Generator | None = None) -> Tensor:
         """See ``TokenHierarchy.coarsen``."""
-        return self.density_.coarsen(x, level, generator=generator)
+        return self.sampler_.coarsen(x, level, generator=generator)
 
     def refine(
         self,
@@ -151,19 +190,19 @@ class TokenProduct(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: i
         generator: torch.Generator,
     ) -> Tensor:
         """See ``TokenHierarchy.refine``."""
-        return self.density_.refine(coarse, level=level, to=to, condition=condition, generator=generator)
+        return self.sampler_.refine(coarse, level=level, to=to, condition=condition, generator=generator)
 
     def render(self, y: Tensor, level: int) -> Tensor:
         """See ``TokenHierarchy.render``."""
-        return self.density_.render(y, level)
+        return self.sampler_.render(y, level)
 
     def encode(self, x: Tensor) -> Pyramid:
         """See ``TokenHierarchy.encode``."""
-        return self.density_.encode(x)
+        return self.sampler_.encode(x)
 
     def decode(self, pyramid: Pyramid) -> Tensor:
         """See ``TokenHierarchy.decode``."""
-        return self.density_.decode(pyramid)
+        return self.sampler_.decode(pyramid)
 
     def log_prob(self, x: Tensor, *, condition: Tensor | None = None, per_level: bool = False) -> Tensor:
         """See ``TokenHierarchy.log_prob``."""
@@ -179,19 +218,21 @@ class TokenProduct(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: i
 
     def transform(self, X: Any, level: int = 1) -> np.ndarray:
         """See ``TokenHierarchy.transform``."""
-        return self.density_.transform(X, level)
+        return self.sampler_.transform(X, level)
 
     def inverse_transform(self, X: Any, level: int = 1) -> np.ndarray:
         """See ``TokenHierarchy.inverse_transform``."""
-        return self.density_.inverse_transform(X, level)
+        return self.sampler_.inverse_transform(X, level)
 
     # -- disk --------------------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """Write each member into a folder of its own, ``member0``, ``member1``, ..."""
+        """Write ``product.toml`` and each member into a folder of its own, ``member0``, ``member1``, ..."""
         check_is_fitted(self)
         for index, member in enumerate(self.members_):
             member.save(Path(path) / f"member{index}")
+        with atomic(Path(path) / "product.toml") as temporary:
+            temporary.write_text(to_toml(self.spec), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "TokenProduct":
@@ -200,20 +241,28 @@ class TokenProduct(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: i
         Raises:
             CheckpointError: If the folder holds no product of hierarchies.
         """
-        folders = sorted(Path(path).glob("member*"), key=lambda folder: int(folder.name.removeprefix("member")))
-        if not folders:
-            raise CheckpointError(f"{path} holds no token hierarchies (there is no member0)")
-        members = [TokenHierarchy.load(folder) for folder in folders]
-        model = cls(tuple(member.spec for member in members), value_range=members[-1].value_range)
-        model.members_ = members
-        return model._joined()
+        path = Path(path)
+        if not (path / "product.toml").is_file():
+            raise CheckpointError(f"{path} holds no product of token hierarchies (there is no product.toml)")
+        try:
+            spec = load_toml(TokensSpec, path / "product.toml")
+        except RecipeError as error:
+            raise CheckpointError(f"{path} holds no product of token hierarchies: {error}") from None
+        members = [TokenHierarchy.load(path / f"member{index}") for index in range(len(spec.members))]
+        return cls.of(spec, shape=members[0].shape, value_range=members[0].value_range)._joined(members)
 
-    def _member(self, spec: HierarchySpec) -> TokenHierarchy:
-        member = TokenHierarchy.of(spec, shape=self.shape, value_range=self.value_range)
-        member.seed += self.seed
-        return member
+    @property
+    def _n_features_out(self) -> int:
+        return self.sampler_._n_features_out
 
-    def _joined(self) -> "TokenProduct":
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "members_")
+
+    def __sklearn_tags__(self) -> Any:
+        return image_tags(super().__sklearn_tags__())
+
+    def _joined(self, members: list[TokenHierarchy]) -> "TokenProduct":
+        self.members_ = members
         self.classes_ = self.density_.classes_
         self.n_features_in_ = self.density_.n_features_in_
         return self

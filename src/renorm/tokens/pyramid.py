@@ -38,7 +38,8 @@ class Pyramid:
         overlap: Whether the blocks of the first level overlap (stride 1).
         parents: Number of clusters of each level, coarse levels last; empty: each distinct tuple is a state.
         share: Which nodes of a level share a table.
-        start: How the clusters begin, see ``ClusterParents``.
+        start, standardise: Of the clusters, see ``ClusterParents``.
+        components: Principal components of a cluster's looks that the next level sees; 0: all.
         concentration, backoff: See ``TreeCounts.law``.
     """
 
@@ -53,6 +54,8 @@ class Pyramid:
         parents: tuple[int, ...] = (),
         share: Share = "none",
         start: Literal["samples", "distinct"] = "distinct",
+        standardise: bool = False,
+        components: int = 64,
         concentration: float = 1.0,
         backoff: float = 0.0,
     ) -> None:
@@ -62,6 +65,7 @@ class Pyramid:
             )
         self.levels, self.block, self.overlap, self.share = levels, block, overlap, share
         self.parents, self.start = parents, start
+        self.standardise, self.components = standardise, components
         self.concentration, self.backoff = concentration, backoff
         self.rules: list[ClusterParents | EnumerateParents] = []
         self.tree = Tree(np.array([-1]), np.array([1]), np.array([], np.int64))
@@ -143,8 +147,8 @@ class Pyramid:
             rule: ClusterParents | EnumerateParents
             if self.parents:
                 number = self.parents[level] if len(self.parents) > 1 else self.parents[0]
-                rule = ClusterParents(number, blocks, start=self.start).fit(tokens, vectors, seed=seed)
-                vectors = rule.vectors
+                rule = ClusterParents(number, blocks, start=self.start, standardise=self.standardise)
+                vectors = _principal(rule.fit(tokens, vectors, seed=seed).vectors, self.components)
             else:
                 rule = EnumerateParents(blocks, shared=self.share == "all").fit(tokens)
             tokens, grid = rule.encode(tokens), blocks.parent_grid
@@ -192,3 +196,12 @@ class Pyramid:
         self.tree = self._grow(codebook, num_classes)
         self.counts = TreeCounts.from_state(parts["counts"])
         return self
+
+
+def _principal(vectors: np.ndarray, components: int) -> np.ndarray:
+    """Vectors in their own principal components, which keeps what matters of their distances."""
+    if not 0 < components < vectors.shape[1]:
+        return vectors
+    centred = (vectors - vectors.mean(axis=0)).astype(np.float64)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    return np.asarray(centred @ axes[:components].T, vectors.dtype)

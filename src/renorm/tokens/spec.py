@@ -87,12 +87,42 @@ class ValueSpec:
 
 @dataclass(frozen=True)
 class RetinaSpec:
-    """Overlapping tiles, each described by its principal weights, in bins."""
+    """Overlapping tiles, each described by its principal weights, in bins; see ``RetinaCodebook`` for the equations.
+
+    Args:
+        tile: Sites between the centres of tiles, on the resized image.
+        bins: Levels of a weight; odd.
+        modes: Most weights of a tile.
+        threshold: A weight is kept if its variance exceeds 1 / threshold of a site's mean variance.
+        resize: Height to which images are brought first; 0: as they are.
+        blur: Standard deviation of a Gaussian blur, in sites of the resized image.
+        equalise: Whether the histogram of each image is equalised.
+        reach: Radius of a tile, in tiles.
+        width: Standard deviation of its weight, in tiles.
+        straighten: Whether images are sheared upright first.
+    """
 
     kind: Literal["retina"] = "retina"
-    tile: int = 4
+    tile: float = 4.0
     bins: int = 7
     modes: int = 16
+    threshold: float = 24.0
+    resize: int = 32
+    blur: float = 0.849
+    equalise: bool = True
+    reach: float = 2.0
+    width: float = 0.5
+    straighten: bool = False
+
+    def __post_init__(self) -> None:
+        require_literals(self)
+        require(self.tile > 0, "tile must be > 0 sites", self.tile)
+        require(self.bins >= 3 and self.bins % 2 == 1, "bins must be odd and >= 3 (one of them is 0)", self.bins)
+        require(self.modes >= 1, "modes must be >= 1", self.modes)
+        require(self.threshold > 0, "threshold must be > 0", self.threshold)
+        require(self.resize >= 0, "resize must be >= 0 sites (0: as they are)", self.resize)
+        require(self.blur >= 0, "blur must be >= 0 sites", self.blur)
+        require(self.reach > 0 and self.width > 0, "reach and width must be > 0 tiles", (self.reach, self.width))
 
 
 CodebookSpec = WindowSpec | ValueSpec | RetinaSpec
@@ -108,6 +138,7 @@ class StyleSpec:
         strength: $\lambda > 0$, counts by which a style leans on its class.
         backoff: $\kappa > 0$, counts by which a class leans on the mean of all.
         recounts: Most rounds of counting.
+        soft: Whether each image then counts in every style of its class, by the posterior, in as many more rounds.
     """
 
     kind: Literal["styles"] = "styles"
@@ -116,6 +147,7 @@ class StyleSpec:
     strength: float = 20.0
     backoff: float = 10.0
     recounts: int = 8
+    soft: bool = False
 
     def __post_init__(self) -> None:
         require_literals(self)
@@ -137,6 +169,8 @@ class PyramidSpec:
         parents: Clusters of each level, or of all; empty: each distinct tuple of children is a state.
         share: Which nodes of a level share a table: all; those at the same place of their block; none.
         start: Whether clusters begin at random samples or at random distinct tuples.
+        standardise: Whether what children look like is standardised before it is clustered.
+        components: Principal components of it that the next level sees; 0: all.
         concentration: $\alpha \ge 0$, counts given to each state beforehand.
         backoff: $\kappa \ge 0$, counts by which a row leans on the mean of all rows.
     """
@@ -148,6 +182,8 @@ class PyramidSpec:
     parents: tuple[int, ...] = ()
     share: Literal["all", "places", "none"] = "none"
     start: Literal["samples", "distinct"] = "distinct"
+    standardise: bool = False
+    components: int = 64
     concentration: float = 1.0
     backoff: float = 0.0
 
@@ -156,23 +192,91 @@ class PyramidSpec:
         require(self.levels >= 0, "levels must be >= 0", self.levels)
         require(self.block >= 2, "block must be >= 2 children wide", self.block)
         require(all(n >= 1 for n in self.parents), "parents must be >= 1", self.parents)
+        require(self.components >= 0, "components must be >= 0 (0: all)", self.components)
         require(self.concentration >= 0, "concentration must be >= 0", self.concentration)
         require(self.backoff >= 0, "backoff must be >= 0", self.backoff)
 
 
 @dataclass(frozen=True)
 class ExemplarSpec:
-    """The renormalising generative model: a tree of exemplars."""
+    r"""The renormalising generative model: a tree of exemplars; see ``Exemplars`` for the equations.
+
+    Args:
+        exemplars: Of each class.
+        choose: The first images of each class, or means of clusters of them.
+        edges: Edges of the lattices to which groups belong, finest first; empty: halve until one is left.
+        parts: Most states of a group; 0: the distinct tuples that the exemplars show.
+        learn: In sweeps over all images by expected counts, image by image in their order, or not at all.
+        sweeps: How many.
+        neighbour: Share of each token's count that goes to the bins beside it.
+        token_backoff, part_backoff, class_backoff: Counts by which tables lean on coarser ones.
+        concentration, class_concentration: Counts put beforehand into each cell, unless learning in sweeps.
+        gate: $\beta$ per nat of mutual information, when learning in order; 0: everything is learned.
+        horizon: $\eta$, total count of a table in the long run, when learning in order; 0: nothing is forgotten.
+    """
 
     kind: Literal["exemplars"] = "exemplars"
+    exemplars: int = 13
+    choose: Literal["first", "clusters"] = "clusters"
+    edges: tuple[int, ...] = (8,)
+    parts: int = 130
+    learn: Literal["sweeps", "in-order", "not"] = "sweeps"
+    sweeps: int = 3
+    neighbour: float = 0.1
+    token_backoff: float = 1.0
+    part_backoff: float = 20.0
+    class_backoff: float = 10.0
+    concentration: float = 1 / 16
+    class_concentration: float = 1 / 128
+    gate: float = 0.0
+    horizon: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_literals(self)
+        require(self.exemplars >= 1, "exemplars must be >= 1 of each class", self.exemplars)
+        require(all(edge >= 1 for edge in self.edges), "edges must be >= 1", self.edges)
+        require(self.parts >= 0, "parts must be >= 0", self.parts)
+        require(self.sweeps >= 1, "sweeps must be >= 1", self.sweeps)
+        require(self.gate >= 0, "gate must be >= 0", self.gate)
+        require(self.horizon >= 0, "horizon must be >= 0 (0: nothing is forgotten)", self.horizon)
 
 
 @dataclass(frozen=True)
 class HiddenTreeSpec:
-    """A tree of hidden tokens, one above each site."""
+    """A tree of hidden tokens, one above each site; see ``HiddenTree`` for the equations.
+
+    Args:
+        states: Most states of a hidden token; sites that hardly vary get fewer.
+        structure: The tree of largest mutual information (Chow and Liu), or blocks of 2 x 2.
+        epochs: Passes over the images.
+        batch: Images between two updates of the tables.
+        grey: Counts by which a row of grey values leans on a mixture of shades.
+        shades: Laws of grey values that all sites share.
+        step: Counts by which a row of hidden states leans on their mean.
+        fade: Batch t enters with the weight max(floor, (t + 2)^-fade).
+        floor: Least weight of a batch.
+    """
 
     kind: Literal["hidden-tree"] = "hidden-tree"
     states: int = 32
+    structure: Literal["chow-liu", "blocks"] = "chow-liu"
+    epochs: float = 1.0
+    batch: int = 500
+    grey: float = 1000.0
+    shades: int = 24
+    step: float = 2.0
+    fade: float = 0.7
+    floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        require_literals(self)
+        require(self.states >= 2, "states must be >= 2", self.states)
+        require(self.epochs > 0, "epochs must be > 0", self.epochs)
+        require(self.batch >= 1, "batch must be >= 1 image", self.batch)
+        require(self.grey > 0 and self.step > 0, "grey and step must be > 0", (self.grey, self.step))
+        require(self.shades >= 3, "shades must be >= 3 (black, and two to mix)", self.shades)
+        require(0.5 < self.fade <= 1, "fade must be in (0.5, 1]", self.fade)
+        require(0 < self.floor <= 1, "floor must be in (0, 1]", self.floor)
 
 
 LawSpec = StyleSpec | PyramidSpec | ExemplarSpec | HiddenTreeSpec
@@ -185,8 +289,8 @@ class HierarchySpec:
     Args:
         codebook: From images to level-1 tokens.
         law: The tree above them.
-        temper: $\tau > 0$: classes are weighed by $p(c)\, p(z \mid c)^\tau$. Tokens of windows that overlap say the
-            same thing many times; $\tau < 1$ makes up for it.
+        temper: $\tau \ge 0$: classes are weighed by $p(c)\, p(z \mid c)^\tau$. Tokens of windows that overlap say the
+            same thing many times; $\tau < 1$ makes up for it, 0 leaves the vote to others.
         seed: Of all that is drawn while learning.
     """
 
@@ -196,7 +300,7 @@ class HierarchySpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(self.temper > 0, "temper must be > 0", self.temper)
+        require(self.temper >= 0, "temper must be >= 0", self.temper)
         require(0 <= self.seed < 2**32, "seed must be in [0, 2^32)", self.seed)
 
 
@@ -205,13 +309,20 @@ class TokensSpec:
     """One hierarchy, or several whose posteriors over classes are multiplied.
 
     Args:
-        members: The hierarchies. Fields are drawn, coded and weighed by the last one.
+        members: The hierarchies.
+        draws: The member that draws, coarse-grains and refines.
+        weighs: The member that says how probable a field is, completes and codes it.
         seed: Added to the seed of each.
     """
 
     members: tuple[HierarchySpec, ...] = (HierarchySpec(),)
+    draws: int = 0
+    weighs: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         require(len(self.members) >= 1, "members must be >= 1 hierarchy", self.members)
+        for name in ("draws", "weighs"):
+            index = getattr(self, name)
+            require(0 <= index < len(self.members), f"{name} must be 0 ... {len(self.members) - 1}", index)
         require(0 <= self.seed < 2**31, "seed must be in [0, 2^31)", self.seed)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -15,16 +15,19 @@ from renorm.errors import DataError
 from renorm.tokens import coding, storage
 from renorm.tokens.codec import TreeCodec
 from renorm.tokens.face import HallwayFace
-from renorm.tokens.labels import Labels
-from renorm.tokens.parts import make_codebook, make_family
+from renorm.tokens.labels import Labels, weights
+from renorm.tokens.parts import Progress, make_codebook, make_family
 from renorm.tokens.pictures import Pictures
 from renorm.tokens.spec import CodebookSpec, HierarchySpec, LawSpec, StyleSpec, ValueSpec, WindowSpec
 from renorm.tokens.storage import TokenCard
+from renorm.tokens.tree_counts import TreeCounts
 
 __all__ = ["TokenHierarchy"]
 
 
-class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class TokenHierarchy(  # type: ignore[misc]
+    HallwayFace, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     r"""Images as trees of tokens: a codebook below, a law of Dirichlet counts above, no gradient anywhere.
 
     $$ p(c, s, z) = p(c) \prod_{i} p(s_i \mid s_{\mathrm{parent}(i)}), \qquad
@@ -54,6 +57,9 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
         >>> bool(model.score(x[1000:], y[1000:]) > 0.9)
         True
     """
+
+    progress: Progress | None = None
+    """Told of a long fit: steps done, steps in all, a figure that falls."""
 
     _codec: TreeCodec | None
     _integers: coding.IntegerTables | None
@@ -99,7 +105,7 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
             X: Images (number, height, width), (number, channel, height, width), or rows (number, sites); bytes or
                 real. Hallway fields are images too.
             y: Label of each image; -1, ``None`` or NaN where unknown. Without labels the law has one class.
-            sample_weight: How often each image counts.
+            sample_weight: How often each image counts; 0: as if it were not there.
             condition: The same as ``y``, by the hallway's name.
 
         Raises:
@@ -122,7 +128,7 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
             return self._learn(X, y, sample_weight, classes)
         x = self._read(X)
         labels = Labels.of(y, len(x), self.classes_)
-        self.family_.add(self.codebook_.encode(x), labels.index, _weights(sample_weight, len(x)))
+        self.family_.add(self.codebook_.encode(x), labels.index, weights(sample_weight, len(x)))
         return self._relearned()
 
     def merge(self, other: "TokenHierarchy") -> "TokenHierarchy":
@@ -131,14 +137,29 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
         Raises:
             DataError: If the two do not read the same tokens.
         """
+        self.require_same_tokens(other)
+        return self.recount(self.family_.counts + other.family_.counts)
+
+    def recount(self, counts: TreeCounts) -> "TokenHierarchy":
+        """Take other counts on the same tree in place of one's own."""
+        self.family_.counts = counts
+        return self._relearned()
+
+    def require_same_tokens(self, other: "TokenHierarchy") -> None:
+        """Check that counts of another hierarchy mean the same, so that ``merge`` may add them.
+
+        Raises:
+            DataError: If they do not.
+        """
         check_is_fitted(self)
         check_is_fitted(other)
-        mine, theirs = self.codebook_.state(), other.codebook_.state()
+        specs = [(model.codebook, model.law, model.pictures_, model.classes_.tolist()) for model in (self, other)]
+        mine, theirs = (_structure(model) for model in (self, other))
         same = mine.keys() == theirs.keys() and all(np.array_equal(mine[key], theirs[key]) for key in mine)
-        if not same or not np.array_equal(self.classes_, other.classes_):
-            raise DataError("only counts over the same codebook and classes add up; fit one, copy it, then partial_fit")
-        self.family_.counts = self.family_.counts + other.family_.counts
-        return self._relearned()
+        if specs[0] != specs[1] or not same:
+            raise DataError(
+                "only counts over the same codebook, tree and classes add up; fit one, copy it, then partial_fit"
+            )
 
     # -- scikit-learn ------------------------------------------------------------------------------------------------
 
@@ -149,7 +170,10 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
             X: Images.
             level: 1: the codebook's; more: those above.
         """
-        coarse = self.coarsen(torch.from_numpy(self.pictures_.fields(self._read(X))), level)
+        if level == 1:
+            return self._tokens(X)
+        x = self._read(X)
+        coarse = self.coarsen(torch.from_numpy(self.pictures_.fields(x)), level)
         return coarse.reshape(len(coarse), -1).numpy()
 
     def inverse_transform(self, X: Any, level: int = 1) -> Float[np.ndarray, "number *event"]:
@@ -160,7 +184,7 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
 
     def predict_log_joint(self, X: Any) -> Float[np.ndarray, "number classes"]:
         r"""$\ln p(c) + \tau \ln p(z \mid c)$, in nats."""
-        joint = self._root_log_prob(self._tokens(X))
+        joint = self._root_log_prob(torch.from_numpy(self._tokens(X)))
         prior = self.law_.root.double().log()
         return ((joint - prior) * self.temper + prior).numpy()
 
@@ -170,11 +194,12 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class."""
-        return np.asarray(self.classes_[self.predict_log_joint(X).argmax(-1)])
+        place = self.predict_log_joint(X).argmax(-1)
+        return np.asarray(self.classes_[place])
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " number"]:
         """Log probability of the tokens of each image, in nats."""
-        return self._root_log_prob(self._tokens(X)).logsumexp(-1).numpy()
+        return self._root_log_prob(torch.from_numpy(self._tokens(X))).logsumexp(-1).numpy()
 
     def in_paint(
         self, X: Any, seen: Bool[np.ndarray, "height width"], *, generator: torch.Generator | None = None
@@ -214,7 +239,8 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
     def codec_tables(self) -> coding.IntegerTables:
         """The tables of the law as integers; made once, then kept with the model."""
         if self._integers is None:
-            self._integers = coding.integer_tables(self.law_)
+            own = getattr(self.family_, "integers", None)
+            self._integers = own or coding.integer_tables(self.law_)
         return self._integers
 
     def compress(self, X: Any) -> bytes:
@@ -222,7 +248,7 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
 
         See ``docs/format.md``. The file can be read by this model only, which must be kept.
         """
-        return self.codec_.compress(self.codebook_.encode(self._read(X)))
+        return self.codec_.compress(self._tokens(X))
 
     def decompress(self, data: bytes) -> Shaped[np.ndarray, "number *event"]:
         """What ``compress`` wrote: bytes where it is lossless, else what the tokens stand for.
@@ -230,7 +256,8 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
         Raises:
             DataError: If the file is damaged, foreign, or was made by another model.
         """
-        decoded = self.codebook_.decode(self.codec_.decompress(data))
+        tokens = self.codec_.decompress(data)
+        decoded = self.codebook_.decode(tokens)
         if self.lossless:
             images = np.rint(decoded * 255).astype(np.uint8)
         else:
@@ -246,7 +273,9 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
         pictures = self.pictures_
         card = TokenCard(self.spec, pictures.shape, self.event_in_, pictures.value_range, labels, kind)
         parts = {"codebook": self.codebook_.state(), "law": self.family_.state()}
-        if self.lossless:  # files are read by these integers, on every machine
+        if self.lossless and not hasattr(
+            self.family_, "integers"
+        ):  # files are read by these integers, on every machine
             parts["codec"] = coding.packed(self.codec_tables())
         storage.write(card, parts, Path(path))
 
@@ -258,7 +287,7 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
             CheckpointError: If the folder holds no token hierarchy, or a damaged one.
         """
         card, parts = storage.read(Path(path))
-        model = cls.of(card.spec, value_range=card.value_range)
+        model = cls.of(card.spec, shape=card.shape, value_range=card.value_range)
         model.classes_ = card.class_labels
         model.pictures_ = Pictures(card.shape, card.value_range)
         model.event_in_ = card.event
@@ -273,12 +302,15 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.law_.tree.leaves)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "law_")
+
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.classifier_tags.poor_score = True  # on tables that are no images
-        tags.non_deterministic = False
-        return tags
+        return image_tags(super().__sklearn_tags__())
 
     def _read(self, X: Any, *, reset: bool = False) -> Float[np.ndarray, "number channel height width"]:
         """Images in [0, 1] from whatever was given."""
@@ -286,16 +318,22 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
             X = X.detach().cpu().numpy()
         if not reset:
             check_is_fitted(self)
-        X = validate_data(
-            self, X, reset=reset, dtype=[np.float32, np.float64, np.uint8], allow_nd=True, skip_check_array=False
-        )
+        if isinstance(X, list | tuple):
+            X = np.asarray(X)
+        event = tuple(X.shape[1:]) if getattr(X, "ndim", 2) > 2 else None
+        if event is not None:  # to scikit-learn each image is a row, whatever its shape
+            X = X.reshape(len(X), math.prod(event))
+        X = validate_data(self, X, reset=reset, dtype=[np.float32, np.float64, np.uint8])
         if reset:
-            self.pictures_ = Pictures.of(X, self.shape, self.value_range)
-            self.event_in_ = tuple(X.shape[1:])
+            self.event_in_ = event or X.shape[1:]
+            self.pictures_ = Pictures.of(X.reshape(len(X), *self.event_in_), self.shape, self.value_range)
+        elif event not in (None, self.event_in_, self.pictures_.shape, self.pictures_.event_shape):
+            raise DataError(f"the model was fitted to images of shape {self.pictures_.shape}, got {event}")
         return self.pictures_.images(X)
 
-    def _tokens(self, X: Any) -> Tensor:
-        return torch.from_numpy(self.codebook_.encode(self._read(X)))
+    def _tokens(self, X: Any) -> np.ndarray:
+        x = self._read(X)
+        return self.codebook_.encode(x)
 
     def _relearned(self) -> "TokenHierarchy":
         self.law_ = self.family_.law()
@@ -304,21 +342,32 @@ class TokenHierarchy(HallwayFace, ClassifierMixin, TransformerMixin, BaseEstimat
 
     def _learn(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> "TokenHierarchy":
         _ = self.spec  # values are checked as one
+        if hasattr(self, "law_"):
+            del self.law_  # what fails halfway is not fitted
         x = self._read(X, reset=True)
         labels = Labels.of(y, len(x), classes)
-        weight = _weights(sample_weight, len(x))
         self.classes_ = labels.classes
+        weight, index = weights(sample_weight, len(x)), labels.index
+        if weight is not None and not weight.all():
+            kept = weight > 0
+            x, index, weight = x[kept], index[kept], weight[kept]
         self.codebook_ = make_codebook(self.codebook, self.pictures_.shape).fit(x, seed=self.seed)
         tokens = self.codebook_.encode(x)
-        family = make_family(self.law)
-        self.family_ = family.fit(self.codebook_, tokens, labels.index, len(labels.classes), weight, seed=self.seed)
+        family = make_family(self.law, self.progress)
+        self.family_ = family.fit(self.codebook_, tokens, index, len(labels.classes), weight, seed=self.seed)
         return self._relearned()
 
 
-def _weights(weight: Any, number: int) -> np.ndarray | None:
-    if weight is None:
-        return None
-    found = np.asarray(weight, np.float64)
-    if found.shape != (number,):
-        raise DataError(f"sample_weight needs one number for each of {number} images, got shape {found.shape}")
-    return found
+def image_tags(tags: Any) -> Any:
+    """What scikit-learn should know about estimators of images."""
+    tags.input_tags.three_d_array = True
+    tags.target_tags.required = False
+    tags.transformer_tags.preserves_dtype = []  # tokens are whole numbers
+    return tags
+
+
+def _structure(model: TokenHierarchy) -> dict[str, np.ndarray]:
+    """Arrays that say what a count is a count of."""
+    states = model.family_.tree.states
+    rules = {key: array for key, array in model.family_.state().items() if key.startswith("rule")}
+    return {**model.codebook_.state(), **rules, "states": states, "parent": model.family_.tree.parent}

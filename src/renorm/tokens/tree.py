@@ -205,6 +205,8 @@ class TreeLaw:
                 f"observed must have one column for each of the {len(self.tree)} nodes, got {observed.shape[1]}: "
                 "`observe` makes it of tokens"
             )
+        if len(observed) == 0:
+            raise DataError("observed must hold at least one image, got 0: there is nothing to infer")
         states = torch.from_numpy(self.tree.states).to(observed.device)
         wrong = (observed < -1) | (observed >= states)
         if wrong.any():
