@@ -28,6 +28,13 @@ from renorm.report.figures import (
     spectrum_figure,
 )
 from renorm.report.page import write_report
+from renorm.report.token_figures import (
+    AGAINST,
+    confusion_figure,
+    evidence_picture,
+    field_rows,
+    reliability_figure,
+)
 
 PARTS = ["manifest.json", "metrics.jsonl", "measures.json", "samples/samples.npz", "samples/strip.npz"]
 HOSTILE = '</pre><script>alert("1")</script><img src="https://example.org/x.png" onerror=alert(1)>&'
@@ -474,6 +481,203 @@ def test_the_strips_run_from_coarse_to_fine_and_back(tmp_path):
     assert [np.asarray(down)[-10, x, 0] for x in (96, 296, 496)] == [255, 128, 0]
     labels_up, labels_down = (np.asarray(picture)[:50, :, 3] for picture in (up, down))
     assert (labels_up[:, :192] == labels_down[:, -192:]).all()  # the coarsest label stands left above, right below
+
+
+# ------------------------------------------------------------------------------------------------------------ tokens
+
+TOKEN_PARTS = {
+    "samples/reliability.npz": "Classes",
+    "samples/tokens.npz": "Tokens",
+    "samples/path.npz": "Path of an image",
+    "samples/completed.npz": "Completed",
+}
+
+
+def make_tokens_run(folder, *, sites=(8, 8), members=1):
+    """A run of token hierarchies with three classes."""
+    run = make_run(folder, sites=sites)
+    (run / "metrics.jsonl").unlink()
+    member = "[[model.members]]\n[model.members.codebook]\nkind = 'windows'\n[model.members.law]\nkind = 'styles'\n"
+    (run / "recipe.toml").write_text("wing = 'tokens'\n[data]\nname = 'digits'\n" + members * member, encoding="utf-8")
+    rng, samples, classes = np.random.default_rng(0), run / "samples", np.array([3, 5, 8])
+    shape = (1, *sites)[-2:]
+    arrays = {
+        "count": np.array([0, 4, 16]),
+        "confidence": np.array([0.0, 0.5, 0.9]),
+        "accuracy": np.array([0.0, 0.75, 1.0]),
+        "confusion": np.array([[9, 1, 0], [0, 5, 0], [0, 0, 5]]),
+    }
+    np.savez(samples / "reliability.npz", classes=classes, **arrays)
+    speaking = rng.random((3, 2, 1, *shape))
+    speaking[..., : shape[1] // 2] = math.nan
+    levels = {"level1": rng.random((5, 1, 1, 4)), "level2": rng.random((1, 1, *shape))}
+    uses = {"uses1": np.array([2.5, 1, 0.5, 0.25, 0.125]), "uses2": np.ones(1)}
+    nats = np.array([[0.5, 0.25], [0.2, 0.1], [0.2, 0.125]])
+    np.savez(samples / "tokens.npz", speaking=speaking, nats=nats, classes=classes, members=members, **levels, **uses)
+    said = np.array([[7.125, -1.5, 0.0]] * members)
+    evidence = {"images": rng.random((members, 1, *shape)), "sites": rng.normal(size=(members, *shape)), "nats": said}
+    np.savez(samples / "path.npz", posterior=np.array([0.1, 0.8765, 0.0235]), classes=classes, label=8, **evidence)
+    true = rng.uniform(-1, 1, (4, 1, *sites)).astype(np.float32)
+    seen = np.where(np.arange(sites[-1]) < 4, true, math.nan)
+    np.savez(samples / "completed.npz", seen=seen, draws=np.stack([true, -true]), true=true)
+    return run
+
+
+def headings(run):
+    return re.findall(r"<h2[^>]*>([^<]*)", read(write_report(run)))
+
+
+def test_a_page_of_tokens_holds_its_sections_in_order(tmp_path):
+    run = make_tokens_run(tmp_path / "run")
+    assert headings(run) == [
+        *["Key figures", "Samples and data", "Classes", "Tokens", "Path of an image", "Completed"],
+        *["From coarse to fine", "Power spectrum", "Recipe", "Versions and seed"],
+    ]
+    page = Page(read(write_report(run)))
+    assert "left out" not in page.text
+    assert "A token hierarchy (styles on windows) fitted to" in page.text
+    assert "on 20 test images: accuracy 0.95, calibration error 0.13" in page.text
+    assert "the 5 most used tokens, row by row; the first is expected 2.5 times" in page.text
+    assert "Level 2: the only token" in page.text
+    assert "class 5 (probability 0.8765, true class 8)" in page.text
+    assert "All tokens say 7.12 nats; fitting the hidden tokens above adds −1.5." in page.text
+    assert len(pictures(page)) == page.tags.count("img") == 9
+    assert page.tags.count("svg") == 3
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    svgs = re.findall(r"<svg.*?</svg>", read(write_report(run)), flags=re.DOTALL)
+    assert not any(re.search(r"#[0-9a-f]{6}", svg) for svg in svgs)
+
+
+def test_a_page_of_several_members_says_so(tmp_path):
+    page = Page(read(write_report(make_tokens_run(tmp_path / "run", members=2))))
+    assert "A product of 2 token hierarchies (2 × styles on windows)" in page.text
+    assert "the 5 most used tokens of the member that draws" in page.text
+    assert "say 7.12 + 7.12 nats; fitting the hidden tokens above adds −1.5 − 1.5." in page.text
+
+
+def test_levels_without_pictures_are_passed_over(tmp_path):
+    run = make_tokens_run(tmp_path / "run")
+    path = run / "samples" / "tokens.npz"
+    np.savez(path, **{key: array for key, array in np.load(path).items() if key not in ("level1", "speaking")})
+    page = Page(read(write_report(run)))
+    assert "left out" not in page.text
+    assert "Level 2: the only token" in page.text
+    assert "Level 1" not in page.text
+
+
+def test_a_run_of_another_wing_has_no_sections_of_tokens(tmp_path):
+    run = make_tokens_run(tmp_path / "run")
+    plain = make_run(tmp_path / "plain" / "run")
+    before = read(write_report(plain))
+    for part in TOKEN_PARTS:
+        shutil.copy(run / part, plain / part)
+    assert read(write_report(plain)) == before
+
+
+def test_chains_have_a_page_of_tokens_too(tmp_path):
+    page = Page(read(write_report(make_tokens_run(tmp_path / "run", sites=(32,)))))
+    assert "left out" not in page.text
+
+
+@pytest.mark.parametrize("part", TOKEN_PARTS)
+@pytest.mark.parametrize("harm", ["missing", "truncated", "one number", "other names", "empty"])
+def test_a_part_of_tokens_that_is_damaged_is_left_out_with_a_word(tmp_path, part, harm):
+    run = make_tokens_run(tmp_path / "run")
+    arrays = dict(np.load(run / part))
+    whole = (run / part).read_bytes()
+    (run / part).unlink()
+    if harm == "truncated":
+        (run / part).write_bytes(whole[: len(whole) // 3])
+    elif harm == "one number":
+        np.savez(run / part, **dict.fromkeys(arrays, 3.0))
+    elif harm == "other names":
+        np.savez(run / part, **{f"my_{key}": array for key, array in arrays.items()})
+    elif harm == "empty":
+        np.savez(run / part, **{key: np.zeros((0, *array.shape[1:])) for key, array in arrays.items()})
+    page = Page(read(write_report(run)))
+    assert page.text.count(" left out: ") == 1
+    assert f"{TOKEN_PARTS[part]} left out: " in page.text
+
+
+@pytest.mark.parametrize(
+    "members", ["3", "[]", "[1, 2]", "[{law = 3}]", "'text'", "[{law = {kind = 7}, codebook = {kind = '<b>'}}]"]
+)
+def test_members_of_another_shape_do_no_harm(tmp_path, members):
+    run = make_tokens_run(tmp_path / "run")
+    (run / "recipe.toml").write_text(f"wing = 'tokens'\nmodel = {{members = {members}}}\n", encoding="utf-8")
+    page = Page(read(write_report(run)))
+    assert "oken hierarch" in page.text
+    assert "b" not in page.tags
+
+
+def test_dots_of_a_reliability_diagram_lie_where_accuracy_and_confidence_do():
+    svg = reliability_figure(np.array([10, 20, 30]), np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.25, 1.0]))
+    (x0, y0), (x1, y1), (x2, y2) = marks(svg, PALETTE["accent"])
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.01)
+    assert (y0 - y1) == pytest.approx((y0 - y2) / 4, abs=0.01)
+    assert {"accuracy", "images", "probability of the chosen class", "0.5", "1", "10"} <= set(labels(svg))
+    assert svg == reliability_figure(np.array([10, 20, 30]), np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.25, 1.0]))
+
+
+def test_an_empty_bin_has_no_dot():
+    svg = reliability_figure(np.array([0, 20]), np.array([0.0, 0.5]), np.array([0.0, 0.25]))
+    assert len(marks(svg, PALETTE["accent"])) == 1
+    with pytest.raises(DataError, match="needs lists of one length and an image, got 2 counts"):
+        reliability_figure(np.array([0, 0]), np.zeros(2), np.zeros(2))
+
+
+@pytest.mark.parametrize("confusion", [np.diag([3, 4]), np.array([[3, 1], [0, 4]]), np.array([[0, 0], [0, 4]])])
+def test_confusions_are_written_out(confusion):
+    svg = confusion_figure(confusion, ["cat", "dog"])
+    texts = labels(svg)
+    assert sorted(text for text in texts if text.isdigit()) == sorted(str(n) for n in confusion.ravel() if n)
+    assert {"cat", "dog", "true class", "predicted class"} <= set(texts)
+    errors = svg.count(f"fill: {PALETTE['accent']}")
+    assert errors == np.count_nonzero(confusion - np.diag(np.diag(confusion)))
+
+
+def test_too_many_classes_have_no_matrix(tmp_path):
+    with pytest.raises(DataError, match=r"1 \.\.\. 32 classes, got 33"):
+        confusion_figure(np.eye(33, dtype=np.int64), [str(n) for n in range(33)])
+    run = make_tokens_run(tmp_path / "run")
+    path = run / "samples" / "reliability.npz"
+    arrays = dict(np.load(path))
+    np.savez(path, **{**arrays, "confusion": np.eye(33, dtype=np.int64), "classes": np.arange(33)})
+    page = Page(read(write_report(run)))
+    assert "left out" not in page.text
+    assert page.tags.count("svg") == 2
+
+
+def test_rows_stand_beside_their_labels_and_hidden_sites_are_tinted():
+    rows = np.ones((2, 3, 1, 4, 4))
+    rows[1, 0, 0, :2] = math.nan
+    picture = np.asarray(field_rows(rows, ["seen", "true"], scale=8, gap=4))
+    margin = picture.shape[1] - (3 * 32 + 2 * 4)
+    assert picture.shape[0] == 2 * 32 + 4
+    assert picture[:32, :margin, 3].any()
+    assert picture[36:, :margin, 3].any()
+    assert picture[0, margin].tolist() == [255, 255, 255, 255]
+    assert 0 < picture[36, margin, 3] < 128  # hidden
+    assert picture[36 + 16, margin].tolist() == [255, 255, 255, 255]
+    assert picture[0, margin + 32, 3] == 0  # the gap
+    with pytest.raises(DataError, match="one label for each row, got 1"):
+        field_rows(rows, ["seen"])
+
+
+def test_evidence_for_has_the_accent_and_against_another_colour():
+    images, sites = np.zeros((1, 1, 2, 2)), np.array([[[2.0, -2.0], [0.0, 1.0]]])
+    picture = np.asarray(evidence_picture(images, sites, scale=1, gap=0))
+    assert picture.shape == (2, 4, 4)
+    plain, tinted = picture[:, :2, :3], picture[:, 2:, :3]
+    assert not plain.any()
+    assert "#{:02x}{:02x}{:02x}".format(*tinted[0, 0]) == PALETTE["accent"]
+    assert "#{:02x}{:02x}{:02x}".format(*tinted[0, 1]) == AGAINST
+    paper = tinted[1, 0].astype(float)
+    assert len(set(paper)) == 1
+    assert tinted[1, 1] == pytest.approx((paper + tinted[0, 0]) / 2, abs=1)
+    with pytest.raises(DataError, match="sites for each image"):
+        evidence_picture(images, sites[:, :1])
 
 
 def test_the_page_goes_where_it_is_sent(tmp_path):

@@ -432,3 +432,27 @@ def test_evidence_is_the_product_of_predictions(seed):
     assert counts.root == family.counts.root
     assert all(a == b for a, b in zip(counts.layers, family.counts.layers, strict=True))
     assert family.counts.log_evidence(0.7) == pytest.approx(total, rel=1e-11)
+
+
+def test_workers_that_begin_as_copies_count_what_they_began_with_once():
+    x, y = load_digits(return_X_y=True)
+    law = PyramidSpec(levels=0, backoff=10.0)
+    whole = TokenHierarchy(ValueSpec(bins=17), law, value_range=(0.0, 16.0)).fit(x[:100], y[:100])
+    base, one, two = (copy.deepcopy(whole) for _ in range(3))
+    one.partial_fit(x[100:200], y[100:200])
+    two.partial_fit(x[200:300], y[200:300])
+    whole.partial_fit(x[100:300], y[100:300])
+    assert one.merge(two, base).family_.counts.root == whole.family_.counts.root
+    np.testing.assert_array_equal(one.score_samples(x[:50]), whole.score_samples(x[:50]))
+    with pytest.raises(DataError, match="taken off"):
+        base.merge(base, whole)
+
+
+def test_labels_of_every_type_come_back_from_disk(tmp_path):
+    x, y = load_digits(return_X_y=True)
+    for labels in (y[:200] > 4, y[:200].astype(float), np.array([f"digit {k}" for k in y[:200]])):
+        model = TokenHierarchy(ValueSpec(bins=17), PyramidSpec(levels=0), value_range=(0.0, 16.0)).fit(x[:200], labels)
+        model.save(tmp_path / "model")
+        again = TokenHierarchy.load(tmp_path / "model").predict(x[:50])
+        assert again.dtype == model.predict(x[:50]).dtype
+        assert again.tolist() == model.predict(x[:50]).tolist()

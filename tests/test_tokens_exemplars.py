@@ -322,3 +322,13 @@ def test_bad_data_are_named(book):
 def test_tuples_are_numbered_as_they_come():
     rows = np.array([[2, 2], [1, 1], [2, 2], [0, 0], [1, 1]])
     assert enumerate_tuples(rows).tolist() == [0, 1, 0, 2, 1]
+
+
+def test_groups_by_information_find_tokens_that_say_the_same():
+    rng = np.random.default_rng(0)
+    first, second, labels = (rng.integers(0, 2, 400) for _ in range(3))
+    tokens = np.stack([first, second, first, second], axis=1)  # what belongs together stands apart
+    law = Exemplars(exemplars=4, together=2, parts=2, sweeps=1, neighbour=0.0)
+    law.fit(ValueCodebook((1, 2, 2), bins=2), tokens, labels, 2, None, seed=0)
+    owner = law.tree.parent[law.tree.leaves]
+    assert owner[0] == owner[2] != owner[1] == owner[3]

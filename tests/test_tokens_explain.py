@@ -127,7 +127,7 @@ def test_evidence_adds_up_to_the_log_odds(label):
         chosen = log_joint.argmax() if label is None else label
         total = odds_against_the_mean(log_joint, chosen)
         assert found.prior + found.positions.sum() + found.rest == pytest.approx(total, abs=1e-5)
-        assert found.sites.sum() == pytest.approx(found.positions.sum())
+        assert found.sites.sum() == pytest.approx(found.positions.sum() + found.rest, abs=1e-5)
 
 
 def test_the_rest_is_what_the_styles_cost():
@@ -167,6 +167,24 @@ def test_evidence_of_a_deep_tree_by_enumeration():
                     expected[c, list(tree.leaves).index(node)] = (q * each).sum() / q.sum()
     found = evidence_map(model, x[0], 1)
     assert found.positions == pytest.approx(expected[1] - expected[0], abs=1e-5)
+    assert abs(found.rest) > 0.1
+    assert found.sites.sum() == pytest.approx(found.positions.sum() + found.rest, abs=1e-5)
+
+
+def test_the_cost_of_a_hidden_token_lies_on_the_sites_under_it():
+    """A hidden token stands above each half, so each half says what it would say alone."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=40)
+    x = rng.integers(2, size=(40, 1, 4)).astype(np.float32)
+    x[:, 0, :2] = y[:, None]
+    model = TokenHierarchy(ValueSpec(bins=2), PyramidSpec(levels=1, parents=(3,))).fit(x, y)
+    sites = evidence_map(model, x[0], 1).sites[0]
+    tokens, law = torch.from_numpy(model.transform(x[:1])), model.law_
+    for seen in (slice(0, 2), slice(2, 4)):
+        alone = torch.full_like(tokens, -1)
+        alone[:, seen] = tokens[:, seen]
+        joint = (law.root_log_prob(law.observe(alone))[0] - law.root.log()).double()
+        assert sites[seen].sum() == pytest.approx(float(joint[1] - joint[0]), abs=1e-5)
 
 
 def test_evidence_of_a_window_is_spread_over_its_sites():

@@ -9,7 +9,7 @@ from renorm.bench.image_codecs import peers
 from renorm.bench.result import Result
 from renorm.data import load
 from renorm.data.spec import DataSpec
-from renorm.tokens.presets import grey_tree, styles
+from renorm.tokens.presets import grey_tree, patches
 from renorm.tokens.token_hierarchy import TokenHierarchy
 
 __all__ = ["run"]
@@ -46,13 +46,13 @@ def run(seed: int) -> Result:
         figures[f"bits_per_pixel_{row['codec']}_one_file"] = float(row["one file"])
     lossy, psnr = _tokens_only(train, test)
     figures |= {"bits_per_pixel_tokens": lossy, "psnr_db_tokens": psnr}
-    table.append({"codec": "renorm, tokens of windows only (lossy)", "one file": lossy, "psnr_db": psnr})
+    table.append({"codec": "renorm, tokens of 4 x 4 patches only (lossy)", "one file": lossy, "psnr_db": psnr})
     return Result(figures, table=table, seeds=(seed,))
 
 
 def _tokens_only(train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
-    """Bits per pixel of a file of window tokens, and the distortion of what they stand for."""
-    model = TokenHierarchy.of(styles()).fit(train)
+    """Bits per pixel of a file of patch tokens, and the distortion of what they stand for."""
+    model = TokenHierarchy.of(patches()).fit(train)
     data = model.compress(test)
     error = model.decompress(data).reshape(test.shape) - test / np.float32(255)
     return 8 * len(data) / test.size, float(-10 * np.log10(np.mean(error.astype(np.float64) ** 2)))

@@ -94,7 +94,7 @@ def decompress_run(run: Path, file: Path, out: Path) -> int:
 
 
 def _member(run: Path, *, lossy: bool) -> TokenHierarchy:
-    """The hierarchy of a run that codes without loss, or the first that does not."""
+    """The hierarchy of a run that codes without loss, or the one with the fewest tokens among those that do not."""
     model = load_run(run)
     if not isinstance(model, TokenProduct):
         raise CheckpointError(f"{run} holds no token hierarchy; `renorm fit tokens-mnist` makes a run that compresses")
@@ -102,6 +102,8 @@ def _member(run: Path, *, lossy: bool) -> TokenHierarchy:
     if not fitting:
         what = "keeps tokens only" if lossy else "is lossless (grey values as tokens)"
         raise RecipeError(f"no hierarchy of {run} {what}; {'drop' if lossy else 'add'} --lossy")
+    if lossy:
+        return min(fitting, key=lambda member: len(member.law_.tree.leaves))
     return model.density_ if model.density_ in fitting else fitting[0]
 
 

@@ -141,7 +141,8 @@ def _summary(run: Path) -> str:
 
 def _hierarchy(model: Mapping[str, Any]) -> str:
     """Example: 'A token hierarchy of 2 members (2 × styles on windows)'."""
-    members = [_table(member) for member in model.get("members") or [] if isinstance(model.get("members"), list)]
+    listed = model.get("members")
+    members = [_table(member) for member in listed] if isinstance(listed, list) else []
     kinds = [f"{_table(m.get('law')).get('kind')} on {_table(m.get('codebook')).get('kind')}" for m in members]
     if len(kinds) < 2:
         return f"A token hierarchy ({kinds[0]})" if kinds else "A token hierarchy"

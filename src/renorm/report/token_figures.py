@@ -3,8 +3,8 @@
 ``classes_told``, ``sheets_of_tokens``, ... read the arrays that ``renorm measure`` left in a run folder.
 """
 
-import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -140,7 +140,7 @@ def field_rows(
 
     Example:
         >>> field_rows(np.zeros((2, 3, 1, 32, 32)), ["seen", "true"]).size
-        (238, 132)
+        (258, 132)
     """
     if rows.ndim < 4 or len(rows) != len(labels) or not len(labels):
         raise DataError(f"rows of fields need one label for each row, got {len(labels)} for shape {rows.shape}")
@@ -170,7 +170,7 @@ def field_rows(
 
 def evidence_picture(
     images: Float[np.ndarray, "members channel height width"],
-    sites: Float[np.ndarray, "members height width"],
+    sites: Float[np.ndarray, "members rows columns"],
     *,
     scale: int | None = None,
     gap: int = 8,
@@ -233,7 +233,7 @@ def sheets_of_tokens(arrays: Arrays) -> list[tuple[Image.Image, str]]:
         DataError: If an array is missing or of another shape.
     """
     found = []
-    for level in itertools.takewhile(lambda n: f"level{n}" in arrays, itertools.count(1)):
+    for level in sorted(int(key[5:]) for key in arrays if re.fullmatch(r"level\d+", key)):
         _require_shapes(arrays, **{f"level{level}": "n c h w", f"uses{level}": "n"})
         x, uses = arrays[f"level{level}"], arrays[f"uses{level}"].astype(np.float64)
         number = f"the {len(x)} most used tokens" if len(x) > 1 else "the only token"
@@ -290,7 +290,7 @@ def path_of_image(arrays: Arrays) -> tuple[Image.Image, str]:
     caption = (
         f"What the sites say for class {arrays['classes'].tolist()[best]} (probability {sure}{truth}) against the mean "
         f"of the other classes: teal for it, rust against it; full colour is {numeral(float(np.abs(sites).max()))} "
-        f"nats a site. All tokens say {said} nats; fitting hidden tokens to them adds {cost}."
+        f"nats a site. All tokens say {said} nats; fitting the hidden tokens above adds {cost}."
     )
     return evidence_picture(arrays["images"].astype(np.float32), sites), caption
 

@@ -107,6 +107,12 @@ class Counts:
         scaled = [part.values * round(part.unit / unit) for part in (self, other)]
         return Counts(self.shape, *_gather(np.concatenate([self.keys, other.keys]), np.concatenate(scaled)), unit)
 
+    def __sub__(self, other: "Counts") -> "Counts":
+        difference = self + Counts(other.shape, other.keys, -other.values, other.unit)
+        if len(difference.values) and difference.values.min() < 0:
+            raise DataError("only counts that are contained in others can be taken off them, got more than there are")
+        return difference
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Counts)

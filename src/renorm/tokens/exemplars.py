@@ -15,7 +15,7 @@ from renorm.tokens.clustering import cluster, nearest
 from renorm.tokens.codebook import Codebook
 from renorm.tokens.counts import smooth
 from renorm.tokens.gated import learn_in_order
-from renorm.tokens.grouping import groups_by_place, halving_edges
+from renorm.tokens.grouping import groups_by_information, groups_by_place, halving_edges, pair_information
 from renorm.tokens.tree import Tree, TreeLaw
 from renorm.tokens.tree_counts import TreeCounts
 
@@ -62,6 +62,7 @@ class Exemplars:
         choose: Exemplars are the first images of each class, or the means of clusters (in token space).
         edges: Edges of the lattices to which groups belong, finest first; empty: halve until one group is left. One
             last group, the exemplar, is put on top where the last lattice leaves more.
+        together: Most tokens of a group where groups are found by mutual information instead; 0: by place.
         parts: Most states of a group, found by clustering; 0: the distinct tuples of the exemplars.
         learn: ``"sweeps"`` over all images, ``"in-order"``, or ``"not"`` at all beyond the exemplars.
         sweeps: Times that all images are counted anew.
@@ -102,6 +103,7 @@ class Exemplars:
         exemplars: int = 13,
         choose: Literal["first", "clusters"] = "clusters",
         edges: tuple[int, ...] = (8,),
+        together: int = 0,
         parts: int = 130,
         learn: Literal["sweeps", "in-order", "not"] = "sweeps",
         sweeps: int = 3,
@@ -115,6 +117,7 @@ class Exemplars:
         horizon: float = float("inf"),
     ) -> None:
         self.exemplars, self.choose, self.edges, self.parts = exemplars, choose, edges, parts
+        self.together = together
         self.learn, self.sweeps, self.neighbour = learn, sweeps, neighbour
         self.token_backoff, self.part_backoff, self.class_backoff = token_backoff, part_backoff, class_backoff
         self.concentration, self.class_concentration = concentration, class_concentration
@@ -149,7 +152,7 @@ class Exemplars:
         """
         if tokens.min(initial=0) < 0 or not (labels >= 0).any():
             raise DataError("exemplars are chosen among images with a class and without hidden tokens (-1), got none")
-        groups = self._groups(codebook.locations)
+        groups = self._groups(codebook.locations, tokens)
         looks = _Looks(codebook, tokens)
         owner, members = self._choose(looks, labels, num_classes, seed)
         if self.parts:
@@ -234,6 +237,7 @@ class Exemplars:
         least = min(self.concentration, self.class_concentration)
         rules = [
             (self.exemplars >= 1, "exemplars must be >= 1 of each class", self.exemplars),
+            (self.together >= 0, "together must be >= 0 tokens (0: groups by place)", self.together),
             (self.parts >= 0, "parts must be >= 0 (0: the distinct tuples of the exemplars)", self.parts),
             (self.sweeps >= 1, "sweeps must be >= 1 (or learn = 'not')", self.sweeps),
             (0 <= self.neighbour < 1, "neighbour must be in [0, 1), a share of a count", self.neighbour),
@@ -244,8 +248,13 @@ class Exemplars:
             if not kept:
                 raise RecipeError(f"{rule}, got {value}")
 
-    def _groups(self, locations: np.ndarray) -> list[np.ndarray]:
+    def _groups(self, locations: np.ndarray, tokens: np.ndarray) -> list[np.ndarray]:
         """Group of each child, level by level; the last level has one group. Sets the grids."""
+        if self.together:
+            group = groups_by_information(pair_information(tokens), self.together)
+            number = int(group.max()) + 1
+            self._grids = [(1, number), (1, 1)]
+            return [group, np.zeros(number, np.int64)]
         found: list[np.ndarray] = []
         self._grids = []
         for edge in (*(self.edges or halving_edges(locations)), 1):

@@ -52,7 +52,8 @@ class Evidence(NamedTuple):
         positions: What the token of each position says.
         rest: What is paid for hidden tokens that fit the image; 0 where the class alone is above the tokens.
         image: The image as the codebook looks at it (upright, where it straightens), in [0, 1].
-        sites: ``positions``, each spread over the sites that it looks at, most on the middle ones; nats/site.
+        sites: ``positions``, each spread over the sites that it looks at, most on the middle ones, and ``rest``, the
+            part of each hidden token over the sites under it; nats/site. They add up to both.
     """
 
     label: int
@@ -155,8 +156,13 @@ def evidence_map(model: TokenHierarchy, x: Shaped[np.ndarray, "*event"], label: 
 
     holds exactly: how well the tokens are foretold, less what it costs to fit hidden tokens to them. ``positions`` are
     the terms of the sum in $L_c$, ``rest`` is the cost's. Where tokens are independent given the class nothing is
-    hidden, so the positions and the prior alone are the log-odds. Each part of the likelihood is multiplied by the
-    model's ``temper``.
+    hidden, so the positions and the prior alone are the log-odds. On a tree the cost is a sum over hidden nodes,
+
+    $$ -\mathrm{KL} = \sum_i \bigl\langle \ln \textstyle\sum_{s_i} p(s_i \mid s_{\mathrm{parent}(i)})
+       \lambda_i(s_i) \bigr\rangle_{q_c} - \bigl\langle \ln \lambda_i(s_i) \bigr\rangle_{q_c}, \qquad
+       \lambda_i(s_i) = p(\text{tokens under } i \mid s_i) $$
+
+    so it too has its place on the sites. Each part of the likelihood is multiplied by the model's ``temper``.
 
     Args:
         model: A fitted hierarchy with at least two classes.
@@ -180,15 +186,18 @@ def evidence_map(model: TokenHierarchy, x: Shaped[np.ndarray, "*event"], label: 
     weight /= -weight.sum()
     weight[label] = 1.0
     tokens = torch.from_numpy(model.transform(x[None], level=1))
-    foretold = np.where(possible[:, None], _foretold(model.law_, tokens), 0.0)
-    positions = model.temper * (weight @ foretold)
+    each = model.temper * (weight @ np.where(possible[:, None], _node_terms(model.law_, tokens), 0.0))
+    leaves = model.law_.tree.leaves
+    positions = each[leaves]
     prior = float(weight @ np.where(possible, model.law_.root.double().log().numpy(), 0.0))
     total = float(weight @ np.where(possible, log_joint, 0.0))
     shape = model.pictures_.shape
     image = model.pictures_.images(x[None])
     if getattr(model.codebook_, "straighten", False):
         image = straighten(image)
-    sites = _painted(positions, token_windows(model.codebook_, shape), shape[1:])
+    nodes = np.arange(len(each))
+    windows = token_windows(model.codebook_, shape)
+    sites = _painted(each[1:], _hulls(model.law_.tree.parent, leaves, nodes, windows)[1:], shape[1:])
     return Evidence(label, prior, positions, total - prior - float(positions.sum()), image[0], sites)
 
 
@@ -279,28 +288,42 @@ def tokens_in_place(
     return out
 
 
-def _foretold(law: TreeLaw, tokens: Tensor) -> np.ndarray:
-    """Mean of ln p(token | its parent) over the posterior of the parent given each class, (classes, positions)."""
-    classes = len(law.root)
+def _node_terms(law: TreeLaw, tokens: Tensor) -> np.ndarray:
+    """What each node adds to ln p(tokens | class), (classes, nodes): leaves foretell, hidden nodes cost."""
+    tree, classes = law.tree, len(law.root)
     observed = law.observe(tokens).repeat(classes, 1)
     observed[:, 0] = torch.arange(classes)
-    posterior = law.marginals(observed)
-    place = {int(node): index for index, node in enumerate(law.tree.leaves)}
-    found = np.zeros((classes, len(place)))
-    for layer, stack in zip(law.tree.layers, law.tables, strict=True):
+    posterior = [q.double() / q.double().sum(-1, keepdim=True).clamp_min(1e-300) for q in law.marginals(observed)]
+    below = [torch.zeros(int(states), dtype=torch.float64) for states in tree.states]  # ln lambda
+    terms = np.zeros((classes, len(tree)))
+    for layer, stack in zip(reversed(tree.layers), reversed(law.tables), strict=True):
         for node, parent, table in zip(layer.nodes.tolist(), layer.parents.tolist(), layer.table.tolist(), strict=True):
             token = int(observed[0, node])
-            if node in place and token >= 0:
-                log_p = stack[table][:, token].double().log()
-                q = posterior[parent].double()
-                found[:, place[node]] = torch.where(q > 0, q * log_p, 0.0).sum(-1).numpy()
-    return found
+            if token >= 0:
+                below[node] = torch.where(torch.arange(len(below[node])) == token, below[node], -torch.inf)
+            message = _log_mean(stack[table].double(), below[node])
+            below[parent] = below[parent] + message
+            terms[:, node] = (_mean(posterior[parent], message) - _mean(posterior[node], below[node])).numpy()
+    return terms
+
+
+def _log_mean(table: Tensor, log_p: Tensor) -> Tensor:
+    """ln sum_s table[., s] p(s)."""
+    top = log_p.max()
+    return (
+        (table @ (log_p - top).exp()).log() + top if torch.isfinite(top) else torch.full_like(table[:, 0], -torch.inf)
+    )
+
+
+def _mean(q: Tensor, value: Tensor) -> Tensor:
+    """Mean over q; what has no probability counts nothing, be it infinite."""
+    return torch.where(q > 0, q * value, 0.0).sum(-1)
 
 
 def _painted(values: np.ndarray, windows: np.ndarray, sites: tuple[int, int]) -> np.ndarray:
     """Each value as a pyramid over its window, whose sites add up to it: flat ones would show the windows' edges."""
     out = np.zeros(sites)
-    for value, (top, bottom, left, right) in zip(values, windows, strict=True):
+    for value, (top, bottom, left, right) in zip(values, windows.tolist(), strict=True):
         rows, columns = _tent(bottom - top), _tent(right - left)
         out[top:bottom, left:right] += value * np.outer(rows, columns) / (rows.sum() * columns.sum())
     return out
@@ -363,11 +386,11 @@ def _hulls(parent: np.ndarray, leaves: np.ndarray, nodes: np.ndarray, windows: n
     hulls = np.tile(np.iinfo(np.int64).max * np.array([1, -1, 1, -1]), (len(nodes), 1))
     for leaf, window in zip(leaves.tolist(), windows, strict=True):
         node = leaf
-        while node >= 0 and node not in place:
+        while node >= 0:
+            if node in place:
+                hull = hulls[place[node]]
+                hull[::2], hull[1::2] = np.minimum(hull[::2], window[::2]), np.maximum(hull[1::2], window[1::2])
             node = int(parent[node])
-        if node >= 0:
-            hull = hulls[place[node]]
-            hull[::2], hull[1::2] = np.minimum(hull[::2], window[::2]), np.maximum(hull[1::2], window[1::2])
     return hulls
 
 

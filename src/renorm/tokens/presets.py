@@ -25,6 +25,7 @@ __all__ = [
     "few_labels",
     "grey_tree",
     "lite",
+    "patches",
     "pyramid",
     "rgm",
     "rgm_paper",
@@ -121,6 +122,12 @@ def rgm_paper() -> HierarchySpec:
         horizon=512.0,
     )
     return HierarchySpec(RetinaSpec(), law)
+
+
+def patches() -> HierarchySpec:
+    """Patches of 4 x 4 sites and blocks upon blocks of them: few bits for much of a picture, the lossy codec."""
+    codebook = WindowSpec(window=4, stride=4, tokens=512, floor=1.0, components=0)
+    return HierarchySpec(codebook, PyramidSpec(levels=3, parents=(1024,), concentration=0.5, backoff=10.0))
 
 
 def grey_tree(states: int = 128, epochs: float = 2.0) -> HierarchySpec:

@@ -107,8 +107,8 @@ class TokenProduct(  # type: ignore[misc]
                 member.recount(counts)
             raise
 
-    def merge(self, other: "TokenProduct") -> "TokenProduct":
-        """Add the counts of another product, member by member."""
+    def merge(self, other: "TokenProduct", base: "TokenProduct | None" = None) -> "TokenProduct":
+        """Add the counts of another product, member by member, see ``TokenHierarchy.merge``."""
         check_is_fitted(self)
         check_is_fitted(other)
         if len(self.members_) != len(other.members_):
@@ -116,8 +116,8 @@ class TokenProduct(  # type: ignore[misc]
         pairs = list(zip(self.members_, other.members_, strict=True))
         for mine, theirs in pairs:  # all of them, before the first one changes
             mine.require_same_tokens(theirs)
-        for mine, theirs in pairs:
-            mine.merge(theirs)
+        for index, (mine, theirs) in enumerate(pairs):
+            mine.merge(theirs, None if base is None else base.members_[index])
         return self
 
     def predict_log_joint(self, X: Any) -> Float[np.ndarray, "number classes"]:

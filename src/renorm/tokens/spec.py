@@ -205,6 +205,7 @@ class ExemplarSpec:
         exemplars: Of each class.
         choose: The first images of each class, or means of clusters of them.
         edges: Edges of the lattices to which groups belong, finest first; empty: halve until one is left.
+        together: Most tokens of a group where groups are found by mutual information instead; 0: by place.
         parts: Most states of a group; 0: the distinct tuples that the exemplars show.
         learn: In sweeps over all images by expected counts, image by image in their order, or not at all.
         sweeps: How many.
@@ -219,6 +220,7 @@ class ExemplarSpec:
     exemplars: int = 13
     choose: Literal["first", "clusters"] = "clusters"
     edges: tuple[int, ...] = (8,)
+    together: int = 0
     parts: int = 130
     learn: Literal["sweeps", "in-order", "not"] = "sweeps"
     sweeps: int = 3
@@ -235,6 +237,7 @@ class ExemplarSpec:
         require_literals(self)
         require(self.exemplars >= 1, "exemplars must be >= 1 of each class", self.exemplars)
         require(all(edge >= 1 for edge in self.edges), "edges must be >= 1", self.edges)
+        require(self.together >= 0, "together must be >= 0 tokens (0: groups by place)", self.together)
         require(self.parts >= 0, "parts must be >= 0", self.parts)
         require(self.sweeps >= 1, "sweeps must be >= 1", self.sweeps)
         require(self.gate >= 0, "gate must be >= 0", self.gate)

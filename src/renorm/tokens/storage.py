@@ -39,7 +39,10 @@ class TokenCard:
     @property
     def class_labels(self) -> np.ndarray:
         """The labels as they were."""
-        return np.array(self.classes).astype(np.dtype(self.class_type))
+        kind = np.dtype(self.class_type)
+        if kind.kind == "b":
+            return np.array([name == "True" for name in self.classes])
+        return np.array(self.classes).astype(kind)
 
 
 def write(card: TokenCard, parts: Parts, path: Path) -> None:

@@ -131,14 +131,22 @@ class TokenHierarchy(  # type: ignore[misc]
         self.family_.add(self.codebook_.encode(x), labels.index, weights(sample_weight, len(x)))
         return self._relearned()
 
-    def merge(self, other: "TokenHierarchy") -> "TokenHierarchy":
+    def merge(self, other: "TokenHierarchy", base: "TokenHierarchy | None" = None) -> "TokenHierarchy":
         """Add the counts of another hierarchy with the same codebook and tree, as of another worker.
 
+        Args:
+            other: The other one.
+            base: The fitted hierarchy that both began as copies of: its counts are not counted twice.
+
         Raises:
-            DataError: If the two do not read the same tokens.
+            DataError: If the two do not read the same tokens, or did not begin as ``base``.
         """
         self.require_same_tokens(other)
-        return self.recount(self.family_.counts + other.family_.counts)
+        counts = self.family_.counts + other.family_.counts
+        if base is not None:
+            self.require_same_tokens(base)
+            counts = counts - base.family_.counts
+        return self.recount(counts)
 
     def recount(self, counts: TreeCounts) -> "TokenHierarchy":
         """Take other counts on the same tree in place of one's own."""
@@ -158,7 +166,8 @@ class TokenHierarchy(  # type: ignore[misc]
         same = mine.keys() == theirs.keys() and all(np.array_equal(mine[key], theirs[key]) for key in mine)
         if specs[0] != specs[1] or not same:
             raise DataError(
-                "only counts over the same codebook, tree and classes add up; fit one, copy it, then partial_fit"
+                "only counts over the same codebook, tree and classes add up; let workers copy one fit, then "
+                "partial_fit"
             )
 
     # -- scikit-learn ------------------------------------------------------------------------------------------------

@@ -84,6 +84,11 @@ class TreeCounts:
             raise DataError("counts add up only where their trees agree")
         return TreeCounts(self.root + other.root, tuple(a + b for a, b in zip(self.layers, other.layers, strict=True)))
 
+    def __sub__(self, other: "TreeCounts") -> "TreeCounts":
+        if len(self.layers) != len(other.layers):
+            raise DataError("counts are taken off only where their trees agree")
+        return TreeCounts(self.root - other.root, tuple(a - b for a, b in zip(self.layers, other.layers, strict=True)))
+
     def log_evidence(self, concentration: float) -> float:
         r"""Log probability of all that was counted, every table integrated out, in nats.
 
