@@ -16,6 +16,19 @@ FIGURES = {
     "mnist16-speed": {"step_ratio_to_white", "seconds_per_step"},
     "resume": {"kills", "identical"},
     "demo": {"seconds"},
+    "tokens-mnist": {
+        "accuracy_lite_20k",
+        "accuracy_lite_60k",
+        "accuracy_lite_position",
+        "accuracy_best",
+        "seconds_best",
+        "accuracy_1000_labels",
+        "accuracy_rgm",
+        "fd_generated",
+    },
+    "tokens-codec": {"bits_per_pixel", "bits_per_pixel_png", "images_exact"},
+    "tokens-speed": {"speedup_over_loops"},
+    "tokens-levels": {"accuracy_level1", "accuracy_level4", "accuracy_tree", "nats_per_image"},
 }
 
 

@@ -191,7 +191,6 @@ def test_ink_decides_what_is_clustered():
         (RecipeError, {"tokens": 1}, "tokens must be >= 2 .the background is one of them., got 1"),
         (RecipeError, {"floor": 0.0}, "one of them > 0.*got 0.0 and 0.0"),
         (RecipeError, {"margin": -1.0}, "floor and margin must be >= 0"),
-        (RecipeError, {"components": 17}, "components must be <= 16.*got 17"),
         (DataError, {"tokens": 271}, "270 tokens, 261 different windows"),
     ],
 )

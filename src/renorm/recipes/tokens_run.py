@@ -202,16 +202,16 @@ def _write_path(folder: Path, model: TokenProduct, x: torch.Tensor, label: int |
 
 def _write_completed(folder: Path, model: TokenProduct, x: torch.Tensor, generator: torch.Generator) -> None:
     """Test fields whose lower half (of a chain: right half) is drawn anew, given the other half."""
-    _, height, width = model.density_.pictures_.shape
+    _, height, width = model.sampler_.pictures_.shape
     seen = np.zeros((height, width), bool)
     seen[: height // 2 if height > 1 else 1, : width if height > 1 else width // 2] = True
     try:
-        if not model.density_.codebook_.visible(seen).any():
+        if not model.sampler_.codebook_.visible(seen).any():
             return
     except RecipeError:
         return  # a codebook that cannot say which of its tokens are seen
     draws = [model.in_paint(x.numpy(), seen, generator=generator) for _ in range(DRAWS)]
-    hidden = torch.from_numpy(np.broadcast_to(~seen, model.density_.pictures_.shape).reshape(x.shape[1:]).copy())
+    hidden = torch.from_numpy(np.broadcast_to(~seen, model.sampler_.pictures_.shape).reshape(x.shape[1:]).copy())
     write_arrays(
         folder / "samples" / "completed.npz",
         seen=torch.where(hidden, torch.nan, x),

@@ -308,11 +308,8 @@ def _node_terms(law: TreeLaw, tokens: Tensor) -> np.ndarray:
 
 
 def _log_mean(table: Tensor, log_p: Tensor) -> Tensor:
-    """ln sum_s table[., s] p(s)."""
-    top = log_p.max()
-    return (
-        (table @ (log_p - top).exp()).log() + top if torch.isfinite(top) else torch.full_like(table[:, 0], -torch.inf)
-    )
+    """ln sum_s table[., s] p(s), row by row: states of one class may all be a thousand nats below those of another."""
+    return torch.logsumexp(table.log() + log_p, dim=-1)
 
 
 def _mean(q: Tensor, value: Tensor) -> Tensor:

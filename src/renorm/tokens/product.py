@@ -31,8 +31,8 @@ class TokenProduct(  # type: ignore[misc]
 
     Args:
         members: A spec for each hierarchy; $\tau_m$ is its ``temper``.
-        draws: Index of the member that draws, coarse-grains and refines.
-        weighs: Index of the member that says how probable a field is, completes and codes it.
+        draws: Index of the member that draws, completes, coarse-grains and refines.
+        weighs: Index of the member that says how probable a field is, and codes it.
         shape, value_range: See ``TokenHierarchy``.
         seed: Added to the seed of each member.
 
@@ -138,13 +138,13 @@ class TokenProduct(  # type: ignore[misc]
 
     @property
     def sampler_(self) -> TokenHierarchy:
-        """The member that draws, coarse-grains and refines."""
+        """The member that draws, completes, coarse-grains and refines."""
         check_is_fitted(self)
         return self.members_[self.draws]
 
     @property
     def density_(self) -> TokenHierarchy:
-        """The member that weighs, completes and codes."""
+        """The member that weighs and codes."""
         check_is_fitted(self)
         return self.members_[self.weighs]
 
@@ -214,7 +214,7 @@ class TokenProduct(  # type: ignore[misc]
 
     def in_paint(self, X: Any, seen: np.ndarray, *, generator: torch.Generator | None = None) -> np.ndarray:
         """See ``TokenHierarchy.in_paint``."""
-        return self.density_.in_paint(X, seen, generator=generator)
+        return self.sampler_.in_paint(X, seen, generator=generator)
 
     def transform(self, X: Any, level: int = 1) -> np.ndarray:
         """See ``TokenHierarchy.transform``."""

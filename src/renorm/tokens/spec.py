@@ -37,7 +37,7 @@ class WindowSpec:
         method: ``"full"`` and ``"mini-batch"``: k-means of scikit-learn; ``"lloyd"``: plain, from random samples.
         iterations: Most rounds of k-means.
         sample: Most windows that are clustered; 0: all.
-        components: Principal components in which centroids are compared; 0: all sites.
+        components: Most principal components in which centroids are compared; 0: all sites.
         straighten: Whether images are sheared upright first, by their moments.
     """
 
@@ -313,8 +313,8 @@ class TokensSpec:
 
     Args:
         members: The hierarchies.
-        draws: The member that draws, coarse-grains and refines.
-        weighs: The member that says how probable a field is, completes and codes it.
+        draws: The member that draws, completes, coarse-grains and refines.
+        weighs: The member that says how probable a field is, and codes it.
         seed: Added to the seed of each.
     """
 

@@ -193,9 +193,13 @@ class TokenHierarchy(  # type: ignore[misc]
 
     def predict_log_joint(self, X: Any) -> Float[np.ndarray, "number classes"]:
         r"""$\ln p(c) + \tau \ln p(z \mid c)$, in nats."""
-        joint = self._root_log_prob(torch.from_numpy(self._tokens(X)))
         prior = self.law_.root.double().log()
-        return ((joint - prior) * self.temper + prior).numpy()
+        if self.temper == 0:
+            return np.tile(prior.numpy(), (len(self._read(X)), 1))
+        joint = self._root_log_prob(torch.from_numpy(self._tokens(X)))
+        tempered = (joint - prior) * self.temper + prior
+        impossible = (joint == -torch.inf).all(-1, keepdim=True)  # whatever the class: such tokens say nothing of it
+        return torch.where(impossible, prior, tempered).numpy()
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "number classes"]:
         """Posterior of the classes."""

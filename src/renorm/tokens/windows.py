@@ -53,7 +53,7 @@ class WindowCodebook:
         method: See ``cluster``.
         iterations: Most rounds of k-means.
         sample: Most windows that are clustered; 0: all.
-        components: Columns of V; 0: all sites, and V is the identity.
+        components: Most columns of V; 0, or as many as a window has values: V is the identity.
         straighten: Whether images are sheared upright first, see ``straighten``. Their pictures come back upright.
 
     Attributes:
@@ -156,7 +156,7 @@ class WindowCodebook:
         self.mean_ = upright.mean(axis=0, dtype=np.float64).astype(np.float32)
         member = np.where(live, nearest(y @ self.projection_, self.centroids_)[:, 0], 0)
         back = self.centroids_ @ self.projection_.T
-        self.looks_ = back if not self.components else _means(y, member, back)
+        self.looks_ = back if self.projection_.shape[1] == self.features else _means(y, member, back)
         self.pictures_ = _means(raw, member, back * np.sqrt(self.floor) + raw.mean())
         return self
 
@@ -294,10 +294,8 @@ class WindowCodebook:
 def _principal(y: np.ndarray, components: int) -> np.ndarray:
     """The leading eigenvectors of the second moment of y, as columns."""
     features = y.shape[1]
-    if not components:
+    if not 0 < components < features:
         return np.eye(features, dtype=np.float32)
-    if components > features:
-        raise RecipeError(f"components must be <= {features} (the values of a window), got {components}")
     _, vectors = np.linalg.eigh((y.T @ y).astype(np.float64))
     return np.ascontiguousarray(vectors[:, ::-1][:, :components], dtype=np.float32)
 
