@@ -1,13 +1,13 @@
 """One function a command: read the options, call the library, say what came out."""
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from renorm.cli.options import changed, one_field, out_file, with_walk
 from renorm.cli.output import Progress, save_grid, save_picture, say, table
+from renorm.errors import RecipeError
 
 if TYPE_CHECKING:
     from renorm.recipes.spec import Recipe, TokensRecipe
@@ -37,6 +37,8 @@ def sample(options: argparse.Namespace) -> None:
 
     run = Path(options.run)
     model = with_walk(load_run(run), options)
+    if options.num < 1:
+        raise RecipeError(f"--num must be >= 1, got {options.num}")
     condition = None if options.label is None else torch.full((options.num,), options.label)
     with Progress(options, "sample") as callback:
         x = sample_run(
@@ -49,9 +51,9 @@ def sample(options: argparse.Namespace) -> None:
             model=model,
             callback=callback,
         )
-    out = out_file(options, run / "samples" / "sample.png", ".png", ".npz")
-    if options.npz or out.suffix == ".npz":
-        out = out.with_suffix(".npz")
+    suffixes = (".npz",) if options.npz else (".png", ".npz")
+    out = out_file(options, run / "samples" / f"sample{suffixes[0]}", *suffixes)
+    if out.suffix == ".npz":
         write_arrays(out, x=x)
     else:
         save_grid(out, as_field(model, x, options.level), run)
@@ -68,7 +70,9 @@ def refine(options: argparse.Namespace) -> None:
     model = with_walk(load_run(run), options)
     x = one_field(options, run)
     generator = torch.Generator().manual_seed(options.seed)
-    level = len(model.levels) // 2 if options.level is None else options.level
+    level = max(len(model.levels) // 2, min(2, len(model.levels) - 1)) if options.level is None else options.level
+    if not 1 <= level < len(model.levels):
+        raise RecipeError(f"--level must be 1 ... {len(model.levels) - 1}, got {level}")
     coarse = model.coarsen(x, level, generator=generator)
     with Progress(options, "refine") as callback:
         several = coarse.expand(options.num, *coarse.shape[1:])
@@ -98,8 +102,7 @@ def flow(options: argparse.Namespace) -> None:
     noise = [torch.Generator().manual_seed(options.seed) for _ in levels]
     drawn = [model.coarsen(x, level.index, generator=g) for level, g in zip(levels, noise, strict=True)]
     rows.append([as_field(model, y, level.index)[0] for level, y in zip(levels, drawn, strict=True)])
-    finite = all(level.cutoff < math.inf for level in levels[1:])
-    labels = ["data", *(f"cutoff {l.cutoff:.2f}" if finite else f"{l.modes} tokens" for l in levels[1:])]
+    labels = ["data", *(f"cutoff {l.cutoff:.2f}" if l.event_shape is None else f"level {l.index}" for l in levels[1:])]
     out = out_file(options, run / "samples" / "flow.png", ".png")
     save_picture(out, field_strip(torch.stack([torch.stack(row) for row in rows]), labels, value_range=value_range))
     figures = [{"level": l.index, "cutoff": l.cutoff, "scale": l.scale, "modes": l.modes} for l in levels]

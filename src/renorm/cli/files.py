@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from renorm.cli.options import out_file
 from renorm.cli.output import say, table
 from renorm.errors import RecipeError
 
@@ -13,9 +14,13 @@ def compress(options: argparse.Namespace) -> None:
     """Images to one file."""
     from renorm.recipes.coding import compress_run
 
-    out = Path(options.out or "images.rnm")
+    out = out_file(options, Path("lossy.rnm" if options.lossy else "images.rnm"), ".rnm")
     figures = compress_run(Path(options.run), out, source=options.input, lossy=options.lossy)
-    say(options, {"file": str(out), **figures}, f"wrote {out}\n" + table(figures))
+    say(
+        options,
+        {"file": str(out), **figures},
+        f"wrote {out}; next: renorm decompress {options.run} {out}\n" + table(figures),
+    )
 
 
 def decompress(options: argparse.Namespace) -> None:

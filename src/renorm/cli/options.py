@@ -23,6 +23,9 @@ def changed(recipe: Any, options: argparse.Namespace) -> Any:
             raise RecipeError(f"--set takes KEY=VALUE, such as fit.steps=1000, got '{text}'")
         changes[key.strip()] = value.strip()
     short = {"schedule": "model.schedule", "steps": "fit.steps", "seed": f"{recipe.SEED}.seed"}
+    for name in ("schedule", "steps"):
+        if recipe.wing != "diffusion" and getattr(options, name, None) is not None:
+            raise RecipeError(f"--{name} is for diffusions; this recipe counts, its values are changed by --set")
     for name, key in short.items():
         if getattr(options, name, None) is not None:
             changes[key] = getattr(options, name)

@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     fit = command("fit", commands.fit, "train a recipe into a run folder")
-    fit.add_argument("recipe", help="name of a shipped recipe (demo, digits, mnist16, ...) or a TOML file")
+    fit.add_argument("recipe", help="name of a shipped recipe (demo, mnist16, tokens-mnist, ...) or a TOML file")
     _recipe_options(fit)
 
     sample = command("sample", commands.sample, "draw new fields from a run, coarse to fine")
@@ -102,8 +102,10 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="run folder (runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on where a run stopped")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a value of the recipe (repeatable)")
-    parser.add_argument("--schedule", help="rgdm, white, edm or calibrated: the baseline is this one value")
-    parser.add_argument("--steps", type=int, help="training steps")
+    parser.add_argument(
+        "--schedule", help="of a diffusion: rgdm, white, edm or calibrated; the baseline is this one value"
+    )
+    parser.add_argument("--steps", type=int, help="training steps (diffusions)")
     parser.add_argument("--seed", type=seed, help="of weights, noise and order")
 
 
@@ -113,9 +115,9 @@ def _field_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _walk_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=int, help="steps from noise to data (the recipe's)")
-    parser.add_argument("--sampler", help="another sampler: ancestral, ddim, angle, angle-pc, dpm2m, heun, ...")
-    parser.add_argument("--spacing", help="where the steps lie: log-uniform, linear-beta, karras, equal-error, ...")
+    parser.add_argument("--steps", type=int, help="steps from noise to data (diffusions; the recipe's)")
+    parser.add_argument("--sampler", help="of a diffusion: ancestral, ddim, angle, angle-pc, dpm2m, heun, ...")
+    parser.add_argument("--spacing", help="of a diffusion's steps: log-uniform, linear-beta, karras, equal-error, ...")
 
 
 def _file_arguments(parser: argparse.ArgumentParser) -> None:

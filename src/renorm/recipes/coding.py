@@ -14,6 +14,7 @@ from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.fit.checkpoint import atomic
 from renorm.recipes.folder import read_recipe, write_arrays
 from renorm.recipes.run import load_run
+from renorm.tokens.container import read_container
 from renorm.tokens.product import TokenProduct
 from renorm.tokens.token_hierarchy import TokenHierarchy
 
@@ -38,7 +39,7 @@ def compress_run(run: Path, out: Path, *, source: str | None = None, lossy: bool
         DataError: If the images do not fit.
     """
     model = _member(run, lossy=lossy)
-    fields = _images(run, source)
+    fields = _images(run, source, model.domain.event_shape)
     images = fields.values.numpy()
     data = model.compress(images)
     with atomic(out) as temporary:
@@ -69,16 +70,8 @@ def decompress_run(run: Path, file: Path, out: Path) -> int:
         data = file.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from None
-    images, failures = None, []
-    for lossy in (False, True):
-        try:
-            model = _member(run, lossy=lossy)
-            images = model.decompress(data)
-            break
-        except (DataError, RecipeError) as error:
-            failures.append(error)
-    if images is None:
-        raise DataError(f"{file}: {next((e for e in failures if isinstance(e, DataError)), failures[0])}")
+    model = _maker(run, data, file)
+    images = model.decompress(data)
     if out.suffix == ".npz":
         write_arrays(out, x=torch.from_numpy(images))
         return len(images)
@@ -93,11 +86,30 @@ def decompress_run(run: Path, file: Path, out: Path) -> int:
     return len(images)
 
 
-def _member(run: Path, *, lossy: bool) -> TokenHierarchy:
-    """The hierarchy of a run that codes without loss, or the one with the fewest tokens among those that do not."""
+def _maker(run: Path, data: bytes, file: Path) -> TokenHierarchy:
+    """The hierarchy of a run that made a file."""
+    try:
+        maker = read_container(data).model.hex()
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    hashes = {member.codec_.model_hash: member for member in _hierarchies(run).members_}
+    for known, member in hashes.items():
+        if known.startswith(maker):
+            return member
+    ours = ", ".join(known[:8] for known in hashes)
+    raise DataError(f"{file} was written by another model, {maker[:8]}; {run} holds {ours}: use the run that made it")
+
+
+def _hierarchies(run: Path) -> TokenProduct:
     model = load_run(run)
     if not isinstance(model, TokenProduct):
         raise CheckpointError(f"{run} holds no token hierarchy; `renorm fit tokens-mnist` makes a run that compresses")
+    return model
+
+
+def _member(run: Path, *, lossy: bool) -> TokenHierarchy:
+    """The hierarchy of a run that codes without loss, or the one with the fewest tokens among those that do not."""
+    model = _hierarchies(run)
     fitting = [member for member in model.members_ if member.lossless != lossy]
     if not fitting:
         what = "keeps tokens only" if lossy else "is lossless (grey values as tokens)"
@@ -107,14 +119,17 @@ def _member(run: Path, *, lossy: bool) -> TokenHierarchy:
     return model.density_ if model.density_ in fitting else fitting[0]
 
 
-def _images(run: Path, source: str | None) -> Fields:
+def _images(run: Path, source: str | None, event: tuple[int, ...]) -> Fields:
     spec = read_recipe(run).data
     if source is None:
         fields = load_data(dataclasses.replace(spec, labels=False), "test")
     else:
         kind = "array" if Path(source).suffix in (".npy", ".npz") else "folder"
-        spec = dataclasses.replace(spec, name=kind, path=source, labels=False, limit=None)
+        # As they are: a lossless file must not hold images that were resized on the way.
+        spec = dataclasses.replace(spec, name=kind, path=source, labels=False, limit=None, size=None, channels=None)
         fields = load_data(spec, "all")
+        if fields.lattice.event_shape != event:
+            raise DataError(f"the run codes images of shape {event}, {source} has {fields.lattice.event_shape}")
     if fields.values.dtype != torch.uint8:
         raise DataError("files hold images of bytes, got real fields; give pictures, or an array of uint8")
     return fields

@@ -49,6 +49,10 @@ def load_run(folder: Path | str) -> Model:
         raise CheckpointError(f"there is no run folder {folder}; `renorm fit RECIPE --out {folder}` makes one")
     if (folder / "product.toml").is_file():
         return TokenProduct.load(folder)
+    if (folder / "recipe.toml").is_file() and isinstance(read_recipe(folder), TokensRecipe):
+        raise CheckpointError(
+            f"the fit of {folder} is not finished; `renorm fit RECIPE --out {folder} --resume` goes on"
+        )
     return ModeDiffusion.load(folder)
 
 

@@ -13,7 +13,7 @@ import torch
 
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
-from renorm.errors import DataError, RecipeError
+from renorm.errors import DataError, RecipeError, RenormError
 from renorm.fit.checkpoint import atomic
 from renorm.fit.progress import FitProgress
 from renorm.recipes.folder import check_same_run, is_first, machine, write_arrays, write_json
@@ -45,12 +45,20 @@ def fit(recipe: TokensRecipe, folder: Path, *, progress: bool, command: str) -> 
         "seed": recipe.model.seed,
         "data": {"name": recipe.data.name, "sha256": known["data"], "number": len(fields)},
     }
+    if (folder / "product.toml").is_file():  # finished before; its manifest says how long it took
+        return TokenProduct.load(folder)
     with atomic(folder / "recipe.toml") as temporary:
         temporary.write_text(to_toml(recipe), encoding="utf-8")
     write_json(folder / "manifest.json", {**facts, "seconds": None})
     begun = time.perf_counter()
     model = TokenProduct.of(recipe.model, shape=fields.lattice.event_shape, value_range=recipe.data.value_range)
-    model.fit_members(lambda index: _member(model, index, fields, folder, progress))
+    try:
+        model.fit_members(lambda index: _member(model, index, fields, folder, progress))
+    except RenormError:
+        if not (folder / "member0" / "model.toml").is_file():  # nothing was learned: leave the place to a mended recipe
+            for name in ("recipe.toml", "manifest.json"):
+                (folder / name).unlink(missing_ok=True)
+        raise
     model.save(folder)
     parameters = sum(table.numel() for member in model.members_ for table in member.law_.tables)
     write_json(folder / "manifest.json", {**facts, "parameters": parameters, "seconds": time.perf_counter() - begun})

@@ -1,10 +1,12 @@
 """The hallway's methods for token hierarchies: coarsen, refine, sample, log_prob as exact passes over one tree."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
+from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from renorm.errors import DataError
@@ -27,6 +29,12 @@ class HallwayFace:
     Level 0 is the field, level 1 the codebook's tokens, then the tokens above them, coarser and coarser. Tokens are
     int64 fields of one channel on their own grid.
     """
+
+    def __getattr__(self, name: str) -> Any:
+        """Say that ``fit`` comes first, where a fitted part is asked for too early."""
+        if name in ("pictures_", "codebook_", "family_", "law_", "classes_"):
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit first")
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute {name!r}")
 
     pictures_: Pictures
     codebook_: Codebook
@@ -180,8 +188,13 @@ class HallwayFace:
         observed = torch.full((number, len(self.law_.tree)), -1)
         if condition is not None:
             classes = len(self.law_.root)
+            condition = torch.as_tensor(condition)
+            condition = condition.expand(number) if condition.ndim == 0 else condition
+            if classes == 1:
+                raise DataError("a condition needs classes, this model was fitted without labels; drop it")
             if condition.shape != (number,) or condition.min() < 0 or condition.max() >= classes:
-                raise DataError(f"condition must give each of {number} fields a class in 0 ... {classes - 1}")
+                wrong = condition.unique().tolist()[:8]
+                raise DataError(f"a condition (label) must be in 0 ... {classes - 1}, one for each field, got {wrong}")
             observed[:, 0] = condition
         return observed
 

@@ -16,6 +16,7 @@ from renorm.tokens.pixel_tree import block_tree, chow_liu, latent_tree, states_b
 from renorm.tokens.shape import Tree
 from renorm.tokens.tree import TreeLaw
 from renorm.tokens.tree_counts import TreeCounts
+from renorm.tokens.values import ValueCodebook
 
 __all__ = ["HiddenTree"]
 
@@ -106,8 +107,15 @@ class HiddenTree:
         if weight is not None:
             raise DataError("a hidden tree counts each image once; repeat images instead of giving sample_weight")
         greys = int(codebook.sizes.max())
-        if (codebook.sizes != greys).any():
-            raise DataError("a hidden tree needs equally many values at each site; take the codebook 'values'")
+        if not isinstance(codebook, ValueCodebook):
+            raise DataError(
+                f"a hidden tree stands on the values of sites, got {codebook!r}; take the codebook 'values'"
+            )
+        if len(tokens) < self.states_of_each:
+            raise DataError(
+                f"{self.states_of_each} hidden states begin as clusters of as many images, got {len(tokens)}; "
+                "take fewer states or more images"
+            )
         columns = int(codebook.locations[:, 1].max()) + 1
         shape = (tokens.shape[1] // columns, columns)
         if self.structure == "blocks":

@@ -1,6 +1,6 @@
 """Token hierarchies as typed values: a codebook, a law on its tokens, products of these; no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal
 
 from renorm.spec import require, require_literals
@@ -20,8 +20,21 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class WindowSpec:
+class Values:
+    """Shown by what differs from the defaults."""
+
+    def __repr__(self) -> str:
+        changed = []
+        for place in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, place.name)
+            default = place.default_factory() if place.default_factory is not MISSING else place.default
+            if value != default:
+                changed.append(f"{place.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+
+@dataclass(frozen=True, repr=False)
+class WindowSpec(Values):
     r"""Windows of sites, each named by its nearest centroid.
 
     A window is standardised to $(v - \bar v) / (\sqrt{\mathrm{var} + \epsilon} + \delta)$ before it is compared.
@@ -69,8 +82,8 @@ class WindowSpec:
         require(self.components >= 0, "components must be >= 0 (0: all)", self.components)
 
 
-@dataclass(frozen=True)
-class ValueSpec:
+@dataclass(frozen=True, repr=False)
+class ValueSpec(Values):
     """The grey values themselves: one token for each site and channel.
 
     Args:
@@ -85,8 +98,8 @@ class ValueSpec:
         require(2 <= self.bins <= 65536, "bins must be in 2 ... 65536", self.bins)
 
 
-@dataclass(frozen=True)
-class RetinaSpec:
+@dataclass(frozen=True, repr=False)
+class RetinaSpec(Values):
     """Overlapping tiles, each described by its principal weights, in bins; see ``RetinaCodebook`` for the equations.
 
     Args:
@@ -125,11 +138,12 @@ class RetinaSpec:
         require(self.reach > 0 and self.width > 0, "reach and width must be > 0 tiles", (self.reach, self.width))
 
 
+CODEBOOKS = (WindowSpec, ValueSpec, RetinaSpec)
 CodebookSpec = WindowSpec | ValueSpec | RetinaSpec
 
 
-@dataclass(frozen=True)
-class StyleSpec:
+@dataclass(frozen=True, repr=False)
+class StyleSpec(Values):
     r"""p(tokens | class, style): latent ways to write each class; see ``Styles`` for the equations.
 
     Args:
@@ -158,8 +172,8 @@ class StyleSpec:
         require(self.recounts >= 1, "recounts must be >= 1", self.recounts)
 
 
-@dataclass(frozen=True)
-class PyramidSpec:
+@dataclass(frozen=True, repr=False)
+class PyramidSpec(Values):
     r"""Blocks upon blocks of tokens, up to the class; learned in one pass.
 
     Args:
@@ -197,8 +211,8 @@ class PyramidSpec:
         require(self.backoff >= 0, "backoff must be >= 0", self.backoff)
 
 
-@dataclass(frozen=True)
-class ExemplarSpec:
+@dataclass(frozen=True, repr=False)
+class ExemplarSpec(Values):
     r"""The renormalising generative model: a tree of exemplars; see ``Exemplars`` for the equations.
 
     Args:
@@ -244,8 +258,8 @@ class ExemplarSpec:
         require(self.horizon >= 0, "horizon must be >= 0 (0: nothing is forgotten)", self.horizon)
 
 
-@dataclass(frozen=True)
-class HiddenTreeSpec:
+@dataclass(frozen=True, repr=False)
+class HiddenTreeSpec(Values):
     """A tree of hidden tokens, one above each site; see ``HiddenTree`` for the equations.
 
     Args:
@@ -282,11 +296,12 @@ class HiddenTreeSpec:
         require(0 < self.floor <= 1, "floor must be in (0, 1]", self.floor)
 
 
+LAWS = (StyleSpec, PyramidSpec, ExemplarSpec, HiddenTreeSpec)
 LawSpec = StyleSpec | PyramidSpec | ExemplarSpec | HiddenTreeSpec
 
 
-@dataclass(frozen=True)
-class HierarchySpec:
+@dataclass(frozen=True, repr=False)
+class HierarchySpec(Values):
     r"""One token hierarchy.
 
     Args:
@@ -303,12 +318,15 @@ class HierarchySpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, kinds in (("codebook", CODEBOOKS), ("law", LAWS)):
+            known = " or ".join(kind.__name__ for kind in kinds)
+            require(isinstance(getattr(self, name), kinds), f"{name} must be a {known}", getattr(self, name))
         require(self.temper >= 0, "temper must be >= 0", self.temper)
         require(0 <= self.seed < 2**32, "seed must be in [0, 2^32)", self.seed)
 
 
-@dataclass(frozen=True)
-class TokensSpec:
+@dataclass(frozen=True, repr=False)
+class TokensSpec(Values):
     """One hierarchy, or several whose posteriors over classes are multiplied.
 
     Args:
@@ -325,6 +343,8 @@ class TokensSpec:
 
     def __post_init__(self) -> None:
         require(len(self.members) >= 1, "members must be >= 1 hierarchy", self.members)
+        wrong = [member for member in self.members if not isinstance(member, HierarchySpec)]
+        require(not wrong, "each member must be a HierarchySpec", wrong)
         for name in ("draws", "weighs"):
             index = getattr(self, name)
             require(0 <= index < len(self.members), f"{name} must be 0 ... {len(self.members) - 1}", index)

@@ -193,6 +193,7 @@ class TokenHierarchy(  # type: ignore[misc]
 
     def predict_log_joint(self, X: Any) -> Float[np.ndarray, "number classes"]:
         r"""$\ln p(c) + \tau \ln p(z \mid c)$, in nats."""
+        check_is_fitted(self)
         prior = self.law_.root.double().log()
         if self.temper == 0:
             return np.tile(prior.numpy(), (len(self._read(X)), 1))
