@@ -191,7 +191,7 @@ def test_wrong_walks_are_refused(exact, trained, capsys):
         (["sample", exact, "-n", "0"], "num must be >= 1"),
         (["sample", exact, "--level", "9"], "level must be 0 (finest) to"),
         (["sample", exact, "--label", "3"], "condition needs a model with classes"),
-        (["refine", exact, "--level", "0"], "to must be finer"),
+        (["refine", exact, "--level", "0"], "--level must be 1 ... "),
         (["flow", exact, "--index", "100000"], "--index must be 0 to"),
         (["sample", trained, "--spacing", "equal-error"], "needs the data's spectrum"),
     ]:

@@ -14,12 +14,12 @@ import torch
 from renorm.bench import image_codecs
 from renorm.data import DataSpec, load
 from renorm.errors import DataError, RecipeError
-from renorm.tokens import range_coder
-from renorm.tokens.codec import TreeCodec, quantise
-from renorm.tokens.container import HEADER, MAGIC, Container, read_container, write_container
-from renorm.tokens.range_coder import TOTAL, RangeDecoder, RangeEncoder
-from renorm.tokens.shape import Tree
-from renorm.tokens.tree import TreeLaw
+from renorm.tokens.codec import range_coder
+from renorm.tokens.codec.container import HEADER, MAGIC, Container, read_container, write_container
+from renorm.tokens.codec.range_coder import TOTAL, RangeDecoder, RangeEncoder
+from renorm.tokens.codec.tree_codec import TreeCodec, quantise
+from renorm.tokens.trees.shape import Tree
+from renorm.tokens.trees.tree import TreeLaw
 
 
 def random_law(seed, nodes=7, most=4, inner=False, tie=False):

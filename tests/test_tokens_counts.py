@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.counts import Counts, forget, gate, log_evidence, mutual_information, reduce, smooth
+from renorm.tokens.trees.counts import Counts, forget, gate, log_evidence, mutual_information, reduce, smooth
 
 SHAPE = (2, 3, 4)
 events = st.lists(st.tuples(st.integers(0, 1), st.integers(-1, 2), st.integers(-1, 3)), max_size=30)

@@ -9,14 +9,14 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import mutual_info_score
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.counts import forget, gate
-from renorm.tokens.exemplars import PAPER, Exemplars, accuracy_by_evidence, enumerate_tuples
-from renorm.tokens.gated import learn_in_order
-from renorm.tokens.grouping import groups_by_information, groups_by_place, halving_edges, pair_information
-from renorm.tokens.retina import RetinaCodebook
-from renorm.tokens.structure import Blocks
-from renorm.tokens.tree import Tree, TreeLaw
-from renorm.tokens.values import ValueCodebook
+from renorm.tokens.codebooks.retina import RetinaCodebook
+from renorm.tokens.codebooks.values import ValueCodebook
+from renorm.tokens.families.exemplars import PAPER, Exemplars, accuracy_by_evidence, enumerate_tuples
+from renorm.tokens.families.gated import learn_in_order
+from renorm.tokens.families.grouping import groups_by_information, groups_by_place, halving_edges, pair_information
+from renorm.tokens.families.structure import Blocks
+from renorm.tokens.trees.counts import forget, gate
+from renorm.tokens.trees.tree import Tree, TreeLaw
 
 PLAIN = {"neighbour": 0.0, "token_backoff": 0.0, "part_backoff": 0.0, "class_backoff": 0.0}
 

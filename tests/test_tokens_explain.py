@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from renorm.errors import DataError
+from renorm.tokens.codebooks.values import ValueCodebook
+from renorm.tokens.codebooks.windows import WindowCodebook
 from renorm.tokens.explain import evidence_map, given_class, speaks_for, token_pictures, token_windows, tokens_in_place
 from renorm.tokens.spec import PyramidSpec, StyleSpec, ValueSpec, WindowSpec
 from renorm.tokens.token_hierarchy import TokenHierarchy
-from renorm.tokens.tree import Tree, TreeLaw
-from renorm.tokens.values import ValueCodebook
-from renorm.tokens.windows import WindowCodebook
+from renorm.tokens.trees.tree import Tree, TreeLaw
 
 X = np.array([[[0, 1]], [[0, 0]], [[1, 1]], [[1, 0]]], np.float32)
 Y = np.array([0, 0, 1, 1])

@@ -10,8 +10,8 @@ import torch
 
 from renorm.data import DataSpec, load, store
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.hidden_tree import HiddenPrior, _expect, _nearest, _Shades, fit_hidden_tree
-from renorm.tokens.pixel_tree import block_tree, chow_liu, latent_tree, mutual_information, states_by_entropy
+from renorm.tokens.families.hidden_tree import HiddenPrior, _expect, _nearest, _Shades, fit_hidden_tree
+from renorm.tokens.families.pixel_tree import block_tree, chow_liu, latent_tree, mutual_information, states_by_entropy
 
 
 def noisy_copies(number=3000, *, seed=0):

@@ -10,9 +10,9 @@ from renorm.bench import lite_loops
 from renorm.bench.lite_loops import LiteLoops, resize_bilinear
 from renorm.data import DataSpec, load, store
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.counts import Counts, smooth
-from renorm.tokens.structure import Blocks, ClusterParents
-from renorm.tokens.windows import WindowCodebook
+from renorm.tokens.codebooks.windows import WindowCodebook
+from renorm.tokens.families.structure import Blocks, ClusterParents
+from renorm.tokens.trees.counts import Counts, smooth
 
 
 def ramp(shape=(1, 8, 8), number=1):

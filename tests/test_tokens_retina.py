@@ -6,9 +6,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens import retina
-from renorm.tokens.retina import RetinaCodebook, equalise
-from renorm.tokens.straighten import straighten
+from renorm.tokens.codebooks import retina
+from renorm.tokens.codebooks.retina import RetinaCodebook, equalise
+from renorm.tokens.codebooks.straighten import straighten
 
 PLAIN = {"resize": 0, "blur": 0.0, "equalise": False}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.structure import (
+from renorm.tokens.families.structure import (
     Blocks,
     ClusterParents,
     EnumerateParents,

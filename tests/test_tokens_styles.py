@@ -6,9 +6,9 @@ import torch
 
 from renorm.data import DataSpec, load, store
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.styles import Styles, share_counts
-from renorm.tokens.values import ValueCodebook
-from renorm.tokens.windows import WindowCodebook
+from renorm.tokens.codebooks.values import ValueCodebook
+from renorm.tokens.codebooks.windows import WindowCodebook
+from renorm.tokens.families.styles import Styles, share_counts
 
 
 def drawn(number=400, classes=3, styles=2, positions=6, tokens=4, seed=0, flip=0.1):

@@ -9,8 +9,8 @@ import torch
 
 from conftest import TOLERANCE
 from renorm.errors import DataError, RecipeError
-from renorm.tokens import inference
-from renorm.tokens.tree import Tree, TreeLaw
+from renorm.tokens.trees import inference
+from renorm.tokens.trees.tree import Tree, TreeLaw
 
 
 def random_law(tree, dtype, *, seed=0, zeros=0.0):
@@ -68,7 +68,10 @@ def evidence(tree, batch=12, seed=3):
     return torch.from_numpy(np.where(hide, -1, seen))
 
 
-@pytest.fixture(params=[(uneven, 0.0), (uneven, 0.4), (chain, 0.0), (chain, 0.4)], ids=str)
+CASES = [(uneven, 0.0), (uneven, 0.4), (chain, 0.0), (chain, 0.4)]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0].__name__}-{case[1]}")
 def case(request, dtype):
     make, zeros = request.param
     law = random_law(make(), dtype, seed=1, zeros=zeros)

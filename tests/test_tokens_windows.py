@@ -6,11 +6,11 @@ import torch
 
 from renorm.data import DataSpec, load, store
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.clustering import cluster, nearest
-from renorm.tokens.codebook import Codebook
-from renorm.tokens.straighten import straighten
-from renorm.tokens.values import ValueCodebook
-from renorm.tokens.windows import WindowCodebook
+from renorm.tokens.codebooks.clustering import cluster, nearest
+from renorm.tokens.codebooks.codebook import Codebook
+from renorm.tokens.codebooks.straighten import straighten
+from renorm.tokens.codebooks.values import ValueCodebook
+from renorm.tokens.codebooks.windows import WindowCodebook
 
 
 def noise(number=30, shape=(1, 8, 8), seed=0):
@@ -264,7 +264,7 @@ def test_few_bins_by_hand():
 
 
 def test_values_out_of_range_are_refused():
-    with pytest.raises(DataError, match="values must lie in value_range"):
+    with pytest.raises(DataError, match="values must lie between"):
         ValueCodebook((1, 1, 1)).fit(np.full((1, 1, 1, 1), 1.5, np.float32), seed=0)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 from renorm.bench.result import Result
 from renorm.data import load
 from renorm.data.spec import DataSpec
-from renorm.tokens.counts import smooth
+from renorm.tokens.families.structure import entropy, information_kept
 from renorm.tokens.presets import pyramid
-from renorm.tokens.structure import entropy, information_kept
 from renorm.tokens.token_hierarchy import TokenHierarchy
+from renorm.tokens.trees.counts import smooth
 
 __all__ = ["run"]
 

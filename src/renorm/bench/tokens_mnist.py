@@ -16,13 +16,13 @@ from renorm.bench.tokens_speed import mnist16
 from renorm.data import load
 from renorm.data.spec import DataSpec
 from renorm.measure.features import extractor, frechet
-from renorm.tokens.exemplars import accuracy_by_evidence
+from renorm.tokens.codebooks.windows import WindowCodebook
+from renorm.tokens.families.exemplars import accuracy_by_evidence
+from renorm.tokens.families.structure import entropy
 from renorm.tokens.presets import best_product, few_labels, lite, rgm, rgm_paper, small, straight_styles, styles
 from renorm.tokens.product import TokenProduct
 from renorm.tokens.spec import HierarchySpec
-from renorm.tokens.structure import entropy
 from renorm.tokens.token_hierarchy import TokenHierarchy
-from renorm.tokens.windows import WindowCodebook
 
 __all__ = ["run"]
 

@@ -14,7 +14,7 @@ from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.fit.checkpoint import atomic
 from renorm.recipes.folder import read_recipe, write_arrays
 from renorm.recipes.run import load_run
-from renorm.tokens.container import read_container
+from renorm.tokens.codec.container import read_container
 from renorm.tokens.product import TokenProduct
 from renorm.tokens.token_hierarchy import TokenHierarchy
 

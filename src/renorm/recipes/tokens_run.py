@@ -159,8 +159,6 @@ def _write_strips(folder: Path, model: TokenProduct, x: torch.Tensor, generator:
         folder / "samples" / "strip.npz",
         generated=torch.stack(generated),
         flow=torch.stack(flow),
-        scales=torch.tensor([level.scale for level in model.levels]),
-        cutoffs=torch.tensor([level.cutoff for level in model.levels]),
     )
 
 

@@ -8,10 +8,10 @@ from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.codebook import Codebook
-from renorm.tokens.straighten import straighten
+from renorm.tokens.codebooks.codebook import Codebook
+from renorm.tokens.codebooks.straighten import straighten
 from renorm.tokens.token_hierarchy import TokenHierarchy
-from renorm.tokens.tree import TreeLaw
+from renorm.tokens.trees.tree import TreeLaw
 
 __all__ = [
     "ClassTokens",
@@ -94,7 +94,7 @@ def given_class(law: TreeLaw) -> list[Tensor]:
         For each node (classes, states), float64; the identity for the root.
 
     Example:
-        >>> from renorm.tokens.tree import Tree
+        >>> from renorm.tokens.trees.tree import Tree
         >>> table = torch.tensor([[[0.75, 0.25], [0.25, 0.75]]])
         >>> tree = Tree(np.array([-1, 0, 1]), np.array([2, 2, 2]), leaves=np.array([2]))
         >>> given_class(TreeLaw(tree, torch.tensor([0.5, 0.5]), [table, table]))[2].tolist()
@@ -212,7 +212,7 @@ def token_windows(codebook: Codebook, shape: tuple[int, int, int]) -> Int64[np.n
         shape: Channels, height, width of its images.
 
     Example:
-        >>> from renorm.tokens.values import ValueCodebook
+        >>> from renorm.tokens.codebooks.values import ValueCodebook
         >>> token_windows(ValueCodebook((1, 2, 2)), (1, 2, 2)).tolist()
         [[0, 1, 0, 1], [0, 1, 1, 2], [1, 2, 0, 1], [1, 2, 1, 2]]
     """

@@ -12,10 +12,10 @@ from torch import Tensor
 from renorm.errors import DataError
 from renorm.lattice import Lattice
 from renorm.model import Grade, Level, Pyramid
-from renorm.tokens.codebook import Codebook
+from renorm.tokens.codebooks.codebook import Codebook
 from renorm.tokens.parts import Family
 from renorm.tokens.pictures import Pictures
-from renorm.tokens.tree import TreeLaw
+from renorm.tokens.trees.tree import TreeLaw
 
 __all__ = ["HallwayFace"]
 

@@ -65,8 +65,8 @@ class Labels:
             strange = np.setdiff1d(classes_, known_classes)
             if len(strange):
                 raise DataError(
-                    f"label {strange[0]!r} is none of the classes {known_classes.tolist()}; name all that will come at "
-                    "the first partial_fit (classes=...)"
+                    f"label {strange.tolist()[0]!r} is none of the classes {known_classes.tolist()}; name all that "
+                    "will come at the first partial_fit (classes=...)"
                 )
             place = np.searchsorted(known_classes, seen)
         index = np.full(number, -1, np.int64)

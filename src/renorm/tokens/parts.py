@@ -9,14 +9,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from renorm.tokens.codebook import Codebook
-from renorm.tokens.exemplars import Exemplars
-from renorm.tokens.pyramid import Pyramid
+from renorm.tokens.codebooks.codebook import Codebook
+from renorm.tokens.codebooks.values import ValueCodebook
+from renorm.tokens.families.exemplars import Exemplars
+from renorm.tokens.families.pyramid import Pyramid
+from renorm.tokens.families.styles import Styles
 from renorm.tokens.spec import CodebookSpec, ExemplarSpec, LawSpec, PyramidSpec, StyleSpec, ValueSpec, WindowSpec
-from renorm.tokens.styles import Styles
-from renorm.tokens.tree import Tree, TreeLaw
-from renorm.tokens.tree_counts import TreeCounts
-from renorm.tokens.values import ValueCodebook
+from renorm.tokens.trees.tree import Tree, TreeLaw
+from renorm.tokens.trees.tree_counts import TreeCounts
 
 __all__ = ["Family", "Progress", "make_codebook", "make_family"]
 
@@ -85,10 +85,10 @@ def make_codebook(spec: CodebookSpec, shape: tuple[int, int, int]) -> Codebook:
     if isinstance(spec, ValueSpec):
         return ValueCodebook(shape, **values)
     if isinstance(spec, WindowSpec):
-        from renorm.tokens.windows import WindowCodebook
+        from renorm.tokens.codebooks.windows import WindowCodebook
 
         return WindowCodebook(shape=shape, **values)
-    from renorm.tokens.retina import RetinaCodebook
+    from renorm.tokens.codebooks.retina import RetinaCodebook
 
     return RetinaCodebook(shape=shape, **values)
 
@@ -102,7 +102,7 @@ def make_family(spec: LawSpec, progress: Progress | None = None) -> Family:
         return Styles(**values)
     if isinstance(spec, ExemplarSpec):
         return Exemplars(**{**values, "horizon": values["horizon"] or float("inf")})
-    from renorm.tokens.grey_tree import HiddenTree
+    from renorm.tokens.families.grey_tree import HiddenTree
 
     return HiddenTree(**values, progress=progress)
 

@@ -12,15 +12,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from renorm.errors import DataError
-from renorm.tokens import coding, storage
-from renorm.tokens.codec import TreeCodec
+from renorm.tokens import storage
+from renorm.tokens.codec import integers as coding
+from renorm.tokens.codec.tree_codec import TreeCodec
 from renorm.tokens.face import HallwayFace
 from renorm.tokens.labels import Labels, weights
 from renorm.tokens.parts import Progress, make_codebook, make_family
 from renorm.tokens.pictures import Pictures
 from renorm.tokens.spec import CodebookSpec, HierarchySpec, LawSpec, StyleSpec, ValueSpec, WindowSpec
 from renorm.tokens.storage import TokenCard
-from renorm.tokens.tree_counts import TreeCounts
+from renorm.tokens.trees.tree_counts import TreeCounts
 
 __all__ = ["TokenHierarchy"]
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64, Integer
 from torch.nn import functional
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.shape import Tree
+from renorm.tokens.trees.shape import Tree
 
 __all__ = ["block_tree", "chow_liu", "latent_tree", "mutual_information", "states_by_entropy"]
 

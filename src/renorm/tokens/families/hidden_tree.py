@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.inference import Tables, chunks, count
-from renorm.tokens.pixel_tree import block_tree, chow_liu, latent_tree
-from renorm.tokens.shape import Tree
-from renorm.tokens.tree import TreeLaw
+from renorm.tokens.families.pixel_tree import block_tree, chow_liu, latent_tree
+from renorm.tokens.trees.inference import Tables, chunks, count
+from renorm.tokens.trees.shape import Tree
+from renorm.tokens.trees.tree import TreeLaw
 
 __all__ = ["HiddenPrior", "block_tree", "chow_liu", "fit_hidden_tree", "latent_tree"]
 

@@ -9,10 +9,10 @@ from scipy.sparse import csr_array, vstack
 from torch.nn import functional
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.codebook import Codebook
-from renorm.tokens.counts import SOFT, Counts
-from renorm.tokens.tree import Tree, TreeLaw
-from renorm.tokens.tree_counts import TreeCounts
+from renorm.tokens.codebooks.codebook import Codebook
+from renorm.tokens.trees.counts import SOFT, Counts
+from renorm.tokens.trees.tree import Tree, TreeLaw
+from renorm.tokens.trees.tree_counts import TreeCounts
 
 __all__ = ["Styles", "share_counts"]
 
@@ -60,7 +60,7 @@ class Styles:
         McCallum, Thrun, Mitchell 2000, Mach. Learn. 39, 103 (images without labels).
 
     Example:
-        >>> from renorm.tokens.values import ValueCodebook
+        >>> from renorm.tokens.codebooks.values import ValueCodebook
         >>> tokens = np.array([[0, 0, 0], [1, 1, 1], [0, 1, 0], [0, 1, 0]])  # class 0 is written in two ways
         >>> labels, book = np.array([0, 0, 1, 1]), ValueCodebook((1, 1, 3), bins=2)
         >>> law = Styles(styles=2, share=0.0).fit(book, tokens, labels, 2, None, seed=0).law()

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 
 from renorm.errors import DataError
-from renorm.tokens.counts import Counts, log_evidence, smooth
-from renorm.tokens.tree import Tree, TreeLaw
+from renorm.tokens.trees.counts import Counts, log_evidence, smooth
+from renorm.tokens.trees.tree import Tree, TreeLaw
 
 __all__ = ["TreeCounts"]
 

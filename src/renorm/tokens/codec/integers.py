@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from renorm.tokens.codebook import Codebook
-from renorm.tokens.codec import TreeCodec, quantise
-from renorm.tokens.tree import Tree, TreeLaw
+from renorm.tokens.codebooks.codebook import Codebook
+from renorm.tokens.codec.tree_codec import TreeCodec, quantise
+from renorm.tokens.trees.tree import Tree, TreeLaw
 
 __all__ = ["IntegerTables", "codec_of", "integer_tables", "packed", "unpacked"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float64, Int, Int64
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.container import Container, read_container, write_container
-from renorm.tokens.range_coder import TOTAL, RangeDecoder, RangeEncoder
-from renorm.tokens.shape import Tree
+from renorm.tokens.codec.container import Container, read_container, write_container
+from renorm.tokens.codec.range_coder import TOTAL, RangeDecoder, RangeEncoder
+from renorm.tokens.trees.shape import Tree
 
 __all__ = ["TreeCodec", "quantise"]
 
@@ -85,7 +85,7 @@ class TreeCodec:
 
     Example:
         >>> import numpy as np
-        >>> from renorm.tokens.shape import Tree
+        >>> from renorm.tokens.trees.shape import Tree
         >>> tree = Tree(np.array([-1, 0, 0]), np.array([2, 3, 3]), leaves=np.array([1, 2]))
         >>> table = np.array([[[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]])
         >>> codec = TreeCodec(tree, np.array([0.5, 0.5]), [np.repeat(table, 2, axis=0)], shape=(1, 2))

@@ -1,6 +1,6 @@
 """Which tokens become the children of one parent, where they lie on no grid: by place, or by what they say of others.
 
-Square blocks of a regular grid, overlapping or not, are ``renorm.tokens.structure.Blocks``.
+Square blocks of a regular grid, overlapping or not, are ``renorm.tokens.families.structure.Blocks``.
 """
 
 import math

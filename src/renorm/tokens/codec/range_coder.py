@@ -41,7 +41,7 @@ class RangeEncoder:
 
     Example:
         >>> import numpy as np
-        >>> from renorm.tokens.range_coder import TOTAL, RangeDecoder, RangeEncoder
+        >>> from renorm.tokens.codec.range_coder import TOTAL, RangeDecoder, RangeEncoder
         >>> encoder = RangeEncoder()
         >>> encoder.encode(np.array([1, 0]), np.array([0, 0]), np.array([7, TOTAL - 9]), size=4)
         >>> edges = np.array([[0.0, 6, 7, 8, TOTAL - 4], [0, TOTAL - 10, TOTAL - 9, TOTAL - 8, TOTAL - 4]])

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Int64, Shaped
 from scipy.sparse import csr_array
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.clustering import cluster
+from renorm.tokens.codebooks.clustering import cluster
 
 __all__ = ["Blocks", "ClusterParents", "EnumerateParents", "entropy", "halvings", "information_kept", "tree_parents"]
 

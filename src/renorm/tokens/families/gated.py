@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.shape import Layer, Tree
+from renorm.tokens.trees.shape import Layer, Tree
 
 __all__ = ["learn_in_order"]
 

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens import inference
-from renorm.tokens.shape import Layer, Tree
+from renorm.tokens.trees import inference
+from renorm.tokens.trees.shape import Layer, Tree
 
 __all__ = ["ExpectedCounts", "Layer", "Tree", "TreeLaw"]
 

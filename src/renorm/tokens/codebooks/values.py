@@ -67,7 +67,8 @@ class ValueCodebook:
         """
         if len(x) and not (x.min() > -1e-6 and x.max() < 1 + 1e-6):
             raise DataError(
-                f"values must lie in value_range, got {x.min()} ... {x.max()} of its width; set value_range"
+                "values must lie between black and white (value_range), got some from "
+                f"{x.min():.4g} to {x.max():.4g} where these are 0 and 1; set value_range"
             )
         return np.rint(x.reshape(len(x), -1) * (self.bins - 1)).astype(np.int64).clip(0, self.bins - 1)
 

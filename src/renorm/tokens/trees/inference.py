@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from renorm.errors import DataError
-from renorm.tokens.shape import Layer, Pool, Tree
+from renorm.tokens.trees.shape import Layer, Pool, Tree
 
 __all__ = [
     "Messages",

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.straighten import straighten
+from renorm.tokens.codebooks.straighten import straighten
 
 __all__ = ["RetinaCodebook", "equalise"]
 

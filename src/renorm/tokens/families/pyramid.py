@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int64
 
 from renorm.errors import RecipeError
-from renorm.tokens.codebook import Codebook
-from renorm.tokens.structure import Blocks, ClusterParents, EnumerateParents
-from renorm.tokens.tree import Tree, TreeLaw
-from renorm.tokens.tree_counts import TreeCounts
+from renorm.tokens.codebooks.codebook import Codebook
+from renorm.tokens.families.structure import Blocks, ClusterParents, EnumerateParents
+from renorm.tokens.trees.tree import Tree, TreeLaw
+from renorm.tokens.trees.tree_counts import TreeCounts
 
 __all__ = ["Pyramid", "Share"]
 

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float, Int64
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.codebook import Codebook
-from renorm.tokens.coding import BITS, IntegerTables, integer_tables, packed, unpacked
-from renorm.tokens.hidden_tree import HiddenPrior, fit_hidden_tree
-from renorm.tokens.pixel_tree import block_tree, chow_liu, latent_tree, states_by_entropy
-from renorm.tokens.shape import Tree
-from renorm.tokens.tree import TreeLaw
-from renorm.tokens.tree_counts import TreeCounts
-from renorm.tokens.values import ValueCodebook
+from renorm.tokens.codebooks.codebook import Codebook
+from renorm.tokens.codebooks.values import ValueCodebook
+from renorm.tokens.codec.integers import BITS, IntegerTables, integer_tables, packed, unpacked
+from renorm.tokens.families.hidden_tree import HiddenPrior, fit_hidden_tree
+from renorm.tokens.families.pixel_tree import block_tree, chow_liu, latent_tree, states_by_entropy
+from renorm.tokens.trees.shape import Tree
+from renorm.tokens.trees.tree import TreeLaw
+from renorm.tokens.trees.tree_counts import TreeCounts
 
 __all__ = ["HiddenTree"]
 
@@ -47,7 +47,7 @@ class HiddenTree:
     Source: Chow and Liu (1968); Liu and Van den Broeck, NeurIPS (2021).
 
     Example: two sites that always agree.
-        >>> from renorm.tokens.values import ValueCodebook
+        >>> from renorm.tokens.codebooks.values import ValueCodebook
         >>> z = np.repeat(np.random.default_rng(0).integers(0, 2, (400, 1)), 4, axis=1)
         >>> model = HiddenTree(states=2, batch=100, grey=1.0)
         >>> law = model.fit(ValueCodebook((1, 2, 2), 2), z, z[:, 0], 2, None, seed=0).law()

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 from threadpoolctl import threadpool_limits
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.clustering import Method, cluster, nearest
-from renorm.tokens.straighten import straighten
+from renorm.tokens.codebooks.clustering import Method, cluster, nearest
+from renorm.tokens.codebooks.straighten import straighten
 
 __all__ = ["WindowCodebook", "WindowTokens"]
 

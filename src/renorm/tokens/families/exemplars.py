@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.clustering import cluster, nearest
-from renorm.tokens.codebook import Codebook
-from renorm.tokens.counts import smooth
-from renorm.tokens.gated import learn_in_order
-from renorm.tokens.grouping import groups_by_information, groups_by_place, halving_edges, pair_information
-from renorm.tokens.tree import Tree, TreeLaw
-from renorm.tokens.tree_counts import TreeCounts
+from renorm.tokens.codebooks.clustering import cluster, nearest
+from renorm.tokens.codebooks.codebook import Codebook
+from renorm.tokens.families.gated import learn_in_order
+from renorm.tokens.families.grouping import groups_by_information, groups_by_place, halving_edges, pair_information
+from renorm.tokens.trees.counts import smooth
+from renorm.tokens.trees.tree import Tree, TreeLaw
+from renorm.tokens.trees.tree_counts import TreeCounts
 
 __all__ = ["PAPER", "Exemplars", "accuracy_by_evidence", "enumerate_tuples"]
 
@@ -84,7 +84,7 @@ class Exemplars:
         Friston et al. 2024, "From pixels to planning: scale-free active inference", arXiv:2407.20292.
 
     Example: four tokens, two classes, one exemplar each.
-        >>> from renorm.tokens.values import ValueCodebook
+        >>> from renorm.tokens.codebooks.values import ValueCodebook
         >>> tokens, labels = np.array([[0, 0, 1, 1], [1, 1, 0, 0]]), np.array([0, 1])
         >>> model = Exemplars(exemplars=1, edges=(2,), parts=0, sweeps=1, neighbour=0.0)
         >>> law = model.fit(ValueCodebook((1, 2, 2), bins=2), tokens, labels, 2, None, seed=0).law()

@@ -1,0 +1,1 @@
+"""Ways to grow a tree above tokens: pyramids of blocks, styles, exemplars, hidden trees."""

@@ -1,0 +1,1 @@
+"""Trees of categorical variables: their shape, exact sums over them, counts on their edges."""
