@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.trees.counts import Counts, forget, gate, log_evidence, mutual_information, reduce, smooth
+from renorm.tokens.trees.counts import (
+    Counts,
+    forget,
+    gate,
+    log_evidence,
+    mutual_information,
+    reduce,
+    smooth,
+    sparse_prior,
+)
 
 SHAPE = (2, 3, 4)
 events = st.lists(st.tuples(st.integers(0, 1), st.integers(-1, 2), st.integers(-1, 3)), max_size=30)
@@ -96,6 +105,16 @@ def test_model_reduction_equals_the_difference_of_evidences():
     assert result.posterior == pytest.approx(r + n)
 
 
+def test_a_sparse_prior_wins_where_a_row_is_sparse_and_is_the_prior_where_it_is_not():
+    p, n = np.full((2, 4), 1 / 4), np.array([[60.0, 0.0, 0.0, 0.0], [20.0, 20.0, 20.0, 1.0]])
+    r = sparse_prior(p, p + n)
+    assert r.sum(-1) == pytest.approx([1.0, 1.0])
+    gain = reduce(p, p + n, r).gain
+    assert gain[0] > 1
+    assert gain[1] == pytest.approx(0, abs=1e-12)
+    assert r[1] == pytest.approx(p[1])
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
@@ -108,6 +127,7 @@ def test_model_reduction_equals_the_difference_of_evidences():
         (lambda: smooth(np.ones(2), None, -1.0), RecipeError, "got -1"),
         (lambda: log_evidence(np.ones(2), 0.0), RecipeError, "must be > 0"),
         (lambda: forget(np.ones((1, 2)), np.ones((1, 2)), np.array(1.0), 0.0), RecipeError, "horizon"),
+        (lambda: sparse_prior(np.ones(2), np.ones(2), 1.0), RecipeError, "odds"),
         (lambda: reduce(np.ones(2), np.ones(2), np.zeros(2)), RecipeError, "every concentration"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int64
-from scipy.special import gammaln
+from scipy.special import digamma, gammaln
 
 from renorm.errors import DataError, RecipeError
 
@@ -23,6 +23,7 @@ __all__ = [
     "mutual_information",
     "reduce",
     "smooth",
+    "sparse_prior",
 ]
 
 SOFT = 2.0**-20  # unit of counts that are not whole numbers: expected counts, real weights
@@ -334,6 +335,38 @@ def reduce(
         return np.asarray(gammaln(x).sum(-1) - gammaln(x.sum(-1)))
 
     return Reduction(log_beta(prior) + log_beta(after) - log_beta(posterior) - log_beta(reduced), after)
+
+
+def sparse_prior(
+    prior: Float[np.ndarray, "*tables children"], posterior: Float[np.ndarray, "*tables children"], odds: float = 32.0
+) -> Float[np.ndarray, "*tables children"]:
+    r"""A prior for ``reduce`` that expects only the children that a row has shown.
+
+    $$ r_k \propto p_k \text{ where } \psi(q_k) > \max_j \psi(q_j) - \ln \text{odds}, \qquad
+       r_k = p_k / \text{odds} \text{ elsewhere,} \qquad \sum_k r_k = \sum_k p_k $$
+
+    Args:
+        prior, posterior: Concentrations before and after the data.
+        odds: How much rarer than the commonest child one must be to be let go.
+
+    Returns:
+        Concentrations of the same sum; take them where ``reduce`` says that they gain.
+
+    Example: one child shown, three never.
+        >>> p = np.ones(4)
+        >>> r = sparse_prior(p, p + np.array([40.0, 0.0, 0.0, 0.0]))
+        >>> r.round(3).tolist(), bool(reduce(p, p + np.array([40.0, 0.0, 0.0, 0.0]), r).gain > 0)
+        ([3.906, 0.031, 0.031, 0.031], True)
+    """
+    if not odds > 1:
+        raise RecipeError(f"odds must be > 1 (the commonest child stays), got {odds}")
+    level = digamma(posterior)
+    kept = level > level.max(-1, keepdims=True) - np.log(odds)
+    rest = np.where(kept, 0.0, prior / odds)
+    scale = (prior.sum(-1, keepdims=True) - rest.sum(-1, keepdims=True)) / np.where(kept, prior, 0.0).sum(
+        -1, keepdims=True
+    )
+    return np.where(kept, prior * scale, rest)
 
 
 def _unit_of(weight: np.ndarray) -> float:
