@@ -255,6 +255,8 @@ class HallwayFace:
     def _per_level(self, states: Tensor) -> Tensor:
         """Edges added up over each level; what is on no level goes to the coarsest."""
         each = self._edges(states)
-        levels = [each[:, nodes].sum(-1) for nodes, _ in self._token_levels]
+        levels, above = [], [nodes for nodes, _ in self._token_levels[1:]] + [np.empty(0, np.int64)]
+        for (nodes, _), coarser in zip(self._token_levels, above, strict=True):
+            levels.append(each[:, np.setdiff1d(nodes, coarser)].sum(-1))  # shells are nested: each edge counts once
         levels[-1] = levels[-1] + each.sum(-1) - torch.stack(levels).sum(0)
         return torch.stack(levels[::-1], dim=-1)

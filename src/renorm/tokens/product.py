@@ -116,6 +116,10 @@ class TokenProduct(  # type: ignore[misc]
         pairs = list(zip(self.members_, other.members_, strict=True))
         for mine, theirs in pairs:  # all of them, before the first one changes
             mine.require_same_tokens(theirs)
+            if hasattr(mine.family_, "integers"):
+                raise DataError(
+                    "hidden states of two fits do not mean the same; a product with a hidden tree cannot merge"
+                )
         for index, (mine, theirs) in enumerate(pairs):
             mine.merge(theirs, None if base is None else base.members_[index])
         return self

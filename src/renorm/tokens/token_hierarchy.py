@@ -231,7 +231,12 @@ class TokenHierarchy(  # type: ignore[misc]
         if seen.shape != self.pictures_.shape[1:]:
             raise DataError(f"seen must have the shape {self.pictures_.shape[1:]} of the images, got {seen.shape}")
         images = np.where(seen, images, np.float32(0))
-        tokens = np.where(self.codebook_.visible(seen), self.codebook_.encode(images), -1)
+        visible = self.codebook_.visible(seen)
+        if seen.any() and not visible.any():
+            raise DataError(
+                "no token lies wholly in the sites that are seen; see more, or take smaller windows or values"
+            )
+        tokens = np.where(visible, self.codebook_.encode(images), -1)
         observed = self.law_.observe(torch.from_numpy(tokens))
         if generator is None:
             states = self.law_.most_probable(observed)
