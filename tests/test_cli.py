@@ -13,6 +13,7 @@ from PIL import Image
 import renorm
 from renorm.bases import basis_for
 from renorm.cli import main
+from renorm.errors import DataError
 from renorm.fit.checkpoint import read_tensors
 from renorm.lattice import Lattice
 
@@ -344,6 +345,23 @@ def test_refused_before_the_training(tmp_path, monkeypatch, capsys, arguments, m
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_diffusion_refuses_classes_that_are_unknown(tmp_path, capsys):
+    x, y = np.zeros((20, 1, 4, 4), np.uint8), np.arange(20) % 3 - 1
+    np.savez(tmp_path / "x.npz", x=x, y=y)
+    data = [
+        f"--set=data.{text}"
+        for text in ("name=array", f"path={tmp_path / 'x.npz'}", "labels=true", "channels=1", "size=4")
+    ]
+    code, _, err = run(capsys, "fit", "demo", *data, "--out", tmp_path / "run", *TINY)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "have none (-1); leave these fields out, or learn without classes" in err
+    assert not (tmp_path / "run").exists()
+    network = torch.nn.Conv2d(1, 1, 1)
+    model = renorm.ModeDiffusion(renorm.DiffusionSpec(), Lattice((4, 4)), network=network, num_classes=2)
+    with pytest.raises(DataError, match="7 of 20 have none"):
+        model.fit(torch.from_numpy(x).float(), condition=torch.from_numpy(y))
 
 
 def test_wrong_files_and_numbers(exact, tmp_path, capsys):

@@ -140,10 +140,21 @@ def test_fields_that_disagree_are_refused():
         Fields(values.to(torch.int16), lattice)
     with pytest.raises(DataError, match=r"shape \(1, 5\) of their lattice, got \(1, 4\)"):
         Fields(values, Lattice((5,)))
-    with pytest.raises(DataError, match=r"labels must be in 0 \.\.\. 1, got 0 \.\.\. 2"):
-        Fields(values, lattice, labels=torch.tensor([0, 2]), num_classes=2)
+    for labels, got in (([0, 2], r"0 \.\.\. 2"), ([-2, 1], r"-2 \.\.\. 1")):
+        with pytest.raises(DataError, match=rf"labels must be in 0 \.\.\. 1 \(-1: unknown\), got {got}"):
+            Fields(values, lattice, labels=torch.tensor(labels), num_classes=2)
     with pytest.raises(DataError, match="come together"):
         Fields(values, lattice, labels=torch.tensor([0, 1]))
+
+
+def test_a_class_may_be_unknown():
+    values, lattice = torch.zeros(2, 1, 4, dtype=torch.uint8), Lattice((4,))
+    fields = Fields(values, lattice, labels=torch.tensor([1, -1]), num_classes=2)
+    with pytest.raises(DataError, match=r"1 of 2 have none \(-1\); leave these fields out, or .*data\.labels = false"):
+        fields.require_classes()
+    with pytest.raises(DataError, match="2 of 2 have none"):
+        Fields(values, lattice).require_classes()
+    Fields(values, lattice, labels=torch.tensor([1, 0]), num_classes=2).require_classes()
 
 
 def test_the_first_field_that_is_not_finite_is_named():

@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,15 @@ def test_sub_folders_are_classes(tmp_path, rng):
         load(DataSpec("folder", path=str(tmp_path), labels=True))
 
 
+def test_a_sub_folder_of_unknown_class(tmp_path, rng):
+    save_images(tmp_path, {f"{kind}/{i}.png": (4, 4) for kind in ("cat", "-1", "dog") for i in range(3)}, rng)
+    fields = load(DataSpec("folder", path=str(tmp_path), labels=True), "all")
+    assert (fields.num_classes, fields.labels.tolist()) == (2, [-1] * 3 + [0] * 3 + [1] * 3)
+    save_images(tmp_path / "none", {f"-1/{i}.png": (4, 4) for i in range(3)}, rng)
+    with pytest.raises(DataError, match=r"images of at least one class, .*none has only those of '-1'"):
+        load(DataSpec("folder", path=str(tmp_path / "none"), labels=True))
+
+
 def test_images_of_several_sizes_need_a_size(tmp_path, rng):
     save_images(tmp_path, {"a.png": (8, 8), "b.png": (8, 12), "c.png": (8, 8)}, rng)
     with pytest.raises(DataError, match=r"got 8 x 8 in .*a\.png and 12 x 8 in .*b\.png; set size"):
@@ -276,10 +286,23 @@ def test_an_array_with_classes(tmp_path, rng):
     np.savez(tmp_path / "two.npz", phi=x, psi=x)
     with pytest.raises(DataError, match="'x' or as its only array, got phi, psi"):
         load(DataSpec("array", path=str(tmp_path / "two.npz")))
-    for bad in (y[:-1], y - 1, y.astype(float)):
+    for bad in (y[:-1], y - 2, y.astype(float)):
         np.savez(tmp_path / "x.npz", x=x, y=bad)
         with pytest.raises(DataError, match="must be 20 whole numbers from 0 on"):
             load(DataSpec("array", path=str(tmp_path / "x.npz")))
+
+
+def test_an_array_with_classes_that_are_unknown(tmp_path, rng):
+    x, y = rng.integers(0, 256, (20, 4, 4)).astype(np.uint8), np.arange(20) % 3 - 1
+    np.savez(tmp_path / "x.npz", x=x, y=y)
+    spec = DataSpec("array", path=str(tmp_path / "x.npz"), labels=True)
+    fields = load(spec, "all")
+    assert fields.num_classes == 2
+    assert fields.labels.tolist() == y.tolist()
+    np.savez(tmp_path / "x.npz", x=x, y=np.full(20, -1))
+    with pytest.raises(DataError, match=r"is -1 \(unknown\) everywhere; set labels = false"):
+        load(spec)
+    assert len(load(replace(spec, labels=False), "all")) == 20
 
 
 def test_values_that_are_not_finite_are_named_in_the_order_of_the_file(tmp_path):

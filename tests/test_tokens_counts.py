@@ -1,6 +1,7 @@
 """Counts are additive integers, and what is inferred from them is exact."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from renorm.errors import DataError, RecipeError
+from renorm.tokens.trees import counts
 from renorm.tokens.trees.counts import (
     Counts,
     forget,
@@ -19,6 +21,8 @@ from renorm.tokens.trees.counts import (
     smooth,
     sparse_prior,
 )
+from renorm.tokens.trees.tree import Tree
+from renorm.tokens.trees.tree_counts import TreeCounts
 
 SHAPE = (2, 3, 4)
 events = st.lists(st.tuples(st.integers(0, 1), st.integers(-1, 2), st.integers(-1, 3)), max_size=30)
@@ -134,3 +138,41 @@ def test_a_sparse_prior_wins_where_a_row_is_sparse_and_is_the_prior_where_it_is_
 def test_bad_input_is_refused_by_name(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_pieces_of_events_count_as_one(monkeypatch):
+    rng = np.random.default_rng(0)
+    table, parent, child = np.arange(5), rng.integers(-1, 3, (200, 5)), rng.integers(-1, 4, (200, 5))
+    for weight in (None, rng.random((200, 1)), rng.integers(0, 3, (200, 1)).astype(float)):
+        more = {"table": table % 2, "parent": parent, "child": child, "weight": weight}
+        whole = Counts.of(SHAPE, **more)
+        dense = np.zeros(SHAPE)
+        share = np.broadcast_to(1.0 if weight is None else weight, parent.shape)
+        seen = (parent >= 0) & (child >= 0)
+        np.add.at(dense, (np.broadcast_to(table % 2, parent.shape)[seen], parent[seen], child[seen]), share[seen])
+        assert whole.dense() == pytest.approx(dense, abs=1e-4)
+        with monkeypatch.context() as patch:
+            patch.setattr(counts, "EVENTS", 16)
+            assert Counts.of(SHAPE, **more) == whole
+            assert Counts.of(SHAPE, **more).unit == whole.unit
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_counting_takes_little_more_room_than_its_input(weighed):
+    rng = np.random.default_rng(0)
+    states = np.c_[rng.integers(0, 10, 8000), rng.integers(0, 256, (8000, 400))]
+    tree = Tree(np.append(-1, np.zeros(400, np.int64)), np.append(10, np.full(400, 256)), np.arange(1, 401))
+    weight = rng.random(8000) if weighed else None
+    tracemalloc.start()
+    n = TreeCounts.of(tree, states, weight)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * states.nbytes  # a piece of 2^20 events takes 3 of it, however many images there are
+    parts = (np.arange(8000) % 3 == k for k in range(3))
+    assert (
+        sum(
+            (TreeCounts.of(tree, states[k], None if weight is None else weight[k]) for k in parts),
+            TreeCounts.empty(tree),
+        ).layers
+        == n.layers
+    )

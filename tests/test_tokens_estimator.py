@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from renorm.errors import DataError, RecipeError
 from renorm.testing import check_model
 from renorm.tokens.product import TokenProduct
-from renorm.tokens.spec import HierarchySpec, PyramidSpec, StyleSpec, ValueSpec, WindowSpec
+from renorm.tokens.spec import HiddenTreeSpec, HierarchySpec, PyramidSpec, StyleSpec, ValueSpec, WindowSpec
 from renorm.tokens.token_hierarchy import TokenHierarchy
 from renorm.tokens.trees.tree_counts import TreeCounts
 
@@ -298,9 +298,9 @@ def test_bad_data():
     with pytest.raises(ValueError, match="0 sample"):
         TokenHierarchy(VALUES, NAIVE).fit(X[:0], Y[:0])
     with pytest.raises(DataError, match=r"choose a window of 1 \.\.\. 8 sites for images of 8 x 8, got 10"):
-        TokenHierarchy(WindowSpec(), NAIVE).fit(X, Y)
+        TokenHierarchy(WindowSpec(), NAIVE, **DIGITS).fit(X, Y)
     with pytest.raises(DataError, match=r"fewer tokens or give more images: 999 tokens, \d+ different windows"):
-        TokenHierarchy(WindowSpec(window=8, tokens=1000, components=0), NAIVE).fit(X[:50], Y[:50])
+        TokenHierarchy(WindowSpec(window=8, tokens=1000, components=0), NAIVE, **DIGITS).fit(X[:50], Y[:50])
     with pytest.raises(DataError, match=r"each of 9 images needs a label .*got 8"):
         TokenHierarchy(VALUES, NAIVE, **DIGITS).fit(X[:9], Y[:8])
     with pytest.raises(DataError, match="values must lie between"):
@@ -456,3 +456,77 @@ def test_labels_of_every_type_come_back_from_disk(tmp_path):
         again = TokenHierarchy.load(tmp_path / "model").predict(x[:50])
         assert again.dtype == model.predict(x[:50]).dtype
         assert again.tolist() == model.predict(x[:50]).tolist()
+
+
+def test_a_class_that_never_came_has_no_probability():
+    law = PyramidSpec(levels=0, concentration=0.0, backoff=0.0)
+    coarse = ValueSpec(bins=2)
+    three = Y < 3
+    model = TokenHierarchy(coarse, law, **DIGITS).partial_fit(X[three], Y[three], classes=range(5))
+    both = TokenProduct((HierarchySpec(coarse, law), HierarchySpec(coarse, law, temper=0.1)), **DIGITS)
+    both.partial_fit(X[three], Y[three], classes=range(5))
+    for each in (model, both):
+        p = each.predict_proba(X[three])
+        assert not np.isnan(p).any()
+        assert (p[:, 3:] == 0).all()
+        assert np.allclose(p.sum(1), 1)
+
+
+@pytest.mark.parametrize("bad", [[3, 10], [-1, 0], [1], [0.5, 1.0], [[1, 2]]])
+def test_bad_conditions_and_empty_batches_are_named(bad):
+    model = learned()
+    x = torch.from_numpy(X[:2].reshape(2, 1, 8, 8).astype(np.float32))
+    with pytest.raises(DataError, match=r"whole number in 0 \.\.\. 9, one for each of 2 fields, got"):
+        model.log_prob(x, condition=torch.tensor(bad))
+    with pytest.raises(DataError, match=r"at least one field, got none"):
+        model.log_prob(x[:0])
+    with pytest.raises(DataError, match=r"at least one field, got none"):
+        model.coarsen(x[:0], 1)
+
+
+def test_a_failing_partial_fit_leaves_all_as_it_was():
+    model = learned(WINDOWS, STYLES)
+    before = model.predict_log_joint(X[:20])
+    with pytest.raises(DataError, match="sample_weight"):
+        model.partial_fit(X[:5], Y[:5], sample_weight=[-1] * 5)
+    model.family_.add = lambda *_: (_ for _ in ()).throw(RuntimeError("halfway"))  # as an interrupt would
+    with pytest.raises(RuntimeError):
+        model.partial_fit(X[:5], Y[:5])
+    assert np.array_equal(model.predict_log_joint(X[:20]), before)
+
+
+def test_levels_never_gain_probability():
+    """Shells of a hidden tree are nested: each edge counts on one level only."""
+    rows = np.rint(X[:200] * 255 / 16).astype(np.uint8)
+    model = TokenHierarchy(ValueSpec(), HiddenTreeSpec(states=4, epochs=1.0)).fit(rows)
+    x = torch.from_numpy((rows[:30] / np.float32(255)).reshape(-1, 1, 8, 8))
+    levels = model.log_prob(x, per_level=True)
+    assert levels.shape[1] > 2
+    assert (levels <= 1e-9).all()
+    states = model._complete(x, None)
+    assert torch.allclose(levels.sum(1), model._edges(states).sum(1))
+
+
+def test_a_lossless_file_rounds_nothing():
+    rows = np.rint(X[:200] * 255 / 16).astype(np.uint8)
+    model = TokenHierarchy(ValueSpec(), NAIVE).fit(rows)
+    assert np.array_equal(model.decompress(model.compress(rows[:5] / 255)), rows[:5])
+    with pytest.raises(DataError, match="whole 255ths"):
+        model.compress(rows[:5] / 255 + 1e-3)
+
+
+def test_lossy_files_are_read_by_the_integers_that_wrote_them(tmp_path):
+    model = learned(WINDOWS, STYLES)
+    model.save(tmp_path / "before")
+    assert not TokenHierarchy.load(tmp_path / "before")._integers
+    file = model.compress(X[:9])
+    model.save(tmp_path / "after")
+    again = TokenHierarchy.load(tmp_path / "after")
+    again.law_.tables[0].mul_(1.001)  # as if another machine had computed the tables
+    assert np.array_equal(again.decompress(file), model.decompress(file))
+
+
+@pytest.mark.parametrize("temper", [-1.0, float("inf"), float("nan")])
+def test_temper_is_a_power(temper):
+    with pytest.raises(ValueError, match="temper must be >= 0 and finite"):
+        learned(temper=temper)

@@ -11,6 +11,7 @@ from sklearn.metrics import mutual_info_score
 from renorm.errors import DataError, RecipeError
 from renorm.tokens.codebooks.retina import RetinaCodebook
 from renorm.tokens.codebooks.values import ValueCodebook
+from renorm.tokens.families import exemplars
 from renorm.tokens.families.exemplars import PAPER, Exemplars, accuracy_by_evidence, enumerate_tuples
 from renorm.tokens.families.gated import learn_in_order
 from renorm.tokens.families.grouping import groups_by_information, groups_by_place, halving_edges, pair_information
@@ -332,3 +333,80 @@ def test_groups_by_information_find_tokens_that_say_the_same():
     law.fit(ValueCodebook((1, 2, 2), bins=2), tokens, labels, 2, None, seed=0)
     owner = law.tree.parent[law.tree.leaves]
     assert owner[0] == owner[2] != owner[1] == owner[3]
+
+
+# What counts how often
+
+
+@pytest.mark.parametrize("choose", ["first", "clusters"])
+@pytest.mark.parametrize("learn", ["sweeps", "in-order"])
+@pytest.mark.parametrize("parts", [0, 3])
+def test_the_root_counts_each_image_by_its_weight(book, data, choose, learn, parts):
+    tokens, labels = data
+    values = {"choose": choose, "learn": learn, "parts": parts, "edges": (2,), "exemplars": 3}
+    for weight in (None, 0.25 + np.arange(60) % 3):
+        model = Exemplars(**values).fit(book, tokens, labels, 2, weight, seed=0)
+        want = np.bincount(labels, weight, 2)
+        np.testing.assert_allclose(model.counts.root.dense()[0, 0], want, atol=1e-4)
+        model.add(tokens[:7], labels[:7], None if weight is None else weight[:7])
+        want += np.bincount(labels[:7], None if weight is None else weight[:7], 2)
+        np.testing.assert_allclose(model.counts.root.dense()[0, 0], want, atol=1e-4)
+
+
+@pytest.mark.parametrize("parts", [0, 3])
+def test_in_order_first_images_count_once(book, data, parts):
+    """Two exemplars of each class by weight, the others one after the other: no table counts an image twice."""
+    tokens, labels = data
+    values = {**PAPER, "parts": parts, "edges": (2,), "exemplars": 2, "gate": 0.0, "horizon": np.inf}
+    for weight in (None, 0.5 + np.arange(60) % 2):
+        model = Exemplars(**values).fit(book, tokens, labels, 2, weight, seed=0)
+        total = 60 if weight is None else weight.sum()
+        for layer, n in zip(model.tree.layers, model.counts.layers, strict=True):
+            alpha = model.class_concentration if layer.depth == 1 else model.concentration
+            np.testing.assert_allclose(n.dense().sum((1, 2)) - alpha * np.prod(layer.shape), total, rtol=1e-3)
+
+
+def test_in_order_means_of_clusters_count_once_beforehand(book, data):
+    tokens, labels = data
+    values = {**PAPER, "choose": "clusters", "edges": (2,), "exemplars": 2, "gate": 0.0, "horizon": np.inf}
+    for parts in (0, 3):
+        model = Exemplars(**{**values, "parts": parts}).fit(book, tokens, labels, 2, None, seed=0)
+        for layer, n in zip(model.tree.layers, model.counts.layers, strict=True):
+            alpha = model.class_concentration if layer.depth == 1 else model.concentration
+            np.testing.assert_allclose(n.dense().sum((1, 2)) - alpha * np.prod(layer.shape), 60 + 4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("values", [{}, PAPER, {**PAPER, "learn": "not"}, {"choose": "first", "parts": 0}])
+def test_weight_zero_is_absent(book, data, values):
+    tokens, labels = data
+    kept = np.arange(60) % 5 > 0
+    values = {**values, "edges": (2,), "exemplars": 2}
+    weighed = Exemplars(**values).fit(book, tokens, labels, 2, kept.astype(float), seed=0)
+    without = Exemplars(**values).fit(book, tokens[kept], labels[kept], 2, None, seed=0)
+    assert weighed.counts.root == without.counts.root
+    assert weighed.counts.layers == without.counts.layers
+    weighed.add(tokens[:9], labels[:9], kept[:9].astype(float))
+    without.add(tokens[:9][kept[:9]], labels[:9][kept[:9]])
+    assert weighed.counts.layers == without.counts.layers
+    before = weighed.counts
+    weighed.add(tokens[:2], labels[:2], np.zeros(2))
+    assert weighed.counts.layers == before.layers
+
+
+def test_exemplars_alone_count_by_their_weights(book):
+    tokens = np.array([[0] * 8, [2] * 8, [0] * 8, [2] * 8])
+    labels, weight = np.array([0, 1, 0, 1]), np.array([2.0, 1.0, 3.0, 0.5])
+    values = {**PAPER, "learn": "not", "exemplars": 1, "edges": (2,)}
+    first = Exemplars(**values).fit(book, tokens, labels, 2, weight, seed=0)
+    np.testing.assert_allclose(first.counts.root.dense()[0, 0], [2, 1])
+    means = Exemplars(**{**values, "choose": "clusters"}).fit(book, tokens, labels, 2, weight, seed=0)
+    np.testing.assert_allclose(means.counts.root.dense()[0, 0], [5, 1.5])
+    n = means.counts.layers[0].dense()[0] - means.class_concentration
+    np.testing.assert_allclose(n, [[5, 0], [0, 1.5]], atol=1e-5)
+
+
+def test_means_of_exemplars_are_weighed(book):
+    tokens = np.array([[0] * 8, [2] * 8, [2] * 8, [1] * 8])
+    members, weight = np.array([0, 0, -1, 1]), np.array([3.0, 1.0, 9.0, 1.0])
+    assert exemplars._exemplar_tokens(tokens, members, weight)[:, 0].tolist() == [0, 1]
+    assert exemplars._exemplar_tokens(tokens, members, weight[[1, 0, 2, 3]])[:, 0].tolist() == [2, 1]

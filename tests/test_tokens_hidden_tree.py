@@ -10,7 +10,17 @@ import torch
 
 from renorm.data import DataSpec, load, store
 from renorm.errors import DataError, RecipeError
-from renorm.tokens.families.hidden_tree import HiddenPrior, _expect, _nearest, _Shades, fit_hidden_tree
+from renorm.tokens.codebooks.values import ValueCodebook
+from renorm.tokens.families.grey_tree import HiddenTree
+from renorm.tokens.families.hidden_tree import (
+    HiddenPrior,
+    _centres,
+    _expect,
+    _nearest,
+    _Shades,
+    _surroundings,
+    fit_hidden_tree,
+)
 from renorm.tokens.families.pixel_tree import block_tree, chow_liu, latent_tree, mutual_information, states_by_entropy
 
 
@@ -196,3 +206,53 @@ def test_digits_cost_fewer_bits_with_hidden_tokens():
     tree = latent_tree(chow_liu(values), states_by_entropy(values, 8))
     law = fit_hidden_tree(values[:1000], tree, shape=(28, 28), batch=250, prior=HiddenPrior(grey=1000.0))
     assert bits(law, values[1000:].astype(np.int64)) < 1.5
+
+
+# Channels
+
+
+def test_channels_of_a_site_hang_under_one_block():
+    parent, carriers = block_tree((3, 4), channels=2)
+    alone = block_tree((3, 4))
+    assert parent.tolist() == alone[0].tolist()
+    assert carriers.reshape(2, -1).tolist() == [alone[1].tolist()] * 2
+
+
+def test_a_latent_sees_neighbours_in_its_channel_and_the_other_channels_of_its_site():
+    tree = latent_tree(chow_liu(np.random.default_rng(0).integers(0, 2, (50, 24)), bins=2), 2, greys=2)
+    place, own = _centres(tree, (2, 3, 4))
+    latent = tree.parent[tree.leaves]  # of each pixel, channel by channel
+    assert place[latent].tolist() == [[r, c] for _ in range(2) for r in range(3) for c in range(4)]
+    assert own[latent].tolist() == [[True, False]] * 12 + [[False, True]] * 12
+    parent, carriers = block_tree((3, 4), channels=2)
+    assert _centres(latent_tree(parent, 2, carriers=carriers, greys=2), (2, 3, 4))[1].all()
+
+
+def test_states_begin_as_clusters_of_what_a_latent_sees():
+    """What another channel shows at other sites changes nothing; what it shows at the site does."""
+    tree = latent_tree(np.array([-1, *range(17)]), 2, greys=2)
+    generator = np.random.default_rng(0)
+    x = np.zeros((200, 2, 3, 3), np.int64)
+    x[:, 1] = generator.integers(0, 2, (200, 1, 1))
+    x[:, 1, 1, 1] = bit = generator.integers(0, 2, 200)
+    states = _surroundings(x.reshape(200, 18), tree, (2, 3, 3), torch.Generator().manual_seed(0))
+    middle = states[:, tree.parent[tree.leaves[4]]]  # of channel 0, which is black: it sees but the bit
+    assert len(set(zip(middle.tolist(), bit.tolist(), strict=True))) == 2
+
+
+@pytest.mark.parametrize(("structure", "most"), [("chow-liu", 12), ("blocks", 5)])
+def test_channels_that_agree_cost_little_more_than_one(structure, most):
+    """Four bits an image; three channels in a column would cost 20 bits and 13."""
+    generator = np.random.default_rng(0)
+    x = np.kron(generator.integers(0, 2, (600, 1, 2, 2)), np.ones((2, 2), np.int64))
+    book = ValueCodebook((3, 4, 4), bins=2)
+    model = HiddenTree(states=2, structure=structure, grey=1.0, batch=100, epochs=3.0)
+    law = model.fit(book, np.tile(x, (1, 3, 1, 1)).reshape(600, 48), np.zeros(600, np.int64), 1, None, seed=0).law()
+    assert 4 < bits(law, np.tile(x, (1, 3, 1, 1)).reshape(600, 48)) * 48 < most
+
+
+def test_one_channel_is_as_without():
+    values = noisy_copies(200)
+    tree = latent_tree(chow_liu(values), 3, greys=8)
+    one, other = (fit_hidden_tree(values, tree, shape=shape, batch=100) for shape in ((2, 3), (1, 2, 3)))
+    assert all(torch.equal(a, b) for a, b in zip(one.tables, other.tables, strict=True))

@@ -1,5 +1,7 @@
 """Products of token hierarchies: posteriors by hand, counting on, merging, all members or none."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from renorm.errors import DataError
 from renorm.tokens.product import TokenProduct
-from renorm.tokens.spec import HierarchySpec, PyramidSpec, StyleSpec, ValueSpec, WindowSpec
+from renorm.tokens.spec import HierarchySpec, HiddenTreeSpec, PyramidSpec, StyleSpec, ValueSpec, WindowSpec
 from renorm.tokens.token_hierarchy import TokenHierarchy
 
 X, Y = load_digits(return_X_y=True)
@@ -80,3 +82,30 @@ def test_products_that_differ_do_not_merge():
 def test_a_product_needs_members():
     with pytest.raises(ValueError, match="members must be >= 1"):
         TokenProduct(()).fit(X, Y)
+
+
+def test_a_failing_partial_fit_leaves_hidden_trees_too():
+    tree = HierarchySpec(ValueSpec(), HiddenTreeSpec(states=4, epochs=1.0))
+    rows = np.rint(X * 255 / 16).astype(np.uint8)
+    model = TokenProduct((tree, HierarchySpec(WindowSpec(window=4, stride=1, tokens=16, components=0), STYLES)))
+    model.fit(rows[:300], Y[:300])
+    before = model.predict_log_joint(rows[:20]), model.score_samples(rows[:20])
+    with pytest.raises(DataError, match="sample_weight|must be"):
+        model.partial_fit(rows[:50], Y[:50], sample_weight=np.full(50, -1.0))
+    second = model.members_[1]
+    second.partial_fit = lambda *_: (_ for _ in ()).throw(RuntimeError("halfway"))
+    with pytest.raises(RuntimeError):
+        model.partial_fit(rows[:50], Y[:50])
+    del second.__dict__["partial_fit"]
+    assert np.array_equal(model.predict_log_joint(rows[:20]), before[0])
+    assert np.array_equal(model.score_samples(rows[:20]), before[1])
+
+
+def test_products_with_a_hidden_tree_do_not_merge():
+    tree = HierarchySpec(ValueSpec(), HiddenTreeSpec(states=4, epochs=1.0))
+    rows = np.rint(X * 255 / 16).astype(np.uint8)
+    model = TokenProduct((HierarchySpec(VALUES, NAIVE), tree)).fit(rows[:200], Y[:200])
+    before = model.predict_log_joint(rows[:20])
+    with pytest.raises(DataError, match="hidden tree cannot merge"):
+        model.merge(copy.deepcopy(model))
+    assert np.array_equal(model.predict_log_joint(rows[:20]), before)

@@ -172,3 +172,37 @@ def test_straightened_images_are_upright_before_tiles_see_them(images):
     np.testing.assert_allclose(book.prepare(slanted), upright.reshape(2, -1), atol=1e-6)
     with pytest.raises(RecipeError, match="no fixed sites"):
         book.visible(np.ones((8, 8), bool))
+
+
+def test_a_chain_stays_a_chain():
+    x = np.random.default_rng(0).random((60, 1, 1, 64), dtype=np.float32)
+    book = RetinaCodebook(shape=(1, 1, 64), bins=4001, modes=99, threshold=1e9, blur=0.0, equalise=False)
+    assert book.frame == (1, 64)
+    assert book.tile_weights.shape == (16, 64)
+    book.fit(x, seed=0)
+    np.testing.assert_allclose(book.decode(book.encode(x)), x, atol=0.02)
+    whole = RetinaCodebook(shape=(1, 1, 64)).fit(x, seed=0)  # as it comes: blurred along the chain, not across
+    flat = np.einsum("ij,nj->ni", retina._blur(64, 0.849).astype(np.float32), x[:, 0, 0])
+    np.testing.assert_allclose(whole.prepare(x), equalise(flat), atol=1e-5)
+    assert RetinaCodebook(shape=(1, 64, 1)).frame == (32, 1)
+    with pytest.raises(RecipeError, match=r"tile must be in \(0, 64\]"):
+        RetinaCodebook(shape=(1, 1, 64), tile=65.0)
+
+
+def test_a_frame_beyond_memory_is_refused():
+    with pytest.raises(RecipeError, match=r"tiles on 32 x 8192 sites; set resize = 0 or smaller"):
+        RetinaCodebook(shape=(1, 2, 512))
+    assert RetinaCodebook(shape=(1, 2, 512), resize=0, tile=2.0).frame == (2, 512)
+
+
+def test_images_are_prepared_some_after_the_other(monkeypatch):
+    x = np.random.default_rng(1).random((300, 1, 8, 8), dtype=np.float32)
+    one = RetinaCodebook(shape=(1, 8, 8)).fit(x, seed=0)
+    seen = []
+    prepare = RetinaCodebook.prepare
+    monkeypatch.setattr(retina, "_IMAGES", 64)
+    monkeypatch.setattr(RetinaCodebook, "prepare", lambda self, part: seen.append(len(part)) or prepare(self, part))
+    other = RetinaCodebook(shape=(1, 8, 8)).fit(x, seed=0)
+    assert seen == [64, 64, 64, 64, 44]
+    np.testing.assert_allclose(other.vectors_, one.vectors_, atol=1e-6)
+    np.testing.assert_allclose(other.top_, one.top_, rtol=1e-6)

@@ -312,3 +312,22 @@ def test_digits_are_told_apart():
     tokens = book.fit(x[:2000], seed=0).encode(x)
     model = Styles(styles=2).fit(book, tokens[:2000], y[:2000], 10, None, seed=0)
     assert (joint(model, tokens[2000:]).argmax(1) == y[2000:]).mean() > 0.85
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_styles_hold_their_tables_once(soft, monkeypatch):
+    """A law keeps logarithms of its tables; those of a law that learning only looked through are gone after it."""
+    tokens = np.random.default_rng(0).integers(0, 3, (80, 9))
+    labels = np.where(np.arange(80) % 4 == 0, -1, np.arange(80) % 2)
+    model = Styles(styles=2, soft=soft).fit(ValueCodebook((1, 3, 3), bins=3), tokens, labels, 2, None, seed=0)
+    model.add(tokens[:9], labels[:9])
+    held = []
+    smoothed = Styles._smoothed
+    monkeypatch.setattr(Styles, "_smoothed", lambda self: held.append(self._known) or smoothed(self))
+    assert "_kept" not in vars(model.law())
+    model._likeliest(tokens, labels)
+    assert "_kept" not in vars(model.law())
+    model.add(tokens[:9], labels[:9])
+    model.law()
+    assert held
+    assert held == [None] * len(held)

@@ -10,6 +10,7 @@ import torch
 from conftest import TOLERANCE
 from renorm.errors import DataError, RecipeError
 from renorm.tokens.trees import inference
+from renorm.tokens.trees.evidence import VirtualEvidence
 from renorm.tokens.trees.tree import Tree, TreeLaw
 
 
@@ -114,6 +115,59 @@ def test_most_probable_is_the_best_of_all_joint_states(case, dtype):
         assert agree(best[None], row).all()
         reached = p[(states == best).all(1)].item()
         assert reached == pytest.approx(p[agree(states, row)].max().item(), rel=20 * TOLERANCE[dtype])
+
+
+def known(law, seen, dtype):
+    """Virtual evidence of some leaves and an inner node, all of two states, out of order; one state is excluded."""
+    nodes = np.flatnonzero(law.tree.states == 2)[1::2][::-1].copy()
+    log = torch.randn(len(seen), len(nodes), 2, generator=torch.Generator().manual_seed(5), dtype=dtype) * 3
+    log[2, 0, 1] = -math.inf
+    return VirtualEvidence(nodes, log)
+
+
+def weighed(states, p, row, virtual, image):
+    for column, node in enumerate(virtual.nodes.tolist()):
+        if row[node] < 0:  # what is seen itself needs no likelihood
+            p = p * virtual.log[image, column, states[:, node]].exp()
+    return p * agree(states, row)
+
+
+def test_virtual_evidence_weighs_states(case, dtype):
+    law, seen, states, p = case
+    virtual = known(law, seen, dtype)
+    found = law.root_log_prob(seen, virtual).exp()
+    for image, row in enumerate(seen):
+        weight = weighed(states, p, row, virtual, image)
+        exact = torch.stack([weight[states[:, 0] == k].sum() for k in range(2)])
+        torch.testing.assert_close(found[image], exact, rtol=50 * TOLERANCE[dtype], atol=0)
+
+
+def test_most_probable_and_draws_heed_virtual_evidence(case, dtype):
+    law, seen, states, p = case
+    virtual = known(law, seen, dtype)
+    possible = torch.tensor([bool(weighed(states, p, row, virtual, k).sum() > 0) for k, row in enumerate(seen)])
+    virtual = VirtualEvidence(virtual.nodes, virtual.log[possible])
+    rows = seen[possible]
+    found = law.most_probable(rows, virtual)
+    for image, (row, best) in enumerate(zip(rows, found, strict=True)):
+        weight = weighed(states, p, row, virtual, image)
+        assert weight[(states == best).all(1)].item() == pytest.approx(weight.max().item(), rel=50 * TOLERANCE[dtype])
+    number = 3000
+    many = VirtualEvidence(virtual.nodes, virtual.log[:1].expand(number, -1, -1))
+    drawn = law.sample(rows[:1].expand(number, -1), many, generator=torch.Generator().manual_seed(0))
+    weight = weighed(states, p, rows[0], virtual, 0)
+    for node in range(1, len(law.tree)):
+        exact = (weight * (states[:, node] == 0)).sum() / weight.sum()
+        assert abs((drawn[:, node] == 0).double().mean() - exact) < 4 * math.sqrt(0.25 / number)
+
+
+def test_virtual_evidence_must_fit():
+    law = random_law(uneven(), torch.float64)
+    seen = evidence(law.tree)
+    with pytest.raises(DataError, match=r"shape \(12, 1, 2\).* got \(12, 1, 3\)"):
+        law.most_probable(seen, VirtualEvidence(np.array([4]), torch.zeros(12, 1, 3, dtype=torch.float64)))
+    with pytest.raises(DataError, match=r"equally many states, got .* \[2, 3\] states"):
+        law.most_probable(seen, VirtualEvidence(np.array([4, 9]), torch.zeros(12, 2, 2, dtype=torch.float64)))
 
 
 def test_expected_counts_are_sums_over_the_posterior(case, dtype):

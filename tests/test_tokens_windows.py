@@ -72,9 +72,62 @@ def test_a_window_by_hand():
 
 def test_geometry():
     book = WindowCodebook(shape=(3, 9, 12), window=4, stride=3, tokens=8)
-    assert (book.grid, book.features) == ((2, 3), 48)
-    assert book.sizes.tolist() == [8] * 6
-    assert book.locations.tolist() == [[1.5, 1.5], [1.5, 4.5], [1.5, 7.5], [4.5, 1.5], [4.5, 4.5], [4.5, 7.5]]
+    assert (book.grid, book.features) == ((3, 4), 48)  # 3 does not divide 5 and 8: one window more at each edge
+    assert book.sizes.tolist() == [8] * 12
+    assert np.unique(book.locations[:, 0]).tolist() == [1.5, 4.5, 6.5]
+    assert np.unique(book.locations[:, 1]).tolist() == [1.5, 4.5, 7.5, 9.5]
+    even = WindowCodebook(shape=(3, 10, 10), window=4, stride=3, tokens=8)
+    assert (even.grid, even.locations[-1].tolist()) == ((3, 3), [7.5, 7.5])
+
+
+def test_every_site_is_in_some_window():
+    x = noise(30, (1, 7, 9))
+    book = WindowCodebook(shape=(1, 7, 9), window=3, stride=2, tokens=4, components=0).fit(x, seed=0)
+    x[0, 0, -1, -1] += 5
+    assert book.encode_moments(x[:1]).moments[0, -1, 1] > 1  # the last window sees the last site
+    seen = np.zeros((7, 9), bool)
+    seen[-1, -1] = True
+    assert len(book.match(x[:1], seen[None]).places) == 1
+
+
+def test_windows_of_a_chain_are_one_site_high():
+    x = np.random.default_rng(0).random((50, 3, 1, 20)).astype(np.float32)
+    book = WindowCodebook(shape=(3, 1, 20), window=5, stride=3, tokens=6, components=0).fit(x, seed=0)
+    assert (book.grid, book.features) == ((1, 6), 15)
+    assert book.decode(book.encode(x)).shape == x.shape
+    with pytest.raises(DataError, match=r"1 \.\.\. 20 sites for images of 1 x 20, got 21"):
+        WindowCodebook(shape=(3, 1, 20), window=21, stride=3, tokens=6)
+
+
+def test_parts_of_windows_fit_tokens_by_their_visible_sites():
+    x = noise(60, (2, 8, 8))
+    book = small(x)
+    seen = np.random.default_rng(1).random((60, 8, 8)) < 0.6
+    seen[:, :4, :4], seen[0] = True, True
+    spoilt = np.where(seen[:, None], x, 99.0).astype(np.float32)
+    glimpse = book.match(spoilt, seen)
+    whole = glimpse.tokens >= 0
+    assert (glimpse.tokens[whole] == book.encode(x)[whole]).all()
+    assert whole[0].all()
+    assert whole[:, 0].all()
+    assert not (glimpse.log[0] != 0).any()
+    column = list(glimpse.places).index(5)
+    r, c = (int(k) for k in book.locations[5] - 1.5)
+    believed = np.tile(seen[7, r : r + 4, c : c + 4].reshape(-1), 2)
+    v = x[7, :, r : r + 4, c : c + 4].reshape(-1)
+    by_hand = -0.5 * (
+        (believed * (v - book.pictures_) ** 2).sum(1) / book.spread_ + believed.sum() * np.log(book.spread_)
+    )
+    assert np.allclose(glimpse.log[7, column], by_hand, rtol=1e-4, atol=1e-3)
+
+
+def test_spread_is_the_variance_about_the_picture():
+    x = noise(40, (1, 4, 4))
+    book = WindowCodebook(shape=(1, 4, 4), window=4, stride=4, tokens=5, components=0, sample=0).fit(x, seed=0)
+    tokens = book.encode(x)[:, 0]
+    for token in np.unique(tokens):
+        rows = x[tokens == token].reshape(-1, 16)
+        assert book.spread_[token] == pytest.approx(max(rows.var(axis=0).mean(), 1e-4), rel=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 7)])

@@ -204,7 +204,7 @@ def _of_kind(options: list[Any], value: Any, path: str) -> Any:
     """The dataclass that a table asks for by its key ``kind``; the first one if it names none."""
     kinds = {next(f.default for f in dataclasses.fields(option) if f.name == "kind"): option for option in options}
     asked = value.get("kind", next(iter(kinds))) if isinstance(value, Mapping) else next(iter(kinds))
-    if asked not in kinds:
+    if not isinstance(asked, str) or asked not in kinds:
         raise RecipeError(f"{path}.kind must be one of {', '.join(map(repr, kinds))}, got {asked!r}")
     return kinds[asked]
 

@@ -21,7 +21,8 @@ def read(spec: DataSpec, split: Split) -> Raw:
     """Fields of one file; a seeded tenth of them is the test.
 
     An ``.npz`` file holds the fields as ``x`` (or as its only array) and, if there are classes, whole numbers
-    from 0 as ``y``. uint8 stays; float16, float32 and float64 become float32, unscaled. What the axes mean:
+    from 0 as ``y``, -1 where the class of a field is unknown. uint8 stays; float16, float32 and float64 become
+    float32, unscaled. What the axes mean:
 
     ================  ==================================================================================
     array             fields
@@ -34,7 +35,8 @@ def read(spec: DataSpec, split: Split) -> Raw:
     ================  ==================================================================================
 
     Raises:
-        DataError: If the file is absent or damaged, or its array is of another type or shape, or not finite.
+        DataError: If the file is absent or damaged, its array is of another type or shape, or not finite, or classes
+            are asked for and none is known.
     """
     path = Path(spec.path or "")
     x, y = _open(path)
@@ -48,8 +50,15 @@ def read(spec: DataSpec, split: Split) -> Raw:
     index = hold_out(len(x), split, spec.seed, str(path))[: spec.limit]
     if y is None:
         return Raw(x[index])
-    if y.shape != (len(x),) or y.dtype.kind not in "iu" or y.min() < 0:
-        raise DataError(f"y of {path} must be {len(x)} whole numbers from 0 on, got {y.dtype} {y.shape}")
+    if y.shape != (len(x),) or y.dtype.kind not in "iu" or y.min() < -1:
+        raise DataError(
+            f"y of {path} must be {len(x)} whole numbers from 0 on (-1: class unknown), got {y.dtype} {y.shape}"
+        )
+    if spec.labels and y.max() < 0:
+        raise DataError(
+            f"labels = true needs a class for at least one field, y of {path} is -1 (unknown) everywhere; set "
+            "labels = false"
+        )
     return Raw(x[index], y[index], int(y.max()) + 1)
 
 

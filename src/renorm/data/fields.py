@@ -26,7 +26,7 @@ class Fields:
     Args:
         values: uint8 (images) or float32 (fields).
         lattice: Sites, boundary and channels, in agreement with ``values``.
-        labels: Class of each field, ``0 <= label < num_classes``, or ``None``.
+        labels: Class of each field, ``0 <= label < num_classes``, or -1 where it is unknown; ``None``: no classes.
         num_classes: Number of classes, or ``None`` without labels.
         value_range: $(a, b)$, the values of the bytes 0 and 255.
 
@@ -58,9 +58,9 @@ class Fields:
         if self.labels is not None and self.num_classes is not None:
             if len(self.labels) != len(self.values):
                 raise DataError(f"{len(self.values)} fields need as many labels, got {len(self.labels)}")
-            if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.num_classes:
+            if len(self.labels) and not -1 <= int(self.labels.min()) <= int(self.labels.max()) < self.num_classes:
                 low, high = int(self.labels.min()), int(self.labels.max())
-                raise DataError(f"labels must be in 0 ... {self.num_classes - 1}, got {low} ... {high}")
+                raise DataError(f"labels must be in 0 ... {self.num_classes - 1} (-1: unknown), got {low} ... {high}")
         require_finite(self.values, "the data set")
 
     def __len__(self) -> int:
@@ -84,6 +84,19 @@ class Fields:
             return x
         low, high = self.value_range
         return x.to(torch.float32) * ((high - low) / 255) + low
+
+    def require_classes(self) -> None:
+        """Check that every field has a class, for models that read it as a condition.
+
+        Raises:
+            DataError: If there are no classes, or that of a field is unknown (-1).
+        """
+        unknown = len(self) if self.labels is None else int((self.labels < 0).sum())
+        if unknown:
+            raise DataError(
+                f"every field must have a class (it is the condition), {unknown} of {len(self)} have none (-1); leave "
+                "these fields out, or learn without classes (data.labels = false)"
+            )
 
     def to_uint8(self, x: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
         """Bytes nearest to ``x``, clipped at the ends of the value range: ``to_uint8(batch(i))`` is exact.

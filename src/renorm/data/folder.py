@@ -13,6 +13,7 @@ from renorm.errors import DataError
 __all__ = ["read"]
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+UNKNOWN = "-1"  # the sub-folder of images whose class nobody knows
 KINDS = {
     "1": "L",
     "L": "L",
@@ -29,11 +30,12 @@ def read(spec: DataSpec, split: Split) -> Raw:
     """All images below the folder (or the one image), in the order of their names; a seeded tenth is the test.
 
     The first image decides whether all are grey or in colour, unless ``channels`` does; transparency is
-    dropped. The class of an image is the sub-folder of the first level that it is in.
+    dropped. The class of an image is the sub-folder of the first level that it is in; in a sub-folder named ``-1``
+    are images of unknown class.
 
     Raises:
-        DataError: If the folder is absent or empty, an image is unreadable, or images differ in size (without
-            ``size``) or in colour (without ``channels``).
+        DataError: If the folder is absent or empty, an image is unreadable, images differ in size (without ``size``)
+            or in colour (without ``channels``), or classes are asked for and none is known.
     """
     root = Path(spec.path or "")
     if not root.exists():
@@ -55,8 +57,11 @@ def _classes(root: Path, paths: list[Path]) -> tuple[np.ndarray, int]:
     for path, part in zip(paths, parts, strict=True):
         if len(part) < 2:
             raise DataError(f"labels = true needs every image in the sub-folder of its class, got {path}")
-    names = sorted({part[0] for part in parts})
-    return np.array([names.index(part[0]) for part in parts]), len(names)
+    names = sorted({part[0] for part in parts} - {UNKNOWN})
+    if not names:
+        raise DataError(f"labels = true needs images of at least one class, {root} has only those of '{UNKNOWN}'")
+    place = {UNKNOWN: -1} | {name: index for index, name in enumerate(names)}
+    return np.array([place[part[0]] for part in parts]), len(names)
 
 
 def _stack(paths: list[Path], first: Path, spec: DataSpec) -> np.ndarray:

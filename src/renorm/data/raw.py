@@ -12,7 +12,7 @@ __all__ = ["Raw", "Source", "hold_out"]
 
 
 class Raw(NamedTuple):
-    """Fields ``values`` (number, channel, *sites), uint8 or float32, with their classes if they have any."""
+    """Fields ``values`` (number, channel, *sites), uint8 or float32, and their classes, if any (-1: unknown)."""
 
     values: np.ndarray
     labels: np.ndarray | None = None

@@ -32,7 +32,7 @@ class DataSpec:
         value_range: Values that the bytes 0 and 255 stand for; float data are not rescaled.
         limit: Use only the first so many fields of the split.
         boundary: Of the lattice: ``"open"`` or ``"periodic"``.
-        labels: Whether the class labels come along, as the condition of a model.
+        labels: Whether the class labels come along, as the condition of a model; -1 is a class that is unknown.
         channels: Components of the field; ``None`` takes what the data have. ``1`` turns colour images grey.
         shape: Sites along each axis of ``"gaussian"``.
         exponent: $\gamma \ge 0$ of the spectrum $P(k) \propto (k^2 + m^2)^{-\gamma}$ of ``"gaussian"``.

@@ -145,6 +145,8 @@ class ModeDiffusion:
             raise DataError(f"fields must live on the model's lattice {ours}, got {theirs}")
         if self.num_classes not in (0, fields.num_classes):
             raise DataError(f"the data must have the model's {self.num_classes} classes, got {fields.num_classes}")
+        if self.num_classes:
+            fields.require_classes()
         if self.spec.needs_moments and self.moments is None:
             self.measure(fields)
         if not isinstance(self.denoiser, NetworkDenoiser):

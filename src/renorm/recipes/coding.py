@@ -31,20 +31,24 @@ def compress_run(run: Path, out: Path, *, source: str | None = None, lossy: bool
         lossy: Keep the window tokens alone.
 
     Returns:
-        Images, bytes, bits per pixel, the model's size and hash; for lossy files the distortion too.
+        Images, bytes, bits per pixel (a site with all its channels), the model's size and hash; for lossy files the
+        distortion too.
 
     Raises:
         CheckpointError: If the run holds no token hierarchy.
         RecipeError: If its hierarchies cannot do what is asked.
         DataError: If the images do not fit.
     """
-    model = _member(run, lossy=lossy)
+    index, model = _member(run, lossy=lossy)
     fields = _images(run, source, model.domain.event_shape)
     images = fields.values.numpy()
+    first = not model.has_coded
     data = model.compress(images)
+    if first:  # the run is to read this file wherever it goes: it keeps the integers
+        model.save(run / f"member{index}")
     with atomic(out) as temporary:
         temporary.write_bytes(data)
-    pixels = images.size
+    pixels = len(images) * fields.lattice.sites  # a pixel has all its channels, as other codecs count
     figures: dict[str, Any] = {
         "images": len(images),
         "bytes": len(data),
@@ -107,16 +111,16 @@ def _hierarchies(run: Path) -> TokenProduct:
     return model
 
 
-def _member(run: Path, *, lossy: bool) -> TokenHierarchy:
-    """The hierarchy of a run that codes without loss, or the one with the fewest tokens among those that do not."""
+def _member(run: Path, *, lossy: bool) -> tuple[int, TokenHierarchy]:
+    """The hierarchy of a run, and its place, that codes without loss, or the one with the fewest tokens among those that do not."""
     model = _hierarchies(run)
-    fitting = [member for member in model.members_ if member.lossless != lossy]
+    fitting = [pair for pair in enumerate(model.members_) if pair[1].lossless != lossy]
     if not fitting:
         what = "keeps tokens only" if lossy else "is lossless (grey values as tokens)"
         raise RecipeError(f"no hierarchy of {run} {what}; {'drop' if lossy else 'add'} --lossy")
     if lossy:
-        return min(fitting, key=lambda member: len(member.law_.tree.leaves))
-    return model.density_ if model.density_ in fitting else fitting[0]
+        return min(fitting, key=lambda pair: len(pair[1].law_.tree.leaves))
+    return next((pair for pair in fitting if pair[0] == model.weighs), fitting[0])
 
 
 def _images(run: Path, source: str | None, event: tuple[int, ...]) -> Fields:

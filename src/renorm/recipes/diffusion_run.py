@@ -29,6 +29,8 @@ def fit(recipe: Recipe, folder: Path, *, resume: bool, progress: bool, command: 
     """Train; killed at any moment, it resumes to the same weights."""
     writes = is_first()
     fields = load_data(recipe.data, "train")
+    if fields.labels is not None:
+        fields.require_classes()
     model = build_model(recipe, fields.lattice, fields.num_classes or 0)
     known = identity(recipe, fields)
     check_same_run(folder, known)

@@ -70,9 +70,12 @@ class TokensRecipe:
     Args:
         description: One line for people.
         wing: Family of the model.
-        data: What is learned.
+        data: What is learned; ``flip`` must be false, each field counts as it is.
         model: The hierarchies.
-        measure: How samples are judged.
+        measure: How samples are judged; ``steps`` must not be set, a draw has none.
+
+    Raises:
+        RecipeError: If a value is one for diffusions alone.
 
     Example:
         >>> load_recipe("tokens-mnist").wing
@@ -85,6 +88,18 @@ class TokensRecipe:
     data: DataSpec = field(default_factory=lambda: DataSpec(labels=True))
     model: TokensSpec = field(default_factory=TokensSpec)
     measure: MeasureSpec = field(default_factory=MeasureSpec)
+
+    def __post_init__(self) -> None:
+        if self.data.flip:
+            raise RecipeError(
+                "data.flip must be false in a recipe of tokens (each field is counted once, as it is); leave it out, "
+                f"or put mirrored fields into the data, got {self.data.flip}"
+            )
+        if self.measure.steps is not None:
+            raise RecipeError(
+                "measure.steps must not be set in a recipe of tokens (they are steps of a diffusion's walk, a tree "
+                f"draws in one pass); leave it out, got {self.measure.steps}"
+            )
 
 
 WINGS: dict[str, type[Recipe] | type[TokensRecipe]] = {"diffusion": Recipe, "tokens": TokensRecipe}
@@ -129,7 +144,7 @@ def read_toml(path: Path) -> Recipe | TokensRecipe:
 def _recipe(text: str, *, source: str) -> Recipe | TokensRecipe:
     table = parse_toml(text, source=source)
     wing = table.get("wing", "diffusion")
-    if wing not in WINGS:
+    if not isinstance(wing, str) or wing not in WINGS:
         raise RecipeError(f"{source}: wing must be one of {', '.join(map(repr, WINGS))}, got {wing!r}")
     try:
         return from_mapping(WINGS[wing], table)

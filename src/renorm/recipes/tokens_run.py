@@ -3,6 +3,7 @@
 member0/  member1/  ...      model.toml and model.safetensors of each hierarchy, beside what every run has
 """
 
+import json
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,15 +14,19 @@ import torch
 
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
+from renorm.data.spec import DataSpec
 from renorm.errors import DataError, RecipeError, RenormError
 from renorm.fit.checkpoint import atomic
 from renorm.fit.progress import FitProgress
+from renorm.lattice import Lattice
 from renorm.recipes.folder import check_same_run, is_first, machine, write_arrays, write_json
 from renorm.recipes.judge import REFERENCE, check_measurable, judge
 from renorm.recipes.spec import TokensRecipe
 from renorm.spec import to_mapping, to_toml
 from renorm.tokens.explain import evidence_map, speaks_for, token_pictures, tokens_in_place
+from renorm.tokens.parts import make_codebook, make_family
 from renorm.tokens.product import TokenProduct
+from renorm.tokens.spec import HiddenTreeSpec, PyramidSpec, StyleSpec, TokensSpec, ValueSpec
 from renorm.tokens.token_hierarchy import TokenHierarchy
 
 __all__ = ["fit", "measure"]
@@ -35,8 +40,11 @@ DRAWS = 3  # completions of each field
 def fit(recipe: TokensRecipe, folder: Path, *, progress: bool, command: str) -> TokenProduct:
     """Count; killed at any moment, the same command with --resume comes to the same model."""
     fields = load_data(recipe.data, "train")
-    known = {"model": to_mapping(recipe.model), "data": fields.sha256()}
+    known = _identity(recipe, fields)
     check_same_run(folder, known)
+    shape = _shape(fields.lattice)
+    _check_members(recipe.model, shape)
+    _check_labels(fields)
     check_measurable(recipe.measure, fields)
     facts = {
         **machine(),
@@ -49,20 +57,98 @@ def fit(recipe: TokensRecipe, folder: Path, *, progress: bool, command: str) -> 
         return TokenProduct.load(folder)
     with atomic(folder / "recipe.toml") as temporary:
         temporary.write_text(to_toml(recipe), encoding="utf-8")
-    write_json(folder / "manifest.json", {**facts, "seconds": None})
-    begun = time.perf_counter()
-    model = TokenProduct.of(recipe.model, shape=fields.lattice.event_shape, value_range=recipe.data.value_range)
+    before, begun = _seconds_before(folder), time.perf_counter()
+    write_json(folder / "manifest.json", {**facts, "seconds": before or None})
+    model = TokenProduct.of(recipe.model, shape=shape, value_range=recipe.data.value_range)
+
+    def timed(index: int) -> TokenHierarchy:
+        member = _member(model, index, fields, folder, progress)
+        facts["seconds"] = before + time.perf_counter() - begun
+        write_json(folder / "manifest.json", facts)
+        return member
+
     try:
-        model.fit_members(lambda index: _member(model, index, fields, folder, progress))
+        model.fit_members(timed)
     except RenormError:
         if not (folder / "member0" / "model.toml").is_file():  # nothing was learned: leave the place to a mended recipe
             for name in ("recipe.toml", "manifest.json"):
                 (folder / name).unlink(missing_ok=True)
         raise
+    facts["parameters"] = sum(table.numel() for member in model.members_ for table in member.law_.tables)
+    write_json(folder / "manifest.json", facts)  # before product.toml, which says that the run is finished
     model.save(folder)
-    parameters = sum(table.numel() for member in model.members_ for table in member.law_.tables)
-    write_json(folder / "manifest.json", {**facts, "parameters": parameters, "seconds": time.perf_counter() - begun})
     return model
+
+
+def _identity(recipe: TokensRecipe, fields: Fields) -> dict[str, Any]:
+    """What must not change when a run is resumed: the model, the data and what their bytes stand for."""
+    known: dict[str, Any] = {"model": to_mapping(recipe.model), "data": fields.sha256()}
+    if recipe.data.value_range != DataSpec().value_range:  # the default is left out: runs made before have none
+        known["value_range"] = recipe.data.value_range
+    return known
+
+
+def _seconds_before(folder: Path) -> float:
+    """What earlier stretches of a run took, up to the last member that they finished."""
+    path = folder / "manifest.json"
+    seconds = json.loads(path.read_text(encoding="utf-8")).get("seconds") if path.is_file() else None
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
+
+
+def _shape(lattice: Lattice) -> tuple[int, int, int]:
+    """Channels, height and width of the images that fields are; a chain is one site high.
+
+    Raises:
+        DataError: If fields are no images.
+    """
+    if lattice.dim == 3 or (lattice.dim == 2 and lattice.shape[0] == 1):
+        raise DataError(
+            "token hierarchies read chains and images of at least two rows; give fields of one or two axes (one site "
+            f"high: drop that axis), got fields of shape {lattice.event_shape}"
+        )
+    height, width = lattice.shape if lattice.dim == 2 else (1, *lattice.shape)
+    return lattice.channels, height, width
+
+
+def _check_members(spec: TokensSpec, shape: tuple[int, int, int]) -> None:
+    """Say before the first member counts, not after it, that another one cannot read images of this shape.
+
+    Raises:
+        DataError, RecipeError: By the codebook, or if the law needs what the codebook has not.
+    """
+    for index, member in enumerate(spec.members):
+        where, law = f"model.members.{index}", member.law
+        try:
+            codebook = make_codebook(member.codebook, shape)
+            make_family(law)
+        except (DataError, RecipeError) as error:
+            raise type(error)(f"{where}: {error}") from None
+        if isinstance(law, HiddenTreeSpec) and not isinstance(member.codebook, ValueSpec):
+            raise RecipeError(
+                f"{where}: a hidden tree stands on the values of sites; take the codebook 'values', got "
+                f"'{member.codebook.kind}'"
+            )
+        near = (isinstance(law, StyleSpec) and law.share > 0) or (isinstance(law, PyramidSpec) and law.levels > 0)
+        if near and codebook.grid is None:
+            cure = "law.share = 0" if isinstance(law, StyleSpec) else "law.levels = 0"
+            cure += ", or data.channels = 1" if isinstance(member.codebook, ValueSpec) else ", or take windows"
+            raise RecipeError(
+                f"{where}: the law joins neighbours, so tokens must lie on a grid; set {cure}, got the codebook "
+                f"'{member.codebook.kind}' on images of shape {shape}"
+            )
+
+
+def _check_labels(fields: Fields) -> None:
+    """Say that classes were asked for where none is known.
+
+    Raises:
+        DataError: If so.
+    """
+    if fields.labels is not None and not (fields.labels >= 0).any():
+        raise DataError(
+            f"at least one training field must have a class, those of all {len(fields)} are unknown (-1); set "
+            "data.labels = false to learn without classes"
+        )
 
 
 def _member(model: TokenProduct, index: int, fields: Fields, folder: Path, progress: bool) -> TokenHierarchy:
@@ -79,10 +165,12 @@ def _member(model: TokenProduct, index: int, fields: Fields, folder: Path, progr
         bar.update(step, figure)
 
     member.progress = tell
-    member.fit(fields.values.numpy(), None if fields.labels is None else fields.labels.numpy())
-    if bar is not None:
-        bar.close()
-    member.progress = None
+    try:
+        member.fit(fields.values.numpy(), None if fields.labels is None else fields.labels.numpy())
+    finally:
+        member.progress = None
+        if bar is not None:
+            bar.close()
     member.save(place)
     return member
 
@@ -100,11 +188,12 @@ def measure(
     figures: dict[str, Any] = {"samples": num, "seconds_per_sample": (time.perf_counter() - begun) / num}
     nats = -model.log_prob(reference).mean()
     figures["nats_per_field"] = float(nats)
-    if model.lossless:
-        figures["bits_per_site"] = float(nats) / np.log(2) / test.lattice.sites / test.lattice.channels
+    if model.lossless:  # a site has all its channels
+        figures["bits_per_site"] = float(nats) / np.log(2) / test.lattice.sites
     notes: dict[str, Any] = {}
     if test.labels is not None:
-        figures |= _classified(model, test, folder)
+        found, notes = _classified(model, test, folder)
+        figures |= found
     judged = judge(x, reference, test, recipe.measure, recipe.data.name)
     measured = {
         "figures": {**figures, **judged.figures},
@@ -122,28 +211,44 @@ def measure(
     return measured
 
 
-def _classified(model: TokenProduct, test: Fields, folder: Path) -> dict[str, Any]:
-    """How often the class is right, and whether the posterior knows how sure it may be."""
+def _classified(model: TokenProduct, test: Fields, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How often the class is right, and whether the posterior knows how sure it may be; and notes on both.
+
+    Test fields without a class (-1) are left out. A class that no training field had cannot be predicted: its fields
+    count as wrong, and have no place in the confusions and no probability.
+    """
     assert test.labels is not None
     labels = test.labels.numpy()[:REFERENCE]
-    p = model.predict_proba(test.values.numpy()[:REFERENCE])
+    judged = labels >= 0
+    taught = np.isin(labels, model.classes_)
+    strange = int((judged & ~taught).sum())
+    notes: dict[str, Any] = {}
+    if not judged.all():
+        notes["without_class"] = f"{(~judged).sum()} of {len(labels)} test fields, which were not classified"
+    if strange:
+        notes["unknown_class"] = f"{strange} of {len(labels)} test fields, of classes not in training; counted as wrong"
+    if not judged.any():
+        return {}, notes
+    values, labels, taught = test.values.numpy()[: len(labels)][judged], labels[judged], taught[judged]
+    p = model.predict_proba(values)
     right = model.classes_[p.argmax(-1)] == labels
-    place = np.searchsorted(model.classes_, labels)
+    place = np.searchsorted(model.classes_, labels[taught])
     sure = p.max(-1)
     bins = np.minimum((sure * BINS).astype(int), BINS - 1)
     count = np.bincount(bins, minlength=BINS)
     mean_sure = np.bincount(bins, sure, BINS) / np.maximum(count, 1)
     mean_right = np.bincount(bins, right, BINS) / np.maximum(count, 1)
     confusion = np.zeros((len(model.classes_), len(model.classes_)), np.int64)
-    np.add.at(confusion, (place, p.argmax(-1)), 1)
+    np.add.at(confusion, (place, p[taught].argmax(-1)), 1)
     arrays = {"count": count, "confidence": mean_sure, "accuracy": mean_right}
     arrays |= {"confusion": confusion, "classes": np.asarray(model.classes_)}
     write_arrays(folder / "samples" / "reliability.npz", **{k: torch.from_numpy(v) for k, v in arrays.items()})
-    return {
-        "accuracy": float(right.mean()),
-        "class_nats": float(-np.log(np.maximum(p[np.arange(len(p)), place], 1e-300)).mean()),
-        "calibration_error": float((count * np.abs(mean_sure - mean_right)).sum() / count.sum()),
-    }
+    figures = {"accuracy": float(right.mean())}
+    if taught.any():
+        truth = p[np.flatnonzero(taught), place]
+        figures["class_nats"] = float(-np.log(np.maximum(truth, 1e-300)).mean())
+    figures["calibration_error"] = float((count * np.abs(mean_sure - mean_right)).sum() / count.sum())
+    return figures, notes
 
 
 def _write_strips(folder: Path, model: TokenProduct, x: torch.Tensor, generator: torch.Generator) -> None:
@@ -201,7 +306,7 @@ def _write_path(folder: Path, model: TokenProduct, x: torch.Tensor, label: int |
         "posterior": p,
         "classes": np.asarray(model.classes_),
     }
-    if label is not None:
+    if label is not None and label >= 0:
         arrays["label"] = np.array(label)
     write_arrays(folder / "samples" / "path.npz", **{k: torch.from_numpy(v) for k, v in arrays.items()})
 

@@ -161,8 +161,8 @@ class HallwayFace:
         joint = self._root_log_prob(self._encode(x))
         if condition is None:
             return joint.logsumexp(-1)
-        picked = joint.gather(1, condition.long()[:, None])[:, 0]
-        return picked - self.law_.root.double().log()[condition.long()]
+        label = self._labels(len(x), condition)
+        return joint.gather(1, label[:, None])[:, 0] - self.law_.root.double().log()[label]
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -187,18 +187,28 @@ class HallwayFace:
         """Nothing seen but, if given, the class."""
         observed = torch.full((number, len(self.law_.tree)), -1)
         if condition is not None:
-            classes = len(self.law_.root)
-            condition = torch.as_tensor(condition)
-            condition = condition.expand(number) if condition.ndim == 0 else condition
-            if classes == 1:
-                raise DataError("a condition needs classes, this model was fitted without labels; drop it")
-            if condition.shape != (number,) or condition.min() < 0 or condition.max() >= classes:
-                wrong = condition.unique().tolist()[:8]
-                raise DataError(f"a condition (label) must be in 0 ... {classes - 1}, one for each field, got {wrong}")
-            observed[:, 0] = condition
+            observed[:, 0] = self._labels(number, condition)
         return observed
 
+    def _labels(self, number: int, condition: Tensor) -> Tensor:
+        """Class of each field, checked."""
+        classes = len(self.law_.root)
+        condition = torch.as_tensor(condition)
+        condition = condition.expand(number) if condition.ndim == 0 else condition
+        if classes == 1:
+            raise DataError("a condition needs classes, this model was fitted without labels; drop it")
+        whole = not (condition.is_floating_point() or condition.is_complex())
+        if not whole or condition.shape != (number,) or condition.min() < 0 or condition.max() >= classes:
+            wrong = condition.unique().tolist()[:8]
+            raise DataError(
+                f"a condition (label) must be a whole number in 0 ... {classes - 1}, one for each of {number} fields, "
+                f"got {wrong} of shape {tuple(condition.shape)}"
+            )
+        return condition.long()
+
     def _encode(self, x: Tensor) -> Tensor:
+        if len(x) == 0:
+            raise DataError(f"there must be at least one field, got none (shape {tuple(x.shape)})")
         arrays = x.detach().cpu().numpy()
         parts = [arrays[i : i + ROWS] for i in range(0, len(arrays), ROWS)]
         tokens = [self.codebook_.encode(self.pictures_.images(part)) for part in parts]
@@ -222,7 +232,7 @@ class HallwayFace:
     def _complete(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """Every node's state, the likeliest where nothing fixes it."""
         tokens = self._encode(x)
-        labels = np.full(len(tokens), -1, np.int64) if condition is None else condition.numpy().astype(np.int64)
+        labels = np.full(len(x), -1, np.int64) if condition is None else self._labels(len(x), condition).numpy()
         return self.law_.most_probable(torch.from_numpy(self.family_.states(tokens.numpy(), labels)))
 
     def _at(self, states: Tensor, level: int) -> Tensor:

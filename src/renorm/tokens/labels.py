@@ -1,5 +1,6 @@
 """Labels of classes as places in a sorted list, with room for images whose class nobody knows."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,8 @@ class Labels:
     def of(cls, y: Any, number: int, classes: Any = None) -> "Labels":
         """Read labels; -1, NaN and ``None`` say that a class is unknown.
 
+        A warning is given where -1 may have been meant as one of two classes, as in y = -1, +1.
+
         Args:
             y: The labels, or ``None`` where there are none.
             number: How many there should be.
@@ -61,6 +64,13 @@ class Labels:
         if len(seen):
             check_classification_targets(seen)
         classes_, place = np.unique(seen, return_inverse=True)
+        if known_classes is None and len(classes_) == 1 and -1 in labels[~known].tolist():
+            warnings.warn(
+                f"-1 was read as 'class unknown', which leaves the one class {classes_.tolist()[0]!r}; if -1 is a "
+                "class, give it another name, as by np.where(y == -1, 0, y); if there are no classes, leave y away",
+                UserWarning,
+                stacklevel=4,
+            )
         if known_classes is not None:
             strange = np.setdiff1d(classes_, known_classes)
             if len(strange):

@@ -1,5 +1,6 @@
 """Products of token hierarchies: several views of an image, one posterior."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,12 +100,12 @@ class TokenProduct(  # type: ignore[misc]
         if not hasattr(self, "members_"):
             members = [self.member(index) for index in range(len(self.members))]
             return self._joined([member.partial_fit(X, y, classes, sample_weight) for member in members])
-        before = [member.family_.counts for member in self.members_]
+        before = [copy.copy(member.__dict__) for member in self.members_]
         try:
             return self._joined([member.partial_fit(X, y, classes, sample_weight) for member in self.members_])
-        except Exception:
-            for member, counts in zip(self.members_, before, strict=True):  # all count the images, or none does
-                member.recount(counts)
+        except BaseException:
+            for member, parts in zip(self.members_, before, strict=True):  # all count the images, or none does
+                member.__dict__ = parts
             raise
 
     def merge(self, other: "TokenProduct", base: "TokenProduct | None" = None) -> "TokenProduct":
@@ -128,8 +129,12 @@ class TokenProduct(  # type: ignore[misc]
         r"""$\ln p(c) + \sum_m \tau_m \ln p_m(z_m \mid c)$, in nats."""
         check_is_fitted(self)
         prior = self.density_.law_.root.double().log().numpy()
-        votes = [member.predict_log_joint(X) - member.law_.root.double().log().numpy() for member in self.members_]
-        return np.asarray(prior + np.sum(votes, axis=0))
+        possible = np.isfinite(prior)
+        joint: Any = prior
+        for member in self.members_:
+            own = np.where(possible, member.law_.root.double().log().numpy(), 0.0)
+            joint = joint + np.where(possible, member.predict_log_joint(X) - own, 0.0)
+        return np.asarray(joint)
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "number classes"]:
         """Posterior of the classes."""

@@ -107,7 +107,7 @@ class RetinaSpec(Values):
         bins: Levels of a weight; odd.
         modes: Most weights of a tile.
         threshold: A weight is kept if its variance exceeds 1 / threshold of a site's mean variance.
-        resize: Height to which images are brought first; 0: as they are.
+        resize: Height to which images are brought first; 0: as they are. A chain keeps its sites.
         blur: Standard deviation of a Gaussian blur, in sites of the resized image.
         equalise: Whether the histogram of each image is equalised.
         reach: Radius of a tile, in tiles.
@@ -166,7 +166,7 @@ class StyleSpec(Values):
     def __post_init__(self) -> None:
         require_literals(self)
         require(self.styles >= 1, "styles must be >= 1", self.styles)
-        require(self.share >= 0, "share must be >= 0 (it weighs counts)", self.share)
+        require(0 <= self.share < float("inf"), "share must be >= 0 and finite (it weighs counts)", self.share)
         require(self.strength > 0, "strength must be > 0", self.strength)
         require(self.backoff > 0, "backoff must be > 0", self.backoff)
         require(self.recounts >= 1, "recounts must be >= 1", self.recounts)
@@ -321,7 +321,7 @@ class HierarchySpec(Values):
         for name, kinds in (("codebook", CODEBOOKS), ("law", LAWS)):
             known = " or ".join(kind.__name__ for kind in kinds)
             require(isinstance(getattr(self, name), kinds), f"{name} must be a {known}", getattr(self, name))
-        require(self.temper >= 0, "temper must be >= 0", self.temper)
+        require(0 <= self.temper < float("inf"), "temper must be >= 0 and finite", self.temper)
         require(0 <= self.seed < 2**32, "seed must be in [0, 2^32)", self.seed)
 
 

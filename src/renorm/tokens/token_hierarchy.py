@@ -1,5 +1,6 @@
 """``TokenHierarchy``: images as trees of discrete tokens, learned by counting."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from renorm.errors import DataError
 from renorm.tokens import storage
 from renorm.tokens.codec import integers as coding
 from renorm.tokens.codec.tree_codec import TreeCodec
+from renorm.tokens.completion import complete
 from renorm.tokens.face import HallwayFace
 from renorm.tokens.labels import Labels, weights
 from renorm.tokens.parts import Progress, make_codebook, make_family
@@ -129,7 +131,12 @@ class TokenHierarchy(  # type: ignore[misc]
             return self._learn(X, y, sample_weight, classes)
         x = self._read(X)
         labels = Labels.of(y, len(x), self.classes_)
-        self.family_.add(self.codebook_.encode(x), labels.index, weights(sample_weight, len(x)))
+        kept = copy.copy(self.family_)  # adding changes no array in place
+        try:
+            self.family_.add(self.codebook_.encode(x), labels.index, weights(sample_weight, len(x)))
+        except BaseException:
+            self.family_ = kept
+            raise
         return self._relearned()
 
     def merge(self, other: "TokenHierarchy", base: "TokenHierarchy | None" = None) -> "TokenHierarchy":
@@ -199,7 +206,7 @@ class TokenHierarchy(  # type: ignore[misc]
         if self.temper == 0:
             return np.tile(prior.numpy(), (len(self._read(X)), 1))
         joint = self._root_log_prob(torch.from_numpy(self._tokens(X)))
-        tempered = (joint - prior) * self.temper + prior
+        tempered = torch.where(prior > -torch.inf, (joint - prior) * self.temper + prior, -torch.inf)
         impossible = (joint == -torch.inf).all(-1, keepdim=True)  # whatever the class: such tokens say nothing of it
         return torch.where(impossible, prior, tempered).numpy()
 
@@ -217,33 +224,26 @@ class TokenHierarchy(  # type: ignore[misc]
         return self._root_log_prob(torch.from_numpy(self._tokens(X))).logsumexp(-1).numpy()
 
     def in_paint(
-        self, X: Any, seen: Bool[np.ndarray, "height width"], *, generator: torch.Generator | None = None
+        self, X: Any, seen: Bool[np.ndarray, "*number height width"], *, generator: torch.Generator | None = None
     ) -> Float[np.ndarray, "number *event"]:
-        """Images with their hidden sites filled in, in the shape and range that ``fit`` was given.
+        """Images with their hidden sites filled in, in the shape and range that ``fit`` was given; see ``complete``.
 
         Args:
-            X: Images; what they hold at hidden sites does not matter.
-            seen: Sites that are to be believed.
+            X: Images; what they hold at hidden sites (NaN, say) does not matter.
+            seen: Sites that are to be believed, of all images or of each.
             generator: Draws the completion; without it the likeliest one is taken.
+
+        Raises:
+            DataError: If ``seen`` has another shape than the images, or a retina sees none of its tiles wholly.
         """
-        images = self._read(X)
-        seen = np.asarray(seen, bool)
-        if seen.shape != self.pictures_.shape[1:]:
-            raise DataError(f"seen must have the shape {self.pictures_.shape[1:]} of the images, got {seen.shape}")
-        images = np.where(seen, images, np.float32(0))
-        visible = self.codebook_.visible(seen)
-        if seen.any() and not visible.any():
-            raise DataError(
-                "no token lies wholly in the sites that are seen; see more, or take smaller windows or values"
-            )
-        tokens = np.where(visible, self.codebook_.encode(images), -1)
-        observed = self.law_.observe(torch.from_numpy(tokens))
-        if generator is None:
-            states = self.law_.most_probable(observed)
-        else:
-            states = self.law_.sample(observed, generator=generator)
-        filled = self.codebook_.decode(states[:, torch.from_numpy(self.law_.tree.leaves)].numpy())
-        fields = self.pictures_.fields(np.where(seen, images, filled).astype(np.float32))
+        check_is_fitted(self)
+        seen, sites = np.asarray(seen, bool), self.pictures_.shape[1:]
+        if seen.shape[-2:] != sites or seen.ndim > 3 or (seen.ndim == 3 and len(seen) not in (1, len(X))):
+            raise DataError(f"seen must have the shape {sites} of the images, or (number, *{sites}), got {seen.shape}")
+        images = self._read(self._without(X, ~seen))
+        believed = np.broadcast_to(seen, (len(images), *sites))
+        filled = complete(self.codebook_, self.law_, images, believed, generator=generator)
+        fields = self.pictures_.fields(np.where(believed[:, None], images, filled).astype(np.float32))
         return fields.reshape(len(fields), *self.event_in_)
 
     # -- files -------------------------------------------------------------------------------------------------------
@@ -256,6 +256,11 @@ class TokenHierarchy(  # type: ignore[misc]
             self._codec = coding.codec_of(self.law_.tree, self.codec_tables(), self.pictures_.shape, self.codebook_)
         return self._codec
 
+    @property
+    def has_coded(self) -> bool:
+        """Whether the integers of its files are fixed already, so that ``save`` keeps them."""
+        return self._integers is not None or hasattr(self.family_, "integers")
+
     def codec_tables(self) -> coding.IntegerTables:
         """The tables of the law as integers; made once, then kept with the model."""
         if self._integers is None:
@@ -266,9 +271,16 @@ class TokenHierarchy(  # type: ignore[misc]
     def compress(self, X: Any) -> bytes:
         """Images as a file: lossless where the tokens are the grey values of bytes, else their tokens alone.
 
-        See ``docs/format.md``. The file can be read by this model only, which must be kept.
+        See ``docs/format.md``. The file can be read by this model only, which must be kept; saved after coding, it keeps
+        the very integers that the file was written with.
+
+        Raises:
+            DataError: If the model is lossless and real values are no multiples of 1/255.
         """
-        return self.codec_.compress(self._tokens(X))
+        images = self._read(X)
+        if self.lossless:
+            self.pictures_.require_bytes(images)
+        return self.codec_.compress(self.codebook_.encode(images))
 
     def decompress(self, data: bytes) -> Shaped[np.ndarray, "number *event"]:
         """What ``compress`` wrote: bytes where it is lossless, else what the tokens stand for.
@@ -293,9 +305,8 @@ class TokenHierarchy(  # type: ignore[misc]
         pictures = self.pictures_
         card = TokenCard(self.spec, pictures.shape, self.event_in_, pictures.value_range, labels, kind)
         parts = {"codebook": self.codebook_.state(), "law": self.family_.state()}
-        if self.lossless and not hasattr(
-            self.family_, "integers"
-        ):  # files are read by these integers, on every machine
+        coded = self.lossless or self.has_coded  # files are read by these integers, on every machine
+        if coded and not hasattr(self.family_, "integers"):
             parts["codec"] = coding.packed(self.codec_tables())
         storage.write(card, parts, Path(path))
 
@@ -347,9 +358,19 @@ class TokenHierarchy(  # type: ignore[misc]
         if reset:
             self.event_in_ = event or X.shape[1:]
             self.pictures_ = Pictures.of(X.reshape(len(X), *self.event_in_), self.shape, self.value_range)
-        elif event not in (None, self.event_in_, self.pictures_.shape, self.pictures_.event_shape):
+        elif event not in (None, self.event_in_, *self.pictures_.shapes):
             raise DataError(f"the model was fitted to images of shape {self.pictures_.shape}, got {event}")
         return self.pictures_.images(X)
+
+    def _without(self, X: Any, hidden: np.ndarray) -> Any:
+        """Images with black at hidden sites; what cannot be images is left for ``_read`` to refuse."""
+        values = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
+        if values.dtype.kind not in "fiub" or values.size != len(values) * math.prod(self.pictures_.shape):
+            return X
+        black = 0 if values.dtype == np.uint8 else self.pictures_.value_range[0]
+        images = values.reshape(len(values), *self.pictures_.shape)
+        cover = hidden[:, None] if hidden.ndim == 3 else hidden
+        return np.where(cover, np.asarray(black, values.dtype), images).reshape(values.shape)
 
     def _tokens(self, X: Any) -> np.ndarray:
         x = self._read(X)

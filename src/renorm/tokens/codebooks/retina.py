@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
 
 from renorm.errors import DataError, RecipeError
+from renorm.tokens.codebooks.codebook import require_tokens
+from renorm.tokens.codebooks.glimpse import Glimpse
 from renorm.tokens.codebooks.straighten import straighten
 
 __all__ = ["RetinaCodebook", "equalise"]
@@ -18,6 +20,7 @@ EQUALISE_WIDTH = (
 BACKGROUND = 1e-4  # equalising leaves sites below this at 0: their order among each other is noise
 CUBIC = -0.5  # slope of the bicubic kernel (Catmull-Rom)
 _IMAGES = 2048  # images whose weights are computed together
+CELLS = 2**28  # most weights of tiles: 1 GiB
 
 
 @dataclass(kw_only=True)
@@ -40,7 +43,7 @@ class RetinaCodebook:
         bins: Levels of a weight; odd, so that one of them is 0.
         modes: Most modes of a tile.
         threshold: A mode is kept if its variance exceeds ``1 / threshold`` of the mean variance of a tile's sites.
-        resize: Height to which images are brought first; 0: as they are.
+        resize: Height to which images are brought first; 0: as they are. A chain keeps its sites.
         blur: Standard deviation of a Gaussian blur, in sites of the resized image; 0: none.
         equalise: Whether the histogram of each image is equalised; then fields come back equalised too.
         reach: Radius of a tile, in tiles.
@@ -85,19 +88,37 @@ class RetinaCodebook:
             (self.threshold > 0, "threshold must be > 0", self.threshold),
             (self.resize >= 0, "resize must be >= 0 sites (0: as they are)", self.resize),
             (self.blur >= 0, "blur must be >= 0 sites (0: none)", self.blur),
-            (0 < self.tile <= min(self.frame), f"tile must be in (0, {min(self.frame)}] sites", self.tile),
+            (0 < self.tile <= self._edge, f"tile must be in (0, {self._edge}] sites", self.tile),
             (self.width > 0, "width must be > 0 tiles", self.width),
             (self.reach >= 1, "reach must be >= 1 tile (else sites between tiles are lost)", self.reach),
         ]
         for kept, rule, value in rules:
             if not kept:
                 raise RecipeError(f"{rule}, got {value}")
+        rows, columns = self.frame
+        if len(self.tile_places) * rows * columns > CELLS:
+            raise RecipeError(
+                f"tiles times sites must be at most 2^28 (each tile weighs every site), got {len(self.tile_places)} "
+                f"tiles on {rows} x {columns} sites; set resize = 0 or smaller, or a larger tile"
+            )
+
+    @property
+    def guesses(self) -> bool:
+        """Whether ``match`` looks at what is guessed of hidden sites."""
+        return self.equalise
 
     @property
     def frame(self) -> tuple[int, int]:
-        """Height and width of the image that the tiles look at."""
+        """Height and width of the image that the tiles look at; an axis of one site stays one site."""
         _, height, width = self.shape
-        return (self.resize, round(self.resize * width / height)) if self.resize else (height, width)
+        if not self.resize or height == 1:
+            return height, width
+        return self.resize, 1 if width == 1 else max(1, round(self.resize * width / height))
+
+    @property
+    def _edge(self) -> int:
+        """The largest tile: the shorter edge, of a chain its length."""
+        return max(self.frame) if 1 in self.frame else min(self.frame)
 
     @property
     def sizes(self) -> Int64[np.ndarray, " positions"]:
@@ -125,7 +146,8 @@ class RetinaCodebook:
     def tile_weights(self) -> Float[np.ndarray, "tiles sites"]:
         """How much each tile sees of each site of the frame; the tiles of a site add up to 1."""
         sites = np.stack(np.divmod(np.arange(self.frame[0] * self.frame[1]), self.frame[1]), axis=1)
-        distance = ((self.tile_places[:, None] - sites) ** 2).sum(-1)
+        rows, columns = self.tile_places.T[:, :, None]
+        distance = (rows - sites[:, 0]) ** 2 + (columns - sites[:, 1]) ** 2
         weight = np.exp(-distance / (2 * (self.width * self.tile) ** 2))
         weight[distance >= (self.reach * self.tile) ** 2] = 0.0
         return (weight / weight.sum(axis=0)).astype(np.float32)
@@ -136,14 +158,15 @@ class RetinaCodebook:
         Raises:
             DataError: If there are no images, or all are blank.
         """
-        if not len(x) or not np.abs(x).max() > 0:
+        if not len(x) or not max(x.max(), -x.min()) > 0:
             raise DataError(f"a retina needs images that are not blank (it has no modes else), got {len(x)} images")
-        f = self.prepare(x)
+        f = self._prepared(x)
         self.mean_ = f.mean(axis=0)
         found, tops, tile = [], [], []
         for t, weight in enumerate(self._channel_weights):
             members = np.flatnonzero(weight)
-            y = f[:, members] * weight[members]
+            y = f[:, members]
+            y *= weight[members]
             values, vectors = np.linalg.eigh((y.T @ y).astype(np.float64))
             values, vectors = values[::-1], vectors[:, ::-1]
             kept = np.flatnonzero(values[: self.modes] * len(values) * self.threshold > max(values.sum(), 1e-12))
@@ -174,7 +197,11 @@ class RetinaCodebook:
         """The sum of the tiles, over their share where some are hidden; the mean image where all of them are.
 
         A tile of which any token is hidden is left out. Blur and equalising are not undone.
+
+        Raises:
+            DataError: If a token is unknown.
         """
+        require_tokens(tokens, self.sizes)
         tiles = len(self.tile_places)
         hidden = (tokens < 0).astype(np.float32) @ (self.tile_[:, None] == np.arange(tiles)).astype(np.float32) > 0
         weights = self._channel_weights
@@ -199,6 +226,28 @@ class RetinaCodebook:
         touched = (self.tile_weights > 0) @ (frame.reshape(-1) > 0)
         return np.asarray(~touched.astype(bool)[self.tile_])
 
+    def match(
+        self, x: Float[np.ndarray, "number channel height width"], seen: Bool[np.ndarray, "number height width"]
+    ) -> Glimpse:
+        """Tokens of tiles that see no hidden site.
+
+        Args:
+            x: Images in [0, 1]; equalising looks at the hidden sites too: give a guess there.
+            seen: Sites that are to be believed.
+
+        Raises:
+            DataError: If no tile is seen wholly though some sites are: a weight of half a tile says little of it.
+            RecipeError: If images are straightened.
+        """
+        masks, which = np.unique(seen.reshape(len(x), -1), axis=0, return_inverse=True)
+        shown = np.stack([self.visible(mask.reshape(seen.shape[1:])) for mask in masks])[which.reshape(-1)]
+        if (seen.any(axis=(1, 2)) & ~shown.any(axis=1)).any():
+            raise DataError(
+                "no tile of the retina lies wholly in the sites that are seen (its weights need all of them); see "
+                "more, or take a codebook of windows"
+            )
+        return Glimpse.whole(np.where(shown, self.encode(x), -1))
+
     def vectors(self) -> Float[np.ndarray, "tokens looks"]:
         """Not here: what a token means differs from position to position.
 
@@ -222,6 +271,13 @@ class RetinaCodebook:
             fields = equalise(fields.reshape(-1, self.frame[0] * self.frame[1]))
         return fields.reshape(len(x), -1).astype(np.float32)
 
+    def _prepared(self, x: np.ndarray) -> np.ndarray:
+        """``prepare``, some images after the other."""
+        found = np.empty((len(x), self.shape[0] * self.frame[0] * self.frame[1]), np.float32)
+        for start in range(0, len(x), _IMAGES):
+            found[start : start + _IMAGES] = self.prepare(x[start : start + _IMAGES])
+        return found
+
     def state(self) -> dict[str, np.ndarray]:
         """Arrays to store; ``restore`` reads them."""
         return {"tile": self.tile_, "vectors": self.vectors_, "top": self.top_, "mean": self.mean_}
@@ -237,9 +293,9 @@ class RetinaCodebook:
 
     @cached_property
     def _resizing(self) -> tuple[np.ndarray, np.ndarray]:
-        """Resizing and blur of each axis, as one matrix."""
+        """Resizing and blur of each axis, as one matrix; an axis of one site has nothing to blur."""
         pairs = zip(self.shape[1:], self.frame, strict=True)
-        rows, columns = ((_blur(m, self.blur) @ _cubic(n, m)).astype(np.float32) for n, m in pairs)
+        rows, columns = ((_blur(m, self.blur if n > 1 else 0.0) @ _cubic(n, m)).astype(np.float32) for n, m in pairs)
         return rows, columns
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
 
 from renorm.errors import DataError
+from renorm.tokens.codebooks.codebook import require_tokens
+from renorm.tokens.codebooks.glimpse import Glimpse
 
 __all__ = ["ValueCodebook"]
 
@@ -31,6 +33,11 @@ class ValueCodebook:
 
     shape: tuple[int, int, int]
     bins: int = 256
+
+    @property
+    def guesses(self) -> bool:
+        """Nothing depends on hidden sites."""
+        return False
 
     @property
     def sizes(self) -> Int64[np.ndarray, " positions"]:
@@ -73,13 +80,25 @@ class ValueCodebook:
         return np.rint(x.reshape(len(x), -1) * (self.bins - 1)).astype(np.int64).clip(0, self.bins - 1)
 
     def decode(self, tokens: Int[np.ndarray, "number positions"]) -> Float[np.ndarray, "number channel height width"]:
-        """The values; 0 where hidden."""
+        """The values; 0 where hidden.
+
+        Raises:
+            DataError: If a token is unknown.
+        """
+        require_tokens(tokens, self.sizes)
         values = np.maximum(tokens, 0).astype(np.float32) / np.float32(self.bins - 1)
         return values.reshape(len(tokens), *self.shape)
 
     def visible(self, mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, " positions"]:
         """The sites that are seen, in every channel."""
         return np.tile(mask.reshape(-1), self.shape[0])
+
+    def match(
+        self, x: Float[np.ndarray, "number channel height width"], seen: Bool[np.ndarray, "number height width"]
+    ) -> Glimpse:
+        """The bins of the sites that are seen."""
+        shown = np.tile(seen.reshape(len(x), -1), (1, self.shape[0]))
+        return Glimpse.whole(np.where(shown, self.encode(x), -1))
 
     def vectors(self) -> Float[np.ndarray, "bins 1"]:
         """The value of each bin."""

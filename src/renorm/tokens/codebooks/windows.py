@@ -12,11 +12,16 @@ from threadpoolctl import threadpool_limits
 
 from renorm.errors import DataError, RecipeError
 from renorm.tokens.codebooks.clustering import Method, cluster, nearest
-from renorm.tokens.codebooks.straighten import straighten
+from renorm.tokens.codebooks.codebook import require_tokens
+from renorm.tokens.codebooks.glimpse import Glimpse
+from renorm.tokens.codebooks.straighten import Pose, straighten
 
 __all__ = ["WindowCodebook", "WindowTokens"]
 
 _IMAGES = 64  # images whose windows are cut out together
+_SPREAD = 1e-4  # variance of a site about its token's picture is no less
+_FAINT = 1e-3  # part of a site that may be hidden where sites were moved
+_STATE = ("centroids", "projection", "looks", "pictures", "mean", "spread")
 
 
 class WindowTokens(NamedTuple):
@@ -33,7 +38,7 @@ class WindowTokens(NamedTuple):
 
 @dataclass(kw_only=True)
 class WindowCodebook:
-    r"""Windows of ``window`` by ``window`` sites, every ``stride`` sites, named by k-means.
+    r"""Windows of ``window`` by ``window`` sites (of a chain: 1 by ``window``), every ``stride`` sites.
 
     $$ y = \frac{v - \bar v}{\sqrt{\mathrm{var}(v) + \epsilon} + \delta}, \qquad
        z = \arg\min_k |V^\top y - c_k|^2 $$
@@ -44,7 +49,8 @@ class WindowCodebook:
     Args:
         shape: Channels, height, width of the images.
         window: Edge in sites.
-        stride: Sites from one window to the next; equal to ``window``: patches that do not overlap.
+        stride: Sites from one window to the next; equal to ``window``: patches that do not overlap. Where it does not
+            come out even, one window more stands at the edge.
         tokens: Number of tokens, the background's included.
         floor: $\epsilon$, variance below which contrast counts as noise.
         margin: $\delta$, added to the standard deviation.
@@ -62,6 +68,7 @@ class WindowCodebook:
         looks_: Mean of y over the windows of each token, (tokens, features).
         pictures_: Mean of v over the windows of each token, (tokens, features).
         mean_: Mean image, shown where no token is seen.
+        spread_: Variance of v about the picture of each token, (tokens,): how well a part of a window tells its token.
 
     Raises:
         DataError: If a window is greater than an image.
@@ -94,10 +101,11 @@ class WindowCodebook:
     def __post_init__(self) -> None:
         """Check the geometry; the rest is checked where the values are used."""
         _, height, width = self.shape
-        if not 1 <= self.window <= min(height, width):
+        most = min(height, width) if height > 1 else width
+        if not 1 <= self.window <= most:
             raise DataError(
                 "images must be at least as large as a window (there is no token else); choose a window of "
-                f"1 ... {min(height, width)} sites for images of {height} x {width}, got {self.window}"
+                f"1 ... {most} sites for images of {height} x {width}, got {self.window}"
             )
         if not 1 <= self.stride <= self.window:
             raise RecipeError(
@@ -113,15 +121,34 @@ class WindowCodebook:
             )
 
     @property
+    def guesses(self) -> bool:
+        """Whether ``match`` looks at what is guessed of hidden sites."""
+        return self.straighten
+
+    @property
+    def edges(self) -> tuple[int, int]:
+        """Height and width of a window: a chain is one site high."""
+        return (1 if self.shape[1] == 1 else self.window), self.window
+
+    @property
     def features(self) -> int:
         """Values in a window."""
-        return self.shape[0] * self.window**2
+        return self.shape[0] * self.edges[0] * self.edges[1]
+
+    @property
+    def starts(self) -> tuple[Int64[np.ndarray, " rows"], Int64[np.ndarray, " columns"]]:
+        """First row and first column of the windows; the last ones reach the edge of the image."""
+        rows, columns = (
+            np.unique([*range(0, sites - edge + 1, self.stride), sites - edge])
+            for sites, edge in zip(self.shape[1:], self.edges, strict=True)
+        )
+        return rows, columns
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of windows."""
-        _, height, width = self.shape
-        return (height - self.window) // self.stride + 1, (width - self.window) // self.stride + 1
+        rows, columns = self.starts
+        return len(rows), len(columns)
 
     @property
     def sizes(self) -> Int64[np.ndarray, " positions"]:
@@ -131,8 +158,8 @@ class WindowCodebook:
     @property
     def locations(self) -> Float64[np.ndarray, "positions 2"]:
         """Centre of each window (row, column), in sites."""
-        index = np.indices(self.grid).reshape(2, -1).T
-        return index * float(self.stride) + (self.window - 1) / 2
+        first = np.stack(np.meshgrid(*self.starts, indexing="ij"), axis=-1).reshape(-1, 2)
+        return first + (np.array(self.edges) - 1) / 2
 
     def fit(self, x: Float[np.ndarray, "number channel height width"], *, seed: int) -> "WindowCodebook":
         """Cluster windows drawn from images.
@@ -158,6 +185,8 @@ class WindowCodebook:
         back = self.centroids_ @ self.projection_.T
         self.looks_ = back if self.projection_.shape[1] == self.features else _means(y, member, back)
         self.pictures_ = _means(raw, member, back * np.sqrt(self.floor) + raw.mean())
+        about = ((raw - self.pictures_[member]) ** 2).mean(axis=1, keepdims=True)
+        self.spread_ = np.maximum(_means(about, member, np.full((self.tokens, 1), about.mean())), _SPREAD)[:, 0]
         return self
 
     def encode(self, x: Float[np.ndarray, "number channel height width"]) -> Int64[np.ndarray, "number positions"]:
@@ -193,6 +222,7 @@ class WindowCodebook:
             tokens: -1 where hidden. A site that no token sees shows the mean image.
             moments: From ``encode_moments``; without them each token is shown by the mean picture of its windows.
         """
+        require_tokens(tokens, self.sizes)
         out = np.empty((len(tokens), *self.shape), np.float32)
         for start in range(0, len(tokens), _IMAGES):
             part = slice(start, start + _IMAGES)
@@ -210,17 +240,57 @@ class WindowCodebook:
             return np.full(len(self.sizes), bool(mask.all()))
         return np.ascontiguousarray(self._cut(mask[None, None]).all(axis=(3, 4, 5)).reshape(-1))
 
+    def match(
+        self, x: Float[np.ndarray, "number channel height width"], seen: Bool[np.ndarray, "number height width"]
+    ) -> Glimpse:
+        r"""Tokens of images of which some sites are hidden.
+
+        A window of which only the sites S are seen fits each token k by
+
+        $$ \ell_k = -\tfrac12 \sum_{i \in S} \Bigl[\frac{(v_i - p_{ki})^2}{\sigma_k^2} + \ln \sigma_k^2\Bigr] $$
+
+        with the picture p of the token and the variance $\sigma^2$ of the values about it.
+
+        Args:
+            x: Images in [0, 1]; straightening, and nothing else, looks at the hidden sites: give a guess there.
+            seen: Sites that are to be believed.
+        """
+        pose, weight = None, seen[:, None].astype(np.float32)
+        if self.straighten:
+            pose, values = Pose.of(x), x * weight
+            weight = pose.apply(weight)  # a moved site is seen in part: its value is the mean of what is
+            x = np.asarray(pose.apply(values) / np.maximum(weight, _FAINT), np.float32)
+        share = self._cut(weight).reshape(len(x), len(self.sizes), -1)
+        whole: np.ndarray = np.all(share > 1 - _FAINT, axis=-1)
+        part: np.ndarray = np.any(share > 0, axis=-1)
+        view = self._cut(x)
+        raw = view.reshape(len(x), len(self.sizes), self.features).astype(np.float32)
+        tokens = np.full(whole.shape, -1, np.int64)
+        tokens[whole] = self._named(raw[whole], 1)[0][:, 0]
+        places = np.flatnonzero((part & ~whole).any(axis=0))
+        log = np.zeros((len(x), len(places), self.tokens), np.float32)
+        for column, place in enumerate(places):
+            believed = np.tile(share[:, place], (1, self.shape[0]))
+            log[:, column] = self._fit_of_parts(raw[:, place], believed)
+        log[whole[:, places]] = 0
+        return Glimpse(tokens, places, log, pose)
+
+    def _fit_of_parts(self, raw: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Log likelihood of values of windows, seen for a share of 0 to 1, by each token: (number, tokens)."""
+        square = (seen * raw**2).sum(1)[:, None] - 2 * (seen * raw) @ self.pictures_.T + seen @ (self.pictures_**2).T
+        return np.asarray(-0.5 * (np.maximum(square, 0) / self.spread_ + seen.sum(1)[:, None] * np.log(self.spread_)))
+
     def vectors(self) -> Float[np.ndarray, "tokens features"]:
         """The standardised look of each token."""
         return self.looks_
 
     def state(self) -> dict[str, np.ndarray]:
         """Arrays to store; ``restore`` reads them."""
-        return {name: getattr(self, f"{name}_") for name in ("centroids", "projection", "looks", "pictures", "mean")}
+        return {name: getattr(self, f"{name}_") for name in _STATE}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> "WindowCodebook":
         """Read what ``state`` gave."""
-        for name in ("centroids", "projection", "looks", "pictures", "mean"):
+        for name in _STATE:
             setattr(self, f"{name}_", np.asarray(state[name]))
         return self
 
@@ -233,9 +303,13 @@ class WindowCodebook:
         return straighten(x) if self.straighten else x
 
     def _cut(self, x: np.ndarray) -> np.ndarray:
-        """Windows as a view, (number, *grid, channel, window, window)."""
-        view = np.lib.stride_tricks.sliding_window_view(x, (self.window, self.window), axis=(2, 3))  # type: ignore[call-overload]
-        return view[:, :, :: self.stride, :: self.stride].transpose(0, 2, 3, 1, 4, 5)
+        """Windows, (number, *grid, channel, height, width): a view where the stride comes out even."""
+        view = np.lib.stride_tricks.sliding_window_view(x, self.edges, axis=(2, 3))  # type: ignore[call-overload]
+        for axis, starts in zip((2, 3), self.starts, strict=True):
+            even = slice(0, int(starts[-1]) + 1, self.stride)
+            regular = len(starts) == len(range(*even.indices(view.shape[axis]))) and starts[-1] % self.stride == 0
+            view = view[(slice(None),) * axis + (even,)] if regular else view.take(starts, axis=axis)
+        return view.transpose(0, 2, 3, 1, 4, 5)
 
     def _drawn(self, x: np.ndarray, seed: int) -> np.ndarray:
         """The windows to cluster, drawn without replacement."""
@@ -246,7 +320,9 @@ class WindowCodebook:
             chosen = np.arange(total)
         image, place = np.divmod(chosen, len(self.sizes))
         row, column = np.divmod(place, self.grid[1])
-        return self._cut(x)[image, row, column].reshape(len(chosen), -1).astype(np.float32)
+        rows, columns = self.starts
+        view = np.lib.stride_tricks.sliding_window_view(x, self.edges, axis=(2, 3))  # type: ignore[call-overload]
+        return view[image, :, rows[row], columns[column]].reshape(len(chosen), -1).astype(np.float32)
 
     def _standardised(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """y, mean, scale, and which windows are no background."""
@@ -258,34 +334,38 @@ class WindowCodebook:
         return y, mean, scale, var >= self.background
 
     def _each_window(self, x: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-        view = self._cut(self._upright(x))
+        upright = self._upright(x)
         tokens = np.zeros((len(x), len(self.sizes), number), np.int64)
         moments = np.empty((len(x), len(self.sizes), 2), np.float32)
 
         def name(start: int) -> None:
             part = slice(start, start + _IMAGES)
-            raw = view[part].reshape(-1, self.features).astype(np.float32, copy=False)
-            y, mean, scale, live = self._standardised(raw)
-            found = np.zeros((len(raw), number), np.int64)
-            found[live] = nearest(y[live] @ self.projection_, self.centroids_, number)
+            raw = self._cut(upright[part]).reshape(-1, self.features).astype(np.float32, copy=False)
+            found, parted = self._named(raw, number)
             tokens[part] = found.reshape(tokens[part].shape)
-            moments[part] = np.stack([mean, scale], axis=1).reshape(moments[part].shape)
+            moments[part] = parted.reshape(moments[part].shape)
 
         # One thread a chunk: the products are too small for BLAS to share out.
         with threadpool_limits(1), ThreadPoolExecutor(torch.get_num_threads()) as pool:
             list(pool.map(name, range(0, len(x), _IMAGES)))
         return tokens, moments
 
+    def _named(self, raw: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest tokens of windows (rows), and their means and scales."""
+        y, mean, scale, live = self._standardised(raw)
+        found = np.zeros((len(raw), number), np.int64)
+        found[live] = nearest(y[live] @ self.projection_, self.centroids_, number)
+        return found, np.stack([mean, scale], axis=1)
+
     def _overlaid(self, patches: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        (rows, columns), edge, step = self.grid, self.window, self.stride
-        channels = self.shape[0]
-        weight = seen.reshape(-1, 1, rows, columns).astype(np.float32)
-        values = patches.reshape(-1, rows, columns, channels, edge, edge).transpose(0, 3, 1, 2, 4, 5)
+        (rows, columns), (height, width) = self.starts, self.edges
+        weight = seen.reshape(-1, 1, len(rows), len(columns)).astype(np.float32)
+        values = patches.reshape(-1, len(rows), len(columns), self.shape[0], height, width).transpose(0, 3, 1, 2, 4, 5)
         total = np.zeros((len(patches), *self.shape), np.float32)
         cover = np.zeros((len(patches), 1, *self.shape[1:]), np.float32)
-        for r in range(edge):
-            for c in range(edge):
-                at = (..., slice(r, r + step * rows, step), slice(c, c + step * columns, step))
+        for r in range(height):
+            for c in range(width):  # no site comes twice: windows of one phase start at different sites
+                at = (..., (rows + r)[:, None], columns + c)
                 total[at] += weight * values[..., r, c]
                 cover[at] += weight
         return np.where(cover > 0, total / np.maximum(cover, 1), self.mean_)

@@ -15,7 +15,7 @@ from renorm.tokens.codebooks.clustering import cluster, nearest
 from renorm.tokens.codebooks.codebook import Codebook
 from renorm.tokens.families.gated import learn_in_order
 from renorm.tokens.families.grouping import groups_by_information, groups_by_place, halving_edges, pair_information
-from renorm.tokens.trees.counts import smooth
+from renorm.tokens.trees.counts import Counts, smooth
 from renorm.tokens.trees.tree import Tree, TreeLaw
 from renorm.tokens.trees.tree_counts import TreeCounts
 
@@ -55,7 +55,8 @@ class Exemplars:
        \theta_{sk} = \frac{n_{sk} + \kappa m_k}{n_s + \kappa} , $$
 
     with back-off to the table of the class and to that of all images; or image by image with gate and forgetting
-    (``learn_in_order``).
+    (``learn_in_order``). There first images count as exemplars, and are not learned again; means of clusters are no
+    images, and count once each beforehand. The root counts the weight of each labelled image that was learned.
 
     Args:
         exemplars: Of each class.
@@ -80,8 +81,7 @@ class Exemplars:
     Raises:
         RecipeError: If a value is out of range.
 
-    Source:
-        Friston et al. 2024, "From pixels to planning: scale-free active inference", arXiv:2407.20292.
+    Source: Friston et al. 2024, "From pixels to planning: scale-free active inference", arXiv:2407.20292.
 
     Example: four tokens, two classes, one exemplar each.
         >>> from renorm.tokens.codebooks.values import ValueCodebook
@@ -150,19 +150,24 @@ class Exemplars:
         Raises:
             DataError: If a token is hidden or no label is known.
         """
+        tokens, labels, weight = _counting(tokens, labels, weight)
         if tokens.min(initial=0) < 0 or not (labels >= 0).any():
             raise DataError("exemplars are chosen among images with a class and without hidden tokens (-1), got none")
         groups = self._groups(codebook.locations, tokens)
         looks = _Looks(codebook, tokens)
         owner, members = self._choose(looks, labels, num_classes, seed)
+        once = np.ones(len(labels)) if weight is None else weight
+        share = self._shares(members, once)
         if self.parts:
             states = self._cluster(looks, groups, members, labels, seed)
-            share = weight
         else:
-            states = _enumerate(groups, self._exemplar_tokens(tokens, members, len(owner)), owner)
-            share = None
+            states = _enumerate(groups, _exemplar_tokens(tokens, members, once), owner)
+            share = np.ones(len(owner)) if self.learn == "sweeps" else _sums(members, share)
         self._grow(groups, states, codebook.sizes, num_classes)
-        self.counts = TreeCounts.of(self.tree, states, share)
+        start = TreeCounts.of(self.tree, states, share)
+        self.counts = start if self.learn == "not" else TreeCounts(self._labelled(labels, weight), start.layers)
+        if self.learn == "in-order" and self.choose == "first":  # exemplars have been counted
+            tokens, labels, weight = _counting(tokens, labels, np.where(members < 0, once, 0.0))
         return self._learn(tokens, labels, weight)
 
     def add(
@@ -172,9 +177,11 @@ class Exemplars:
         weight: Float[np.ndarray, " number"] | None = None,
     ) -> "Exemplars":
         """Count more images on the same tree: by what the present law expects, or in order with gate and forgetting."""
+        tokens, labels, weight = _counting(tokens, labels, weight)
         if self.learn == "in-order":
-            self.counts = self._in_order(self.counts, tokens, labels, weight)
-        else:
+            layers = self._in_order(tokens, labels, weight)
+            self.counts = TreeCounts(self.counts.root + self._labelled(labels, weight), layers)
+        elif len(tokens):
             self.counts = self.counts + self._expected(tokens, labels, weight)
         return self
 
@@ -231,8 +238,6 @@ class Exemplars:
         self.counts = TreeCounts.from_state(counts)
         return self
 
-    # -- structure ---------------------------------------------------------------------------------------------------
-
     def _require(self) -> None:
         least = min(self.concentration, self.class_concentration)
         rules = [
@@ -285,39 +290,36 @@ class Exemplars:
             owner += [c] * (int(members.max()) + 1 - len(owner))
         return np.array(owner, np.int64), members
 
-    def _exemplar_tokens(self, tokens: np.ndarray, members: np.ndarray, number: int) -> np.ndarray:
-        """The mean token of each exemplar's images: exact where it has one, sensible for bins of a size."""
-        chosen = members >= 0
-        sums = np.zeros((number, tokens.shape[1]))
-        np.add.at(sums, members[chosen], tokens[chosen])
-        return np.rint(sums / np.bincount(members[chosen], minlength=number)[:, None]).astype(np.int64)
+    def _shares(self, members: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """How often each image counts in the tables from which learning starts."""
+        if self.learn != "in-order":
+            return weight
+        each = 1.0 if self.choose == "first" else _sums(members, weight)[members]
+        return np.where(members < 0, 0.0, weight / each)
+
+    def _labelled(self, labels: np.ndarray, weight: np.ndarray | None) -> Counts:
+        return Counts.of((1, 1, int(self.tree.states[0])), parent=0, child=labels, weight=weight)
 
     def _cluster(
         self, looks: "_Looks", groups: Sequence[np.ndarray], members: np.ndarray, labels: np.ndarray, seed: int
     ) -> np.ndarray:
         """State of each node in each image: the tokens of a group by clusters, the exemplar by membership."""
-        columns, below = [looks.tokens], np.arange(looks.tokens.shape[1])
-        everything = np.arange(len(labels))
+        every, columns, below = np.arange(len(labels)), [looks.tokens], np.arange(looks.tokens.shape[1])
         for group in groups[:-1]:
             below = group[below]
-            parts = [
-                looks.clusters(everything, np.flatnonzero(below == g), self.parts, seed) for g in range(group.max() + 1)
-            ]
-            columns.append(np.stack(parts, axis=1))
+            places = [np.flatnonzero(below == g) for g in range(group.max() + 1)]
+            columns.append(np.stack([looks.clusters(every, part, self.parts, seed) for part in places], axis=1))
         return np.concatenate([labels[:, None], members[:, None], *columns[:0:-1], columns[0]], axis=1)
 
     def _grow(self, groups: Sequence[np.ndarray], states: np.ndarray, sizes: np.ndarray, num_classes: int) -> None:
         """The tree: class, exemplar, coarsest groups first, tokens last."""
         widths = [int(group.max()) + 1 for group in groups[::-1]]
         first = 1 + np.concatenate([[0], np.cumsum(widths)])
-        parent = [np.array([-1, 0])]
-        parent += [start + group for start, group in zip(first[:-1], groups[::-1], strict=True)]
+        parent = [np.array([-1, 0]), *(at + group for at, group in zip(first[:-1], groups[::-1], strict=True))]
         number = states.max(axis=0) + 1
         number[0], number[first[-1] :] = num_classes, sizes
         leaves = np.arange(first[-1], len(number))
         self.tree = Tree(np.concatenate(parent).astype(np.int64), number.astype(np.int64), leaves)
-
-    # -- learning ----------------------------------------------------------------------------------------------------
 
     def _learn(self, tokens: np.ndarray, labels: np.ndarray, weight: np.ndarray | None) -> "Exemplars":
         if self.learn == "sweeps":
@@ -330,7 +332,7 @@ class Exemplars:
         ]
         self.counts = TreeCounts.expected(torch.from_numpy(self.counts.root.dense()[0, 0]), before)
         if self.learn == "in-order":
-            self.counts = self._in_order(self.counts, tokens, labels, weight)
+            self.counts = TreeCounts(self.counts.root, self._in_order(tokens, labels, weight))
         return self
 
     def _expected(self, tokens: np.ndarray, labels: np.ndarray, weight: np.ndarray | None) -> TreeCounts:
@@ -338,14 +340,10 @@ class Exemplars:
         found = self.law().expected_counts(torch.from_numpy(self.states(tokens, labels)), share)
         return TreeCounts.expected(found.root, found.tables)
 
-    def _in_order(
-        self, counts: TreeCounts, tokens: np.ndarray, labels: np.ndarray, weight: np.ndarray | None
-    ) -> TreeCounts:
-        tables, states = [layer.dense() for layer in counts.layers], self.states(tokens, labels)
+    def _in_order(self, tokens: np.ndarray, labels: np.ndarray, weight: np.ndarray | None) -> tuple[Counts, ...]:
+        tables, states = [layer.dense() for layer in self.counts.layers], self.states(tokens, labels)
         tables = learn_in_order(self.tree, tables, states, weight, gate=self.gate, horizon=self.horizon)
-        seen = np.bincount(labels[labels >= 0], minlength=int(self.tree.states[0]))
-        tensors = [torch.from_numpy(np.maximum(n, LEAST)) for n in tables]
-        return TreeCounts.expected(torch.from_numpy(counts.root.dense()[0, 0] + seen), tensors)
+        return tuple(Counts.from_dense(np.maximum(n, LEAST)) for n in tables)
 
 
 class _Looks:
@@ -409,18 +407,35 @@ def accuracy_by_evidence(
     """
     if not len(correct) or not all(0 < f <= 1 for f in fractions):
         raise DataError(f"accuracy by evidence needs images and fractions in (0, 1], got {len(correct)}, {fractions}")
-    order = np.argsort(-log_evidence, kind="stable")
-    mean = np.cumsum(correct[order]) / np.arange(1, len(correct) + 1)
+    mean = np.cumsum(correct[np.argsort(-log_evidence, kind="stable")]) / np.arange(1, len(correct) + 1)
     kept = [int(np.ceil(f * len(correct) - 1e-9)) for f in fractions]
     return np.asarray(mean[np.array(kept) - 1], np.float64)
+
+
+def _counting(tokens: np.ndarray, labels: np.ndarray, weight: np.ndarray | None) -> Any:
+    """Images of weight 0 left out: in order, they would still make a table forget."""
+    if weight is None or weight.all():
+        return tokens, labels, weight
+    return tokens[weight > 0], labels[weight > 0], weight[weight > 0]
+
+
+def _sums(members: np.ndarray, share: np.ndarray) -> np.ndarray:
+    return np.bincount(members[members >= 0], share[members >= 0])
+
+
+def _exemplar_tokens(tokens: np.ndarray, members: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The mean token of each exemplar's images: exact where it has one, sensible for bins of a size."""
+    total, chosen = _sums(members, weight), members >= 0
+    sums = np.zeros((len(total), tokens.shape[1]))
+    np.add.at(sums, members[chosen], tokens[chosen] * weight[chosen, None])
+    return np.rint(sums / total[:, None]).astype(np.int64)
 
 
 def _enumerate(groups: Sequence[np.ndarray], exemplars: np.ndarray, owner: np.ndarray) -> np.ndarray:
     """State of each node in each exemplar: distinct tuples, level by level (fast structure learning)."""
     columns = [exemplars]
     for group in groups:
-        parts = [enumerate_tuples(columns[-1][:, group == g]) for g in range(group.max() + 1)]
-        columns.append(np.stack(parts, axis=1))
+        columns.append(np.stack([enumerate_tuples(columns[-1][:, group == g]) for g in range(group.max() + 1)], axis=1))
     return np.concatenate([owner[:, None], *columns[::-1]], axis=1)
 
 

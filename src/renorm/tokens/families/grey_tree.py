@@ -116,10 +116,9 @@ class HiddenTree:
                 f"{self.states_of_each} hidden states begin as clusters of as many images, got {len(tokens)}; "
                 "take fewer states or more images"
             )
-        columns = int(codebook.locations[:, 1].max()) + 1
-        shape = (tokens.shape[1] // columns, columns)
+        channels, *shape = codebook.shape
         if self.structure == "blocks":
-            parent, carriers = block_tree(shape)
+            parent, carriers = block_tree((shape[0], shape[1]), channels=channels)
             inner = latent_tree(parent, self.states_of_each, carriers=carriers, greys=greys)
         else:
             each = states_by_entropy(tokens, self.states_of_each)
@@ -127,13 +126,14 @@ class HiddenTree:
         law = fit_hidden_tree(
             tokens,
             inner,
-            shape=shape,
+            shape=codebook.shape,
             epochs=self.epochs,
             batch=min(self.batch, len(tokens)),
             prior=self.prior,
             seed=seed,
             progress=self.progress,
         )
+        self.progress = None  # told of this fit alone: a bar on a terminal cannot be copied to another process
         self.tree = _with_class(inner, num_classes)
         self.images = float(len(tokens))
         root, first = _class_tables(law, tokens, labels, num_classes)

@@ -181,7 +181,7 @@ def fit_hidden_tree(
     values: Integer[np.ndarray, "images pixels"],
     tree: Tree,
     *,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     epochs: int | float = 1,
     batch: int = 500,
     prior: HiddenPrior | None = None,
@@ -194,9 +194,9 @@ def fit_hidden_tree(
       \gamma_t = \max(\text{floor}, (t + 2)^{-\text{fade}})$$
 
     Args:
-        values: Grey values of the images, row-major.
+        values: Grey values of the images, row-major, channel by channel.
         tree: Of ``latent_tree``.
-        shape: Height and width, in sites.
+        shape: (Channels,) height and width, in sites.
         epochs: Passes over the images.
         batch: Images between two updates of the tables.
         prior: How much tables lean on coarser ones.
@@ -216,18 +216,18 @@ def fit_hidden_tree(
         >>> bool(law.log_prob(law.observe(torch.ones(1, 4, dtype=torch.int64))).exp() > 0.45)
         True
     """
-    height, width = shape
-    if values.shape[1] != height * width or len(tree.leaves) != values.shape[1] or len(values) == 0:
+    if values.shape[1] != math.prod(shape) or len(tree.leaves) != values.shape[1] or len(values) == 0:
         raise DataError(
-            f"each image must have {height} * {width} pixels, one for each of the {len(tree.leaves)} leaves, "
-            f"got {values.shape}"
+            f"each image must have {' * '.join(map(str, shape))} pixels, one for each of the {len(tree.leaves)} "
+            f"leaves, got {values.shape}"
         )
     greys = int(tree.states[tree.leaves].min())
     if values.min() < 0 or values.max() >= greys:
         raise DataError(f"grey values must be in 0..{greys - 1}, got {max(values.max(), -values.min())}")
     prior = prior or HiddenPrior()
     rng = np.random.default_rng(seed)
-    statistics = _clustered(values, tree, shape, rng)
+    event = (1, *shape) if len(shape) == 2 else shape
+    statistics = _clustered(values, tree, event, rng)
     shades = _Shades(tree, values, prior.shades)
     for _ in range(8):
         shades.step(statistics)
@@ -245,7 +245,7 @@ def fit_hidden_tree(
 
 
 def _clustered(
-    values: np.ndarray, tree: Tree, shape: tuple[int, int], rng: np.random.Generator, *, most: int = 4000
+    values: np.ndarray, tree: Tree, shape: tuple[int, ...], rng: np.random.Generator, *, most: int = 4000
 ) -> _Statistics:
     """Counts of some images whose latents are clusters of the pixels around them."""
     values = values[rng.permutation(len(values))[:most]]
@@ -267,34 +267,45 @@ def _clustered(
 
 
 def _surroundings(
-    values: np.ndarray, tree: Tree, shape: tuple[int, int], generator: torch.Generator, *, radius: int = 3
+    values: np.ndarray, tree: Tree, shape: tuple[int, ...], generator: torch.Generator, *, radius: int = 3
 ) -> np.ndarray:
-    """State of each latent: the nearest of its clusters of windows (near sites weigh more); nodes in all, pixels 0."""
+    """State of each latent: the nearest of its clusters of windows (near sites weigh more); nodes in all, pixels 0.
+
+    A latent sees the neighbours of its site in the channels that it stands behind, of the others the site alone.
+    """
     images = torch.from_numpy(values.reshape(-1, *shape)).float() / max(1, int(values.max()))
     images = functional.pad(images, (radius,) * 4)
-    place = _centres(tree, shape)
+    place, own = _centres(tree, shape)
     offset = torch.arange(-radius, radius + 1)
     weight = torch.exp(-(offset[:, None] ** 2 + offset**2) / 9.0).reshape(-1)
+    centre = torch.zeros_like(weight)
+    centre[len(weight) // 2] = 1
+    seen = torch.where(torch.from_numpy(own)[:, :, None], weight, centre).flatten(1)
     states = np.zeros((len(values), len(tree)), np.int64)
     for size in np.unique(tree.states[: len(place)]):
         alike = np.flatnonzero(tree.states[: len(place)] == size)
         for nodes in np.array_split(alike, math.ceil(len(alike) / 28)):
-            windows = [images[:, r : r + len(offset), c : c + len(offset)].flatten(1) for r, c in place[nodes].tolist()]
-            states[:, nodes] = _nearest(torch.stack(windows) * weight, int(size), generator).T.numpy()
+            cut = [images[..., r : r + len(offset), c : c + len(offset)].flatten(1) for r, c in place[nodes].tolist()]
+            windows = torch.stack(cut) * seen[nodes][:, None]
+            states[:, nodes] = _nearest(windows, int(size), generator).T.numpy()
     return states
 
 
-def _centres(tree: Tree, shape: tuple[int, int]) -> np.ndarray:
-    """Mean place (row, column) of the pixels under each latent, (latents, 2): its own, if it has any."""
-    number = len(tree) - len(tree.leaves)
-    sites = np.stack([*np.divmod(np.arange(len(tree.leaves)), shape[1]), np.ones(len(tree.leaves))], 1)
-    total = np.zeros((number, 3))
+def _centres(tree: Tree, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean place (row, column) of the pixels under each latent, its own if it has any, and which channels they have.
+
+    (latents, 2), (latents, channels)
+    """
+    number, channels = len(tree) - len(tree.leaves), shape[0]
+    channel, row, column = np.unravel_index(np.arange(len(tree.leaves)), shape)
+    sites = np.column_stack([row, column, np.ones(len(row)), channel[:, None] == np.arange(channels)])
+    total = np.zeros((number, 3 + channels))
     np.add.at(total, tree.parent[tree.leaves], sites)
     bare = total[:, 2] == 0
     for node in reversed(range(1, number)):
         if bare[tree.parent[node]]:
             total[tree.parent[node]] += total[node]
-    return np.rint(total[:, :2] / np.maximum(total[:, 2:], 1)).astype(np.int64)
+    return np.rint(total[:, :2] / np.maximum(total[:, 2:3], 1)).astype(np.int64), total[:, 3:] > 0
 
 
 def _nearest(windows: Tensor, size: int, generator: torch.Generator) -> Tensor:

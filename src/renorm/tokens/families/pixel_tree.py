@@ -159,14 +159,17 @@ def _rooted(near: list[list[int]]) -> np.ndarray:
     return _walk(near, path[len(path) // 2])[0]
 
 
-def block_tree(shape: tuple[int, int]) -> tuple[Int64[np.ndarray, "latents"], Int64[np.ndarray, "pixels"]]:
-    """A latent behind each 2 x 2 block of pixels, one behind each 2 x 2 block of these, up to one.
+def block_tree(
+    shape: tuple[int, int], *, channels: int = 1
+) -> tuple[Int64[np.ndarray, "latents"], Int64[np.ndarray, "pixels"]]:
+    """A latent behind each 2 x 2 block of sites (all their channels), one behind each 2 x 2 of these, up to one.
 
     Args:
         shape: Height and width of the lattice, in sites.
+        channels: Pixels at each site.
 
     Returns:
-        The latent above each latent (-1 for the root), and the latent behind each pixel (row-major).
+        The latent above each latent (-1 for the root), and the latent behind each pixel (by channel, row-major).
 
     Example:
         >>> parent, carriers = block_tree((4, 4))
@@ -181,7 +184,7 @@ def block_tree(shape: tuple[int, int]) -> tuple[Int64[np.ndarray, "latents"], In
     parent = [np.array([-1])]
     for level in range(1, len(blocks)):
         parent.append(first[level - 1] + _block(blocks[level], blocks[level - 1][1]))
-    return np.concatenate(parent), first[len(blocks) - 1] + _block(shape, blocks[-1][1])
+    return np.concatenate(parent), np.tile(first[len(blocks) - 1] + _block(shape, blocks[-1][1]), channels)
 
 
 def _block(grid: tuple[int, int], width: int) -> np.ndarray:

@@ -165,6 +165,7 @@ class Styles:
     def law(self) -> TreeLaw:
         """The law of the predictive probabilities."""
         if self._known is None or self._known[0] is not self.counts:
+            self._known = None  # tables are large: the old ones go before the new ones come
             self._known = (self.counts, self._smoothed())
         return self._known[1]
 
@@ -262,7 +263,9 @@ class Styles:
 
     def _likeliest(self, tokens: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Class and style of each image; a known label stays."""
-        states = self.law().most_probable(torch.from_numpy(self.states(tokens, labels)))
+        known = self.law()
+        law = TreeLaw(known.tree, known.root, known.tables)  # a law keeps logarithms of its tables: these go at once
+        states = law.most_probable(torch.from_numpy(self.states(tokens, labels)))
         return states[:, 0].numpy(), states[:, 1].numpy()
 
     def _soften(self, tokens: np.ndarray, labels: np.ndarray, weight: np.ndarray | None) -> "Styles":
@@ -295,7 +298,9 @@ class Styles:
         """Count each image in all its styles."""
         image, state = posterior.nonzero()
         share = posterior.data if weight is None else posterior.data * weight[image]
-        states = np.concatenate([state[:, None] // self.styles, state[:, None], tokens[image]], axis=1).astype(np.int64)
+        states = np.empty((len(image), 2 + tokens.shape[1]), np.int64)
+        states[:, 0], states[:, 1] = state // self.styles, state
+        states[:, 2:] = tokens[image]
         self.counts = TreeCounts.of(self.tree, states, share)
 
     def _smoothed(self) -> TreeLaw:

@@ -5,7 +5,8 @@ row. All that data say about it are the counts $n_{sk}$, so counts are the state
 images, over workers and over time, and their order never matters.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,10 @@ __all__ = [
 ]
 
 SOFT = 2.0**-20  # unit of counts that are not whole numbers: expected counts, real weights
+EVENTS = 2**20  # events that are sorted together
+
+Events = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]
+"""Table, state of the parent, state of the child, weight of some events; they broadcast."""
 
 
 class Counts:
@@ -79,24 +84,34 @@ class Counts:
         Raises:
             DataError: If a state lies outside the shape or a weight is negative.
         """
-        parts = np.broadcast_arrays(*(np.asarray(part, np.int64) for part in (table, parent, child)))
-        t, s, k = (part.reshape(-1) for part in parts)
-        seen = (s >= 0) & (k >= 0)
-        for name, part, size in zip(("table", "parent", "child"), (t, s, k), shape, strict=True):
-            if len(part) and (part[seen].max(initial=0) >= size or part.min() < -1):
-                raise DataError(f"{name} states must be in 0 ... {size - 1}, got {part.min()} ... {part.max()}")
-        keys = (t * shape[1] + s) * shape[2] + k
+        t, s, k = np.broadcast_arrays(*(np.atleast_1d(np.asarray(part, np.int64)) for part in (table, parent, child)))
         if weight is None:
-            found, number = np.unique(keys[seen], return_counts=True)
-            return cls(shape, found, number.astype(np.int64))
-        w = np.broadcast_to(np.asarray(weight, np.float64), np.shape(parts[0])).reshape(-1)
-        unit = _unit_of(w)
-        return cls(shape, *_gather(keys[seen], np.rint(w[seen] / unit).astype(np.int64)), unit)
+            return cls.of_pieces(shape, ((t[i], s[i], k[i], None) for i in pieces(*s.shape)))
+        w = np.broadcast_to(np.asarray(weight, np.float64), s.shape)
+        unit = unit_of(np.asarray(weight, np.float64))
+        return cls.of_pieces(shape, ((t[i], s[i], k[i], w[i]) for i in pieces(*s.shape)), unit)
+
+    @classmethod
+    def of_pieces(cls, shape: Sequence[int], events: Iterable[Events], unit: float = 1.0) -> "Counts":
+        """Count events that come piece by piece, so that no more than a piece is held in keys; see ``of``.
+
+        Args:
+            shape: Tables, parent states, child states.
+            events: Pieces, of which ``pieces`` are a good size.
+            unit: 1 if all weights are whole, see ``unit_of``.
+        """
+        found, size = [_NOTHING], 0
+        for piece in events:
+            found.append(_cells(shape, piece, unit))
+            size += len(found[-1][0])
+            if size > max(EVENTS, len(found[0][0])):  # so that each cell is sorted but a few times
+                found, size = [_gather(found)], 0
+        return cls(shape, *_gather(found), unit)
 
     @classmethod
     def from_dense(cls, n: Float[np.ndarray, "tables parents children"]) -> "Counts":
         """Counts from an array of them; real ones are rounded to multiples of 2^-20."""
-        unit = _unit_of(n)
+        unit = unit_of(n)
         values = np.rint(n.reshape(-1) / unit).astype(np.int64)
         keys = np.flatnonzero(values)
         return cls(n.shape, keys.astype(np.int64), values[keys], unit)
@@ -105,8 +120,8 @@ class Counts:
         if self.shape != other.shape:
             raise DataError(f"counts add up only where their shapes agree, got {self.shape} and {other.shape}")
         unit = min(self.unit, other.unit)
-        scaled = [part.values * round(part.unit / unit) for part in (self, other)]
-        return Counts(self.shape, *_gather(np.concatenate([self.keys, other.keys]), np.concatenate(scaled)), unit)
+        scaled = [(part.keys, part.values * round(part.unit / unit)) for part in (self, other)]
+        return Counts(self.shape, *_gather(scaled), unit)
 
     def __sub__(self, other: "Counts") -> "Counts":
         difference = self + Counts(other.shape, other.keys, -other.values, other.unit)
@@ -369,17 +384,60 @@ def sparse_prior(
     return np.where(kept, prior * scale, rest)
 
 
-def _unit_of(weight: np.ndarray) -> float:
-    """1 for whole weights, else 2^-20."""
+def unit_of(weight: Float[np.ndarray, "*some"]) -> float:
+    """Unit of counts with such weights: 1 for whole ones, else 2^-20.
+
+    Raises:
+        DataError: If a weight is negative or no number.
+    """
     if weight.size and not (np.isfinite(weight).all() and weight.min() >= 0):
         raise DataError(f"weights of counts must be finite and >= 0, got {weight.min()}")
     return 1.0 if np.array_equal(weight, np.rint(weight)) else SOFT
 
 
-def _gather(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum the values of equal keys, in integers; zeros are dropped."""
-    found, place = np.unique(keys, return_inverse=True)
-    sums = np.zeros(len(found), np.int64)
-    np.add.at(sums, place, values)
-    kept = sums != 0
-    return found[kept], sums[kept]
+def pieces(number: int, *each: int) -> Iterator[slice]:
+    """Slices of a number of rows of events, each of about ``EVENTS`` events.
+
+    Example:
+        >>> [(part.start, part.stop) for part in pieces(3, 2**19)]
+        [(0, 2), (2, 4)]
+    """
+    step = max(1, EVENTS // max(1, math.prod(each)))
+    return (slice(start, start + step) for start in range(0, number, step))
+
+
+_NOTHING = np.empty(0, np.int64), np.empty(0, np.int64)
+
+
+def _cells(shape: Sequence[int], events: Events, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and values of the cells that some events touch."""
+    *states, weight = events
+    wide = np.broadcast_arrays(*states)
+    t, s, k = (part.reshape(-1) for part in wide)
+    seen = (s >= 0) & (k >= 0)
+    for name, part, size in zip(("table", "parent", "child"), (t, s, k), shape, strict=True):
+        if len(part) and (part[seen].max(initial=0) >= size or part.min() < -1):
+            raise DataError(f"{name} states must be in 0 ... {size - 1}, got {part.min()} ... {part.max()}")
+    keys = ((t * shape[1] + s) * shape[2] + k)[seen]
+    if weight is None:
+        found, number = np.unique(keys, return_counts=True)
+        return found, number.astype(np.int64)
+    share = np.broadcast_to(weight, wide[0].shape).reshape(-1)[seen]
+    return _gather([(keys, np.rint(share / unit).astype(np.int64))])
+
+
+def _gather(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Sum the values of equal keys, in integers; zeros are dropped. The list is emptied: no array is held twice."""
+    keys, values = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    parts.clear()
+    if not len(keys):
+        return _NOTHING
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    values = values[order]
+    del order
+    first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    values = np.add.reduceat(values, first)
+    keys = keys[first]
+    kept = values != 0
+    return (keys, values) if kept.all() else (keys[kept], values[kept])

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from renorm.errors import DataError
+from renorm.tokens.trees.evidence import VirtualEvidence, place
 from renorm.tokens.trees.shape import Layer, Pool, Tree
 
 __all__ = [
@@ -108,11 +109,6 @@ class Messages:
     scale: Tensor
 
 
-def place(index: np.ndarray, like: Tensor) -> Tensor:
-    """An index array where a tensor lives."""
-    return torch.from_numpy(index).to(like.device)
-
-
 def chunks(tree: Tree, batch: int, itemsize: int, *, extra: int = 0) -> Iterator[slice]:
     """Slices of the batch whose working arrays stay within ``WORKING_BYTES``; ``extra`` values more an image."""
     values = 4 * sum(pool.states * len(pool.nodes) for pool in tree.pools) + 4 * len(tree) + extra
@@ -122,13 +118,16 @@ def chunks(tree: Tree, batch: int, itemsize: int, *, extra: int = 0) -> Iterator
     return (slice(start, stop) for start, stop in pairwise(bounds))
 
 
-def upward(tables: Tables, observed: Tensor, *, maximum: bool = False) -> Messages:
+def upward(
+    tables: Tables, observed: Tensor, *, maximum: bool = False, virtual: VirtualEvidence | None = None
+) -> Messages:
     """Pass all evidence to the root.
 
     Args:
         tables: The law.
         observed: State of each node, (batch, nodes); -1 where hidden.
         maximum: Maximise over the hidden states in place of summing them.
+        virtual: What is known of hidden nodes.
 
     Returns:
         The messages; ``root`` holds log p(root, seen) less ``scale``.
@@ -145,8 +144,18 @@ def upward(tables: Tables, observed: Tensor, *, maximum: bool = False) -> Messag
             rows = (tables.best_rows if maximum else tables.rows)[index]
             assert rows is not None
             _gather(layer, rows, observed, pools[layer.above])
+            if virtual is not None:
+                slots, log = virtual.of(layer, observed)
+                if len(slots):
+                    message = _glimpsed(
+                        tables.own(index)[place(slots, log)], log, observed, layer.nodes[slots], maximum
+                    )
+                    pools[layer.above].index_add_(0, place(layer.slots[slots], observed), message)
             continue
         own = pools[layer.home][layer.start : layer.start + len(layer.nodes)]
+        if virtual is not None:
+            slots, log = virtual.of(layer, observed)
+            own = own.index_add(0, place(slots, own), log) if len(slots) else own
         own = _clamped(own, observed.index_select(1, place(layer.nodes, observed)))
         top = own.detach().amax(2)
         top = torch.where(torch.isneginf(top), 0.0, top)
@@ -180,6 +189,18 @@ def _gather(layer: Layer, rows: Tensor, observed: Tensor, pool: Tensor) -> None:
         else:
             found = functional.embedding_bag(key.reshape(-1, size), rows, mode="sum")
         pool.index_add_(0, place(bag.slots, keys), found.view(parents, batch, -1))
+
+
+def _glimpsed(table: Tensor, log: Tensor, observed: Tensor, nodes: np.ndarray, maximum: bool) -> Tensor:
+    """What hidden leaves tell their parents by virtual evidence, beside what ``_gather`` took for them."""
+    top = log.amax(2, keepdim=True)
+    log = log - top
+    if maximum:
+        message = _lift_maximum(log, table) - table.amax(2).log()[:, None]
+    else:
+        message = _lift(log, table)
+    clamped = observed[:, place(nodes, observed)].T >= 0
+    return torch.where(clamped[:, :, None], 0.0, message + top)
 
 
 def _keys(layer: Layer, observed: Tensor) -> Tensor:
@@ -361,7 +382,13 @@ def count(tables: Tables, observed: Tensor, weight: Tensor | None, rows: list[Te
     return log_prob(messages)
 
 
-def descend(tables: Tables, messages: Messages, observed: Tensor, choose: Callable[[Tensor], Tensor]) -> Tensor:
+def descend(
+    tables: Tables,
+    messages: Messages,
+    observed: Tensor,
+    choose: Callable[[Tensor], Tensor],
+    virtual: VirtualEvidence | None = None,
+) -> Tensor:
     """Choose the hidden states from the root to the leaves, each given its parent and all that is seen below.
 
     Args:
@@ -369,6 +396,7 @@ def descend(tables: Tables, messages: Messages, observed: Tensor, choose: Callab
         messages: The upward pass of the same evidence.
         observed: State of each node, (batch, nodes); -1 where hidden.
         choose: One state from each row of unnormalised log probabilities.
+        virtual: That of the upward pass.
 
     Returns:
         The state of each node, (batch, nodes), the seen ones unchanged.
@@ -388,12 +416,22 @@ def descend(tables: Tables, messages: Messages, observed: Tensor, choose: Callab
         key = place(layer.table, observed) * layer.shape[0] + states[:, place(layer.parents, observed)]
         image, slot = (observed[:, nodes] < 0).nonzero(as_tuple=True)
         beta, flat = messages.beta[index], stack.flatten(0, 1)
+        if beta is None and virtual is not None:
+            beta = _leaf_beta(layer, virtual, observed)
         for part in _parts(len(image), 4 * layer.shape[1] * 8):
             log = flat[key[image[part], slot[part]]].log()
             if beta is not None:
                 log = log + beta[slot[part], image[part]]
             states[image[part], nodes[slot[part]]] = choose(log)
     return states
+
+
+def _leaf_beta(layer: Layer, virtual: VirtualEvidence, observed: Tensor) -> Tensor | None:
+    """Virtual evidence of a layer of leaves, (nodes, batch, states); None where there is none."""
+    slots, log = virtual.of(layer, observed)
+    if len(slots) == 0:
+        return None
+    return log.new_zeros(len(layer.nodes), *log.shape[1:]).index_copy_(0, place(slots, log), log)
 
 
 def largest(log: Tensor) -> Tensor:

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from renorm.errors import DataError, RecipeError
 from renorm.tokens.trees import inference
+from renorm.tokens.trees.evidence import VirtualEvidence
 from renorm.tokens.trees.shape import Layer, Tree
 
-__all__ = ["ExpectedCounts", "Layer", "Tree", "TreeLaw"]
+__all__ = ["ExpectedCounts", "Layer", "Tree", "TreeLaw", "VirtualEvidence"]
 
 
 class ExpectedCounts(NamedTuple):
@@ -76,15 +78,22 @@ class TreeLaw:
         Returns:
             Nats; -inf where the law gives probability 0.
         """
-        return self._each(lambda law, seen: inference.log_prob(inference.upward(law, seen)), observed)
+        return self._each(lambda law, seen, _: inference.log_prob(inference.upward(law, seen)), observed)
 
-    def root_log_prob(self, observed: Int64[Tensor, "batch nodes"]) -> Float[Tensor, "batch states"]:
+    def root_log_prob(
+        self, observed: Int64[Tensor, "batch nodes"], virtual: VirtualEvidence | None = None
+    ) -> Float[Tensor, "batch states"]:
         """Log of p(root, seen): log p(class, image) where the root is the class.
 
         Args:
             observed: State of each node, -1 where hidden.
+            virtual: What is known of hidden nodes.
         """
-        return self._each(lambda law, seen: inference.root_log_prob(inference.upward(law, seen)), observed)
+
+        def weigh(law: inference.Tables, seen: Tensor, known: VirtualEvidence | None) -> Tensor:
+            return inference.root_log_prob(inference.upward(law, seen, virtual=known))
+
+        return self._each(weigh, observed, virtual)
 
     def marginals(self, observed: Int64[Tensor, "batch nodes"]) -> list[Tensor]:
         """Probability of each state of each node given what is seen.
@@ -99,28 +108,37 @@ class TreeLaw:
         parts = [inference.marginals(self._prepared, observed[part]) for part in self._chunks(observed, extra)]
         return [torch.cat(node) for node in zip(*parts, strict=True)]
 
-    def most_probable(self, observed: Int64[Tensor, "batch nodes"]) -> Int64[Tensor, "batch nodes"]:
+    def most_probable(
+        self, observed: Int64[Tensor, "batch nodes"], virtual: VirtualEvidence | None = None
+    ) -> Int64[Tensor, "batch nodes"]:
         """The likeliest joint state of the hidden nodes, beside what is seen.
 
         Args:
             observed: State of each node, -1 where hidden.
+            virtual: What is known of hidden nodes.
 
         Raises:
             DataError: If an image has probability 0.
         """
 
-        def explain(law: inference.Tables, seen: Tensor) -> Tensor:
-            return inference.descend(law, inference.upward(law, seen, maximum=True), seen, inference.largest)
+        def explain(law: inference.Tables, seen: Tensor, known: VirtualEvidence | None) -> Tensor:
+            messages = inference.upward(law, seen, maximum=True, virtual=known)
+            return inference.descend(law, messages, seen, inference.largest, known)
 
-        return self._each(explain, observed)
+        return self._each(explain, observed, virtual)
 
     def sample(
-        self, observed: Int64[Tensor, "batch nodes"], *, generator: torch.Generator
+        self,
+        observed: Int64[Tensor, "batch nodes"],
+        virtual: VirtualEvidence | None = None,
+        *,
+        generator: torch.Generator,
     ) -> Int64[Tensor, "batch nodes"]:
         """An exact draw of the hidden nodes given what is seen.
 
         Args:
             observed: State of each node, -1 where hidden.
+            virtual: What is known of hidden nodes.
             generator: Source of randomness.
 
         Raises:
@@ -129,10 +147,10 @@ class TreeLaw:
 
         choose = partial(inference.draw, generator=generator)
 
-        def complete(law: inference.Tables, seen: Tensor) -> Tensor:
-            return inference.descend(law, inference.upward(law, seen), seen, choose)
+        def complete(law: inference.Tables, seen: Tensor, known: VirtualEvidence | None) -> Tensor:
+            return inference.descend(law, inference.upward(law, seen, virtual=known), seen, choose, known)
 
-        return self._each(complete, observed)
+        return self._each(complete, observed, virtual)
 
     @torch.no_grad()
     def expected_counts(
@@ -217,7 +235,26 @@ class TreeLaw:
             )
         return list(inference.chunks(self.tree, len(observed), self.root.element_size(), extra=extra))
 
-    def _each(self, answer: Callable[[inference.Tables, Tensor], Tensor], observed: Tensor) -> Tensor:
+    def _each(
+        self,
+        answer: Callable[[inference.Tables, Tensor, VirtualEvidence | None], Tensor],
+        observed: Tensor,
+        virtual: VirtualEvidence | None = None,
+    ) -> Tensor:
         """The answer for each chunk of the batch, joined."""
-        law = self._prepared
-        return torch.cat([answer(law, observed[part]) for part in self._chunks(observed)])
+        law, extra = self._prepared, 0
+        if virtual is not None:
+            self._require_fits(virtual, observed)
+            extra = 4 * virtual.log[0].numel()
+        parts = self._chunks(observed, extra)
+        return torch.cat([answer(law, observed[part], None if virtual is None else virtual[part]) for part in parts])
+
+    def _require_fits(self, virtual: VirtualEvidence, observed: Tensor) -> None:
+        """Check the shape of virtual evidence."""
+        states = np.unique(self.tree.states[virtual.nodes])
+        shape = (len(observed), len(virtual.nodes), int(states[0]) if len(states) else virtual.log.shape[2])
+        if len(states) > 1 or tuple(virtual.log.shape) != shape:
+            raise DataError(
+                f"virtual evidence gives each state of each of its nodes a number: the shape {shape}, and nodes of "
+                f"equally many states, got {tuple(virtual.log.shape)} and nodes of {states.tolist()} states"
+            )

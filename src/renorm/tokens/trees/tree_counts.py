@@ -1,6 +1,6 @@
 """The counts of a whole tree: what a hierarchy has seen on each edge, and the law that follows from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 
 from renorm.errors import DataError
-from renorm.tokens.trees.counts import Counts, log_evidence, smooth
-from renorm.tokens.trees.tree import Tree, TreeLaw
+from renorm.tokens.trees.counts import Counts, Events, log_evidence, pieces, smooth, unit_of
+from renorm.tokens.trees.tree import Layer, Tree, TreeLaw
 
 __all__ = ["TreeCounts"]
 
@@ -58,16 +58,9 @@ class TreeCounts:
         if states.shape[1] != len(tree):
             raise DataError(f"states need one column for each of the {len(tree)} nodes, got {states.shape[1]}")
         root = Counts.of((1, 1, int(tree.states[0])), parent=0, child=states[:, 0], weight=weight)
-        each = None if weight is None else weight[:, None]
+        unit = 1.0 if weight is None else unit_of(weight)
         layers = [
-            Counts.of(
-                (layer.tables, *layer.shape),
-                table=layer.table,
-                parent=states[:, layer.parents],
-                child=states[:, layer.nodes],
-                weight=each,
-            )
-            for layer in tree.layers
+            Counts.of_pieces((layer.tables, *layer.shape), _edges(layer, states, weight), unit) for layer in tree.layers
         ]
         return cls(root, tuple(layers))
 
@@ -138,3 +131,11 @@ class TreeCounts:
             parts.setdefault(part, {})[key] = array
         layers = [Counts.from_state(parts[f"layer{i}"]) for i in range(len(parts) - 1)]
         return cls(Counts.from_state(parts["root"]), tuple(layers))
+
+
+def _edges(layer: Layer, states: np.ndarray, weight: np.ndarray | None) -> Iterator[Events]:
+    """What each edge of a layer sees, some images after the other."""
+    for part in pieces(len(states), len(layer.nodes)):
+        seen = states[part]
+        share = None if weight is None else weight[part, None]
+        yield layer.table, seen[:, layer.parents], seen[:, layer.nodes], share
