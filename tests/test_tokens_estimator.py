@@ -530,3 +530,8 @@ def test_lossy_files_are_read_by_the_integers_that_wrote_them(tmp_path):
 def test_temper_is_a_power(temper):
     with pytest.raises(ValueError, match="temper must be >= 0 and finite"):
         learned(temper=temper)
+
+
+def test_no_class_is_called_minus_one():
+    with pytest.raises(DataError, match="cannot be called -1"):
+        TokenHierarchy(VALUES, NAIVE, **DIGITS).partial_fit(X[:9], [1, -1, 1] * 3, classes=[-1, 1])

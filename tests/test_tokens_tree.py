@@ -119,7 +119,8 @@ def test_most_probable_is_the_best_of_all_joint_states(case, dtype):
 
 def known(law, seen, dtype):
     """Virtual evidence of some leaves and an inner node, all of two states, out of order; one state is excluded."""
-    nodes = np.flatnonzero(law.tree.states == 2)[1::2][::-1].copy()
+    nodes = np.flatnonzero(law.tree.states == 2)[::2][::-1].copy()  # the root too
+    assert nodes[-1] == 0
     log = torch.randn(len(seen), len(nodes), 2, generator=torch.Generator().manual_seed(5), dtype=dtype) * 3
     log[2, 0, 1] = -math.inf
     return VirtualEvidence(nodes, log)
@@ -166,6 +167,8 @@ def test_virtual_evidence_must_fit():
     seen = evidence(law.tree)
     with pytest.raises(DataError, match=r"shape \(12, 1, 2\).* got \(12, 1, 3\)"):
         law.most_probable(seen, VirtualEvidence(np.array([4]), torch.zeros(12, 1, 3, dtype=torch.float64)))
+    with pytest.raises(DataError, match=r"speaks once of each node"):
+        law.most_probable(seen, VirtualEvidence(np.array([4, 4]), torch.zeros(12, 2, 2)))
     with pytest.raises(DataError, match=r"equally many states, got .* \[2, 3\] states"):
         law.most_probable(seen, VirtualEvidence(np.array([4, 9]), torch.zeros(12, 2, 2, dtype=torch.float64)))
 

@@ -332,3 +332,12 @@ def test_digits_come_back():
     x = (fields.values.numpy() / np.float32(255)).astype(np.float32)
     book = WindowCodebook(shape=(1, 28, 28), window=4, stride=2, tokens=128, components=8).fit(x, seed=0)
     assert np.mean((book.decode(book.encode(x)) - x) ** 2) < 0.1 * x.var()
+
+
+def test_a_straightened_image_that_is_wholly_seen_has_its_own_tokens():
+    x = noise(40, (1, 8, 8))
+    x[:, :, :, 5:] = 0
+    book = small(x, straighten=True)
+    glimpse = book.match(x, np.ones((40, 8, 8), bool))
+    assert len(glimpse.places) == 0
+    assert (glimpse.tokens == book.encode(x)).mean() > 0.99

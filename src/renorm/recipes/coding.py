@@ -112,7 +112,7 @@ def _hierarchies(run: Path) -> TokenProduct:
 
 
 def _member(run: Path, *, lossy: bool) -> tuple[int, TokenHierarchy]:
-    """The hierarchy of a run, and its place, that codes without loss, or the one with the fewest tokens among those that do not."""
+    """Place and hierarchy of a run that codes without loss; else, of those that do not, that of the fewest tokens."""
     model = _hierarchies(run)
     fitting = [pair for pair in enumerate(model.members_) if pair[1].lossless != lossy]
     if not fitting:

@@ -46,6 +46,8 @@ class Labels:
             DataError: If there are too few or too many, all are unknown, one is infinite, or none of the classes.
         """
         known_classes = None if classes is None else np.unique(np.asarray(classes))
+        if known_classes is not None and known_classes.dtype.kind in "iuf" and (known_classes == -1).any():
+            raise DataError("a class cannot be called -1 (that says that a class is unknown); give it another name")
         if y is None:
             one = known_classes is None or len(known_classes) == 1
             index = np.zeros(number, np.int64) if one else np.full(number, -1, np.int64)

@@ -100,7 +100,7 @@ class TokenProduct(  # type: ignore[misc]
         if not hasattr(self, "members_"):
             members = [self.member(index) for index in range(len(self.members))]
             return self._joined([member.partial_fit(X, y, classes, sample_weight) for member in members])
-        before = [copy.copy(member.__dict__) for member in self.members_]
+        before = [{**member.__dict__, "family_": copy.copy(member.family_)} for member in self.members_]
         try:
             return self._joined([member.partial_fit(X, y, classes, sample_weight) for member in self.members_])
         except BaseException:
@@ -134,7 +134,8 @@ class TokenProduct(  # type: ignore[misc]
         for member in self.members_:
             own = np.where(possible, member.law_.root.double().log().numpy(), 0.0)
             joint = joint + np.where(possible, member.predict_log_joint(X) - own, 0.0)
-        return np.asarray(joint)
+        impossible = (joint == -np.inf).all(-1, keepdims=True)  # whatever the class: the members rule each other out
+        return np.where(impossible, prior, joint)
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "number classes"]:
         """Posterior of the classes."""

@@ -271,8 +271,8 @@ class TokenHierarchy(  # type: ignore[misc]
     def compress(self, X: Any) -> bytes:
         """Images as a file: lossless where the tokens are the grey values of bytes, else their tokens alone.
 
-        See ``docs/format.md``. The file can be read by this model only, which must be kept; saved after coding, it keeps
-        the very integers that the file was written with.
+        See ``docs/format.md``. The file can be read by this model only, which must be kept; saved after coding, it
+        keeps the very integers that the file was written with.
 
         Raises:
             DataError: If the model is lossless and real values are no multiples of 1/255.
@@ -365,7 +365,11 @@ class TokenHierarchy(  # type: ignore[misc]
     def _without(self, X: Any, hidden: np.ndarray) -> Any:
         """Images with black at hidden sites; what cannot be images is left for ``_read`` to refuse."""
         values = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
-        if values.dtype.kind not in "fiub" or values.size != len(values) * math.prod(self.pictures_.shape):
+        if values.dtype.kind == "O":
+            values = values.astype(np.float64)
+        elif values.dtype != np.uint8 and values.dtype.kind in "iub":
+            values = values.astype(np.float32)
+        if values.dtype.kind not in "fu" or values.size != len(values) * math.prod(self.pictures_.shape):
             return X
         black = 0 if values.dtype == np.uint8 else self.pictures_.value_range[0]
         images = values.reshape(len(values), *self.pictures_.shape)

@@ -258,7 +258,8 @@ class WindowCodebook:
         pose, weight = None, seen[:, None].astype(np.float32)
         if self.straighten:
             pose, values = Pose.of(x), x * weight
-            weight = pose.apply(weight)  # a moved site is seen in part: its value is the mean of what is
+            # A moved site is seen in part: its value is the mean of what is. Beyond the edge all is known to be 0.
+            weight = pose.apply(weight) + 1 - pose.apply(np.ones_like(weight))
             x = np.asarray(pose.apply(values) / np.maximum(weight, _FAINT), np.float32)
         share = self._cut(weight).reshape(len(x), len(self.sizes), -1)
         whole: np.ndarray = np.all(share > 1 - _FAINT, axis=-1)

@@ -98,13 +98,13 @@ class HiddenTree:
             tokens: Grey values.
             labels: Class of each image, -1 where unknown; they touch the highest table only.
             num_classes: States of the root.
-            weight: Must be ``None``: batches count each image once.
+            weight: Must be 1 everywhere, if given: batches count each image once.
             seed: Of the start and of the order of the images.
 
         Raises:
             DataError: If weights are given, or the sites have different numbers of values.
         """
-        if weight is not None:
+        if weight is not None and (weight != 1).any():
             raise DataError("a hidden tree counts each image once; repeat images instead of giving sample_weight")
         greys = int(codebook.sizes.max())
         if not isinstance(codebook, ValueCodebook):

@@ -32,6 +32,11 @@ class VirtualEvidence:
         """That of some images."""
         return VirtualEvidence(self.nodes, self.log[part])
 
+    def of_root(self, observed: Tensor) -> Tensor:
+        """That of the root, which is in no layer, (batch, states); 0 where it is clamped."""
+        log = self.log[:, int(np.flatnonzero(self.nodes == 0)[0])]
+        return torch.where(observed[:, :1] < 0, log, 0.0)
+
     def of(self, layer: Layer, observed: Tensor) -> tuple[np.ndarray, Tensor]:
         """Places in the layer of its nodes that have some, and theirs, (nodes, batch, states); 0 where clamped."""
         slots = np.flatnonzero(np.isin(layer.nodes, self.nodes))

@@ -164,6 +164,8 @@ def upward(
         message = lift(own, tables.own(index))
         pools[layer.above].index_add_(0, place(layer.slots, observed), message)
         beta[index], up[index] = own, message
+    if virtual is not None and 0 in virtual.nodes:
+        pools[0] = pools[0] + virtual.of_root(observed)
     root = _clamped(pools[0], observed[:, :1])[0] + _log(tables.root)
     return Messages(root, beta, up, scale)
 
@@ -194,6 +196,7 @@ def _gather(layer: Layer, rows: Tensor, observed: Tensor, pool: Tensor) -> None:
 def _glimpsed(table: Tensor, log: Tensor, observed: Tensor, nodes: np.ndarray, maximum: bool) -> Tensor:
     """What hidden leaves tell their parents by virtual evidence, beside what ``_gather`` took for them."""
     top = log.amax(2, keepdim=True)
+    top = torch.where(torch.isneginf(top), 0.0, top)
     log = log - top
     if maximum:
         message = _lift_maximum(log, table) - table.amax(2).log()[:, None]

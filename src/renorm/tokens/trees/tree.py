@@ -245,6 +245,7 @@ class TreeLaw:
         law, extra = self._prepared, 0
         if virtual is not None:
             self._require_fits(virtual, observed)
+            virtual = VirtualEvidence(virtual.nodes, virtual.log.to(self.root.dtype))
             extra = 4 * virtual.log[0].numel()
         parts = self._chunks(observed, extra)
         return torch.cat([answer(law, observed[part], None if virtual is None else virtual[part]) for part in parts])
@@ -253,6 +254,8 @@ class TreeLaw:
         """Check the shape of virtual evidence."""
         states = np.unique(self.tree.states[virtual.nodes])
         shape = (len(observed), len(virtual.nodes), int(states[0]) if len(states) else virtual.log.shape[2])
+        if len(np.unique(virtual.nodes)) != len(virtual.nodes):
+            raise DataError(f"virtual evidence speaks once of each node (add up what you know), got {virtual.nodes}")
         if len(states) > 1 or tuple(virtual.log.shape) != shape:
             raise DataError(
                 f"virtual evidence gives each state of each of its nodes a number: the shape {shape}, and nodes of "
