@@ -15,12 +15,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from renorm.coarse.base import CoarseGraining
 from renorm.errors import NoLikelihoodError
+from renorm.lattice import Lattice
 from renorm.model import Grade, Level, RenormModel
 
-__all__ = ["check_model", "check_sampler_order"]
+__all__ = ["check_coarse_graining", "check_model", "check_sampler_order"]
 
 ROUNDING = 1e-5  # of the largest value: what a change of basis and back may cost in float32
+ROUNDING_64 = 1e-12  # the same in float64
+JACOBIAN_LIMIT = 1024  # components of a field whose Jacobian is made, one backward pass each
 
 
 def check_model(
@@ -65,6 +69,34 @@ def check_model(
     _check_disk(model, generator_seed, tmp_path, load or type(model).load)
     _promise(torch.equal(x, before), "no method changes the fields that it is given")
     _promise(torch.equal(torch.get_rng_state(), state), "all randomness comes from the generator that is given")
+
+
+def check_coarse_graining(step: Any, lattice: Lattice, *, generator_seed: int = 0) -> None:
+    r"""Check that a step keeps every promise of ``renorm.coarse.base.CoarseGraining``.
+
+    Shapes, dtypes, the way there and back from both ends, and $\ln|\det|$ against the Jacobian by autograd.
+
+    Args:
+        step: The step.
+        lattice: A small one that the step can coarse-grain, of at most 1024 sites times channels.
+        generator_seed: Of the fields that are drawn.
+
+    Raises:
+        AssertionError: On the first promise that is broken; the message names it.
+
+    Example:
+        >>> from renorm.coarse.wavelet import Wavelet
+        >>> check_coarse_graining(Wavelet(dim=1), Lattice((8,), boundary="periodic"))
+    """
+    size = lattice.channels * lattice.sites
+    _promise(isinstance(step, CoarseGraining), "a step has every method of CoarseGraining")
+    _promise(size <= JACOBIAN_LIMIT, f"the check is given at most {JACOBIAN_LIMIT} sites times channels, got {size}")
+    coarse, detail = step.coarse_lattice(lattice).event_shape, tuple(step.detail_shape(lattice))
+    _promise(math.prod(coarse) + math.prod(detail) == size, "coarse field and detail have as many numbers as the field")
+    for dtype, rounding in ((torch.float32, ROUNDING), (torch.float64, ROUNDING_64)):
+        x = torch.randn(3, *lattice.event_shape, generator=_seeded(generator_seed), dtype=dtype)
+        _check_split(step, x, coarse, detail, rounding)
+    _check_log_det(step, x[:2])
 
 
 @runtime_checkable
@@ -135,6 +167,44 @@ def check_sampler_order(
         f"{name} has the order that it declares, {sampler.order}, got {order:.3f}",
     )
     return order
+
+
+def _check_split(
+    step: CoarseGraining, x: Tensor, coarse: tuple[int, ...], detail: tuple[int, ...], near: float
+) -> None:
+    before, here = x.clone(), f"in {x.dtype}"
+    split = step.split(x)
+    _promise(torch.equal(x, before), f"split does not change the fields that it is given {here}")
+    parts = (("coarse", split.coarse, coarse), ("detail", split.detail, detail), ("log_det", split.log_det, ()))
+    for name, part, shape in parts:
+        wanted = (len(x), *shape)
+        _promise(tuple(part.shape) == wanted, f"the shape of {name} is {wanted}, got {tuple(part.shape)}")
+        _promise(part.dtype == x.dtype, f"{name} keeps the dtype of the field, {x.dtype}, got {part.dtype}")
+        _promise(bool(part.isfinite().all()), f"the values of {name} are finite {here}")
+    alone = step.split(x[:1])
+    for (name, part, _), single in zip(parts, alone, strict=True):
+        _promise(_close(single, part[:1], near), f"{name} of a field does not depend on the other fields {here}")
+    kept = [part.clone() for part in split]
+    back = step.merge(split.coarse, split.detail)
+    _promise(all(map(torch.equal, split, kept)), f"merge does not change the parts that it is given {here}")
+    _promise(back.dtype == x.dtype, f"merge keeps the dtype of its parts, {x.dtype}, got {back.dtype}")
+    _promise(_close(back, x, near), f"merge undoes split {here}")
+    again = step.split(step.merge(split.coarse.flip(0), split.detail))
+    undone = _close(again.coarse, split.coarse.flip(0), near) and _close(again.detail, split.detail, near)
+    _promise(undone, f"split undoes merge of any coarse field with any detail {here}")
+
+
+def _check_log_det(step: CoarseGraining, x: Tensor) -> None:
+    def flat(values: Tensor) -> Tensor:
+        coarse, detail, _ = step.split(values.reshape(1, *x.shape[1:]))
+        return torch.cat([coarse.flatten(), detail.flatten()])
+
+    for field, claimed in zip(x, step.split(x).log_det, strict=True):
+        jacobian = torch.autograd.functional.jacobian(flat, field.flatten())
+        exact = torch.linalg.slogdet(jacobian).logabsdet
+        near = ROUNDING_64 * x[0].numel() * max(1.0, abs(exact.item()))
+        value = claimed.item()
+        _promise(abs(value - exact.item()) <= near, f"log_det is that of the Jacobian, {exact.item()}, got {value}")
 
 
 def _check_levels(model: RenormModel) -> None:
@@ -245,5 +315,5 @@ def _maybe(seed: int | None) -> torch.Generator | None:
     return None if seed is None else _seeded(seed)
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool((a - b).abs().max() <= ROUNDING * b.abs().max())
+def _close(a: Tensor, b: Tensor, rounding: float = ROUNDING) -> bool:
+    return a.shape == b.shape and bool((a - b).abs().max() <= rounding * b.abs().max())
