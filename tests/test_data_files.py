@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -335,9 +336,108 @@ def test_files_that_cannot_be_read_are_refused_in_one_line(tmp_path, rng):
         assert "\n" not in str(raised.value)
     with pytest.raises(DataError, match="there is no file"):
         load(DataSpec("array", path=str(tmp_path / "absent.npy")))
-    with pytest.raises(DataError, match=r"an \.npy or \.npz file, got .*data\.csv"):
+    with pytest.raises(DataError, match=r"an \.npy, \.npz, \.h5, \.hdf5 or \.fits file, got .*data\.csv"):
         load(DataSpec("array", path="data.csv"))
     with pytest.raises(DataError, match="uint8 or floating-point fields, got int64"):
         load(array_spec(tmp_path / "whole.npy", np.zeros((5, 4), np.int64)))
     with pytest.raises(DataError, match="is empty"):
         load(array_spec(tmp_path / "none.npy", np.zeros((0, 4))))
+
+
+# Maps
+
+
+def write_fits(path: Path, *images: np.ndarray, names: tuple[str, ...] = ()) -> None:
+    fits = pytest.importorskip("astropy.io.fits")
+    units = [fits.PrimaryHDU()]
+    units += [fits.ImageHDU(x, name=name) for x, name in zip(images, names or [""] * len(images), strict=True)]
+    fits.HDUList(units).writeto(path)
+
+
+def test_maps_in_hdf5(tmp_path, rng):
+    h5py = pytest.importorskip("h5py")
+    x, path = rng.standard_normal((10, 6, 7)), tmp_path / "maps.h5"
+    with h5py.File(path, "w") as file:
+        file["z1/kappa"] = x.astype(">f8")
+    held = hold_out(10, "test", 0, "")[0]
+    for name in (str(path), f"{path}:z1/kappa", f"{path}:/z1/kappa"):
+        test = load(DataSpec("array", path=name, boundary="periodic"), "test")
+        assert np.array_equal(test.values[0, 0].numpy(), x[held].astype(np.float32))
+    with h5py.File(path, "a") as file:
+        file["counts"] = np.arange(70000, 70060, dtype=">i4").reshape(10, 6)[:, None]
+        file["far"] = np.full((4, 1, 3), 2**24 + 1)
+        file["bytes"] = np.zeros((4, 5, 5), np.uint8)
+        file["words"] = np.array([b"a", b"b"])
+        file["box"] = x.reshape(10, 1, 6, 7, 1)
+    assert load(DataSpec("array", path=f"{path}:bytes"), "all").values.dtype == torch.uint8
+    counts = load(DataSpec("array", path=f"{path}:counts", channels=1), "all")
+    assert counts.lattice.event_shape == (1, 6)
+    assert torch.equal(counts.values.flatten(), torch.arange(70000.0, 70060.0))
+    assert load(DataSpec("array", path=f"{path}:box"), "all").lattice.shape == (6, 7, 1)
+    for name, message in (
+        (path, r"must have one data set, or path name it \('maps.h5:NAME'\), got .*counts"),
+        (f"{path}:kappa", "has no data set 'kappa', only .*z1/kappa"),
+        (f"{path}:far", r"whole numbers must be within .* got 16777217"),
+        (f"{path}:words", "must hold maps of real numbers"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load(DataSpec("array", path=str(name)))
+
+
+def test_maps_in_fits(tmp_path, rng):
+    """FITS stores big-endian numbers, and whole numbers with a scale."""
+    x = rng.standard_normal((3, 6, 7)).astype(np.float32)
+    path = tmp_path / "maps.fits"
+    write_fits(path, *x, names=("A", "B", ""))
+    every = load(DataSpec("array", path=f"{path}:all"), "all")
+    assert every.lattice == Lattice((6, 7))
+    assert np.array_equal(every.values[:, 0].numpy(), x)
+    for inside, index in (("", 0), (":1", 0), (":2", 1), (":B", 1), (":3", 2)):
+        one = load(DataSpec("array", path=f"{path}{inside}"), "all")
+        assert np.array_equal(one.values[0, 0].numpy(), x[index])
+    with pytest.raises(DataError, match="has one field, of which no test can be held out; cut it into patches"):
+        load(DataSpec("array", path=str(path)))
+    with pytest.raises(DataError, match=r"has no image 'C', only 1 \(A\), 2 \(B\), 3"):
+        load(DataSpec("array", path=f"{path}:C"), "all")
+    write_fits(tmp_path / "stack.fits", np.arange(60, dtype=np.int16).reshape(10, 2, 3))
+    stack = load(DataSpec("array", path=str(tmp_path / "stack.fits")), "all")
+    assert torch.equal(stack.values.flatten(), torch.arange(60.0))
+    (tmp_path / "packed.fits.gz").write_bytes(gzip.compress((tmp_path / "stack.fits").read_bytes()))
+    assert torch.equal(load(DataSpec("array", path=str(tmp_path / "packed.fits.gz")), "all").values, stack.values)
+    write_fits(tmp_path / "mixed.fits", x[0], x[0, :3])
+    with pytest.raises(DataError, match=r"must have one shape to be stacked, got \(3, 7\), \(6, 7\)"):
+        load(DataSpec("array", path=f"{tmp_path / 'mixed.fits'}:all"), "all")
+    hole = x.copy()
+    hole[1, 2, 3] = np.nan
+    write_fits(tmp_path / "hole.fits", hole)
+    with pytest.raises(DataError, match=r"field 1 of .*hole\.fits has a NaN"):
+        load(DataSpec("array", path=str(tmp_path / "hole.fits")))
+    write_fits(tmp_path / "empty.fits")
+    with pytest.raises(DataError, match="has no image"):
+        load(DataSpec("array", path=str(tmp_path / "empty.fits")))
+
+
+def test_maps_that_cannot_be_read_are_refused_in_one_line(tmp_path, rng, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    x = rng.standard_normal((50, 8, 8))
+    with h5py.File(tmp_path / "cut.h5", "w") as file:
+        file["x"] = x
+    write_fits(tmp_path / "cut.fits", x)
+    for name in ("cut.h5", "cut.fits"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:12000])
+    (tmp_path / "text.hdf5").write_text("no archive")
+    (tmp_path / "text.fits").write_text("no image")
+    (tmp_path / "empty.h5").touch()
+    (tmp_path / "empty.fits").touch()
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(DataError, match="cannot read") as raised:
+            load(DataSpec("array", path=str(path)))
+        assert "\n" not in str(raised.value)
+    for name in ("absent.h5", "absent.fits:1"):
+        with pytest.raises(DataError, match=r"there is no file .*absent\.(h5|fits)$"):
+            load(DataSpec("array", path=str(tmp_path / name)))
+    for library, name in (("h5py", "cut.h5"), ("astropy.io.fits", "cut.fits")):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, library, None)
+            with pytest.raises(DataError, match=r"needs (h5py|astropy): pip install 'renorm\[physics\]'"):
+                load(DataSpec("array", path=str(tmp_path / name)))

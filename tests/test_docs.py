@@ -19,11 +19,13 @@ from typing import get_args
 import pytest
 
 import renorm
+from renorm.cascade.spec import CascadeSpec, ConditionalSpec
 from renorm.cli.parser import build_parser as _parser
 from renorm.diffusion.regulator import REGULATORS
 from renorm.diffusion.sampler import SAMPLERS
 from renorm.diffusion.spacing import SPACINGS
-from renorm.recipes.spec import WINGS, Recipe, TokensRecipe, load_recipe, shipped
+from renorm.laws import spec as laws
+from renorm.recipes.spec import WINGS, CascadeRecipe, Recipe, TokensRecipe, load_recipe, shipped
 from renorm.spec import from_mapping, parse_toml
 from renorm.tokens.spec import CodebookSpec, HierarchySpec, LawSpec
 
@@ -208,15 +210,46 @@ def meant(text):
 
 
 def test_the_page_has_every_key_of_a_recipe_with_its_default():
-    rows = re.findall(
-        r"^\| `([a-z_.]+)` \| (\S.*?) \| ", (DOCS / "recipes.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    page = {key: meant(default) for key, default in rows if key not in shipped()}
+    text = (DOCS / "recipes.md").read_text(encoding="utf-8").split("## Keys of cascades\n")[0]
+    rows = re.findall(r"^\| `([a-z_.]+)` \| (\S.*?) \| ", text, re.MULTILINE)
+    page = {key: meant(default) for key, default in rows if key not in shipped() and not key.startswith("data.law.")}
     truth = keys(TokensRecipe()) | keys(Recipe())
     del truth["model.members"]  # has tables of its own, below
     assert page.keys() == truth.keys()
     for key, value in truth.items():
         assert page[key] == pytest.approx(value) if isinstance(value, float) else page[key] == value, key
+
+
+def test_the_page_has_every_key_of_a_law_with_its_default():
+    text = (DOCS / "recipes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `data\.law\.([a-z0-9_]+)` \| (\S.*?) \| ", text, re.MULTILINE)
+    page = dict(rows)
+    truth = {f.name: f.default for kind in get_args(laws.LawSpec)[::-1] for f in dataclasses.fields(kind)}
+    assert page.keys() == truth.keys()
+    assert page.pop("beta") == "`ln(1 + √2) / 2`"
+    assert math.log(1 + math.sqrt(2)) / 2 == truth["beta"]
+    assert all(meant(default) == truth[key] for key, default in page.items())
+
+
+def test_the_page_has_every_key_of_a_cascade_with_its_default():
+    text = (DOCS / "recipes.md").read_text(encoding="utf-8").split("## Keys of cascades\n")[1].split("\n### ")[0]
+    page = {k: meant(default) for k, default in re.findall(r"^\| `([a-z_.]+)` \| (\S.*?) \| ", text, re.MULTILINE)}
+    truth = keys(CascadeRecipe())
+    truth = {k: v for k, v in truth.items() if k.startswith(("model.", "fit.")) and "conditional." not in k}
+    assert page.pop("model.conditional") == {"kind": CascadeSpec().conditional.kind}
+    assert page == truth
+
+
+@pytest.mark.parametrize("spec", get_args(ConditionalSpec))
+def test_the_page_has_every_key_of_a_conditional_with_its_default(spec):
+    text = (
+        (DOCS / "recipes.md")
+        .read_text(encoding="utf-8")
+        .split(f"### Conditional `{spec.kind}`\n")[1]
+        .split("\n### ")[0]
+    )
+    page = dict(re.findall(r"^\| `model\.conditional\.([a-z_]+)` \| (\S.*?) \| ", text, re.MULTILINE))
+    assert {k: meant(v) for k, v in page.items()} == {field.name: field.default for field in dataclasses.fields(spec)}
 
 
 def rows_of_member(heading, part):

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from renorm.version import __version__
 
 if TYPE_CHECKING:
+    from renorm.cascade.cascade import Cascade
+    from renorm.cascade.spec import CascadeFit, CascadeSpec
     from renorm.data import load as load_data
     from renorm.data.spec import DataSpec
     from renorm.diffusion.mode_diffusion import ModeDiffusion
@@ -24,12 +26,16 @@ if TYPE_CHECKING:
     from renorm.nn.spec import UNetSpec
     from renorm.recipes.run import fit_run, measure_run
     from renorm.recipes.run import load_run as load
-    from renorm.recipes.spec import Recipe, TokensRecipe, load_recipe
+    from renorm.recipes.spec import CascadeRecipe, Recipe, TokensRecipe, load_recipe
     from renorm.tokens.product import TokenProduct
     from renorm.tokens.spec import HierarchySpec, TokensSpec
     from renorm.tokens.token_hierarchy import TokenHierarchy
 
 _HOME = {
+    "Cascade": "cascade.cascade:Cascade",
+    "CascadeFit": "cascade.spec:CascadeFit",
+    "CascadeRecipe": "recipes.spec:CascadeRecipe",
+    "CascadeSpec": "cascade.spec:CascadeSpec",
     "DataSpec": "data.spec:DataSpec",
     "DiffusionSpec": "diffusion.spec:DiffusionSpec",
     "FitSpec": "fit.spec:FitSpec",
@@ -53,6 +59,10 @@ _HOME = {
 }
 
 __all__ = [
+    "Cascade",
+    "CascadeFit",
+    "CascadeRecipe",
+    "CascadeSpec",
     "DataSpec",
     "DiffusionSpec",
     "FitSpec",

@@ -12,5 +12,13 @@ BENCHMARKS = {
     "tokens-codec": "tokens_codec",
     "tokens-speed": "tokens_speed",
     "tokens-levels": "tokens_levels",
+    "gff": "gff",
+    "phi4": "phi4",
+    "ising": "ising",
+    "wcrg": "wcrg",
+    "scaling": "scaling",
+    "lognormal": "lognormal",
+    "longrange": "longrange",
+    "cascade-images": "cascade_images",
 }
 """Name -> module in this folder; imported only when run."""

@@ -10,7 +10,7 @@ from renorm.cli.output import Progress, save_grid, save_picture, say, table
 from renorm.errors import RecipeError
 
 if TYPE_CHECKING:
-    from renorm.recipes.spec import Recipe, TokensRecipe
+    from renorm.recipes.spec import AnyRecipe
 
 
 def fit(options: argparse.Namespace) -> None:
@@ -22,7 +22,7 @@ def fit(options: argparse.Namespace) -> None:
     say(options, {"run": str(out)}, f"fitted {out}; next: renorm measure {out}, renorm sample {out}")
 
 
-def _fit_into(recipe: "Recipe | TokensRecipe", out: Path, options: argparse.Namespace) -> None:
+def _fit_into(recipe: "AnyRecipe", out: Path, options: argparse.Namespace) -> None:
     from renorm.recipes.run import fit_run
 
     command = "renorm " + " ".join(sys.argv[1:])

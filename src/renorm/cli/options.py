@@ -23,9 +23,10 @@ def changed(recipe: Any, options: argparse.Namespace) -> Any:
             raise RecipeError(f"--set takes KEY=VALUE, such as fit.steps=1000, got '{text}'")
         changes[key.strip()] = value.strip()
     short = {"schedule": "model.schedule", "steps": "fit.steps", "seed": f"{recipe.SEED}.seed"}
-    for name in ("schedule", "steps"):
-        if recipe.wing != "diffusion" and getattr(options, name, None) is not None:
-            raise RecipeError(f"--{name} is for diffusions; this recipe counts, its values are changed by --set")
+    for name, wings in (("schedule", ("diffusion",)), ("steps", ("diffusion", "cascade"))):
+        if recipe.wing not in wings and getattr(options, name, None) is not None:
+            what = "counts" if recipe.wing == "tokens" else "is of a cascade"
+            raise RecipeError(f"--{name} is for diffusions; this recipe {what}, its values are changed by --set")
     for name, key in short.items():
         if getattr(options, name, None) is not None:
             changes[key] = getattr(options, name)
@@ -53,7 +54,7 @@ def one_field(options: argparse.Namespace, run: Path) -> "Tensor":
     spec = read_recipe(run).data
     if options.input is not None:
         kind = "array" if Path(options.input).suffix in (".npy", ".npz") else "folder"
-        spec = dataclasses.replace(spec, name=kind, path=options.input, labels=False, limit=None)
+        spec = dataclasses.replace(spec, name=kind, path=options.input, labels=False, limit=None, law=None)
     fields = load(spec, "test" if options.input is None else "all")
     if not 0 <= options.index < len(fields):
         raise RecipeError(f"--index must be 0 to {len(fields) - 1}, got {options.index}")

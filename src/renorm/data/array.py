@@ -1,9 +1,10 @@
-"""Fields in one ``.npy`` or ``.npz`` file."""
+"""Fields in one ``.npy``, ``.npz``, HDF5 or FITS file."""
 
 from pathlib import Path
 
 import numpy as np
 
+from renorm.data.maps import read_map, split_path
 from renorm.data.npz import read_npy, read_npz
 from renorm.data.raw import Raw, hold_out
 from renorm.data.spec import DataSpec, Split
@@ -21,8 +22,9 @@ def read(spec: DataSpec, split: Split) -> Raw:
     """Fields of one file; a seeded tenth of them is the test.
 
     An ``.npz`` file holds the fields as ``x`` (or as its only array) and, if there are classes, whole numbers
-    from 0 as ``y``, -1 where the class of a field is unknown. uint8 stays; float16, float32 and float64 become
-    float32, unscaled. What the axes mean:
+    from 0 as ``y``, -1 where the class of a field is unknown. ``.h5``, ``.hdf5`` and ``.fits`` files hold maps without
+    classes, see `renorm.data.maps`; two axes are one map there, and whole numbers become floating-point. uint8 stays;
+    float16, float32 and float64 become float32, unscaled. What the axes mean:
 
     ================  ==================================================================================
     array             fields
@@ -39,7 +41,7 @@ def read(spec: DataSpec, split: Split) -> Raw:
             are asked for and none is known.
     """
     path = Path(spec.path or "")
-    x, y = _open(path)
+    x, y = _open(spec.path or "")
     if x.dtype != np.uint8 and x.dtype.kind != "f":
         raise DataError(f"{path} must hold uint8 or floating-point fields, got {x.dtype}")
     x = _channels_first(x, spec.channels, path)
@@ -47,6 +49,11 @@ def read(spec: DataSpec, split: Split) -> Raw:
         with np.errstate(over="ignore"):  # what overflows is reported as not finite
             x = x.astype(np.float32, copy=False)
         _require_finite(x, path)
+    if len(x) == 1 and split != "all":
+        raise DataError(
+            f"{path} has one field, of which no test can be held out; cut it into patches of (n, {_sites(x)}) and save "
+            "these, or simulate more"
+        )
     index = hold_out(len(x), split, spec.seed, str(path))[: spec.limit]
     if y is None:
         return Raw(x[index])
@@ -62,11 +69,19 @@ def read(spec: DataSpec, split: Split) -> Raw:
     return Raw(x[index], y[index], int(y.max()) + 1)
 
 
-def _open(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def _sites(x: np.ndarray) -> str:
+    return ", ".join("abc"[: x.ndim - 2])
+
+
+def _open(name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    maps = split_path(name)
+    if maps is not None:
+        return read_map(*maps), None
+    path = Path(name)
     if path.suffix == ".npy":
         return read_npy(path), None
     if path.suffix != ".npz":
-        raise DataError(f"path must name an .npy or .npz file, got {str(path)!r}")
+        raise DataError(f"path must name an .npy, .npz, .h5, .hdf5 or .fits file, got {str(path)!r}")
     arrays = read_npz(path)
     y = arrays.pop("y", None)
     if "x" not in arrays and len(arrays) != 1:

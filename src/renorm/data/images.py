@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from renorm.data import array, bundled, cifar10, folder, gaussian, mnist
+from renorm.data import array, bundled, cifar10, folder, gaussian, law, mnist
 from renorm.data.raw import Source
 from renorm.data.resize import resize
 from renorm.data.spec import DataSpec, Split
@@ -26,6 +26,7 @@ SOURCES: dict[str, Source] = {
     "digits": bundled.read_digits,
     "photos": bundled.read_photos,
     "gaussian": gaussian.read,
+    "law": law.read,
     "folder": folder.read,
     "array": array.read,
 }
@@ -37,7 +38,7 @@ def load(spec: DataSpec, split: Split = "train") -> "Fields":
     """Read a data set into memory, at the size, with the channels and on the lattice that ``spec`` asks for.
 
     MNIST, Fashion-MNIST and CIFAR-10 have their own test split; of folders, arrays and digits a seeded tenth
-    is held out; photographs are cut apart; Gaussian fields are simulated anew.
+    is held out; photographs are cut apart; Gaussian fields and those of a law are simulated anew.
 
     Args:
         spec: What to read.

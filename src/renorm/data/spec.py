@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from renorm.errors import RecipeError
+from renorm.laws.spec import LawSpec
 from renorm.spec import require
 
 __all__ = ["DataSpec", "Resize", "Split"]
@@ -19,9 +21,10 @@ class DataSpec:
 
     Args:
         name: ``"mnist"``, ``"fashion-mnist"``, ``"cifar10"``, ``"digits"`` (scikit-learn, 8 x 8),
-            ``"photos"`` (patches of scikit-learn's two photographs), ``"gaussian"`` (simulated), ``"folder"``
-            of images or ``"array"`` (an ``.npy`` or ``.npz`` file).
-        path: The folder or the file, for ``"folder"`` and ``"array"`` only.
+            ``"photos"`` (patches of scikit-learn's two photographs), ``"gaussian"`` and ``"law"`` (simulated),
+            ``"folder"`` of images or ``"array"`` (an ``.npy``, ``.npz``, ``.h5``, ``.hdf5`` or ``.fits`` file).
+        path: The folder or the file, for ``"folder"`` and ``"array"`` only. After a colon, the data set of an HDF5
+            file or the image of a FITS file: ``"maps.h5:kappa"``.
         size: Target edge in sites of every axis; ``None`` keeps the native shape. Fields that are not square
             lose their margins first. Edge of the patches of ``"photos"``.
         resize: How to reach ``size``. ``"mean"``: block mean by a whole factor. ``"pad"``: zeros around.
@@ -34,14 +37,18 @@ class DataSpec:
         boundary: Of the lattice: ``"open"`` or ``"periodic"``.
         labels: Whether the class labels come along, as the condition of a model; -1 is a class that is unknown.
         channels: Components of the field; ``None`` takes what the data have. ``1`` turns colour images grey.
-        shape: Sites along each axis of ``"gaussian"``.
+        shape: Sites along each axis of ``"gaussian"`` and ``"law"``.
         exponent: $\gamma \ge 0$ of the spectrum $P(k) \propto (k^2 + m^2)^{-\gamma}$ of ``"gaussian"``.
         mass: $m > 0$ of the same spectrum, in rad/site.
-        number: How many training fields ``"gaussian"`` simulates; a tenth as many again are the test fields.
+        number: How many training fields ``"gaussian"`` and ``"law"`` simulate; a tenth as many again are the test
+            fields.
         seed: Of the simulation, and of the held-out tenth of sets that come without a test split.
+
+        law: The exact law that ``"law"`` simulates, on a torus: ``boundary`` must be ``"periodic"``.
 
     Raises:
         ValueError: If a value is out of its range.
+        RecipeError: If ``law`` is missing where it is needed, or given where not, or its lattice is called open.
 
     Example:
         >>> DataSpec("mnist", size=16).resize
@@ -66,6 +73,7 @@ class DataSpec:
     mass: float = 0.5
     number: int = 10_000
     seed: int = 0
+    law: LawSpec | None = None
 
     def __post_init__(self) -> None:
         if self.name in ("folder", "array"):
@@ -86,3 +94,14 @@ class DataSpec:
         require(1e-6 <= self.mass <= 1e6, "mass must be in [1e-6, 1e6] rad/site (the spectrum overflows)", self.mass)
         require(self.number >= 1, "number must be >= 1 (there is nothing to fit)", self.number)
         require(0 <= self.seed < 2**62, "seed must be in [0, 2^62)", self.seed)
+        self._check_law()
+
+    def _check_law(self) -> None:
+        if (self.name == "law") != (self.law is not None):
+            given = "no law" if self.law is None else f"a law with name = {self.name!r}"
+            raise RecipeError(f"data.law and name = 'law' come together (a law says what is simulated), got {given}")
+        if self.law is not None and self.boundary != "periodic":
+            raise RecipeError(
+                f"data.boundary must be 'periodic' for fields of a law (a torus: periodic data called open), "
+                f"got {self.boundary!r}"
+            )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from renorm.errors import CheckpointError
 from renorm.fit.checkpoint import atomic, differences
-from renorm.recipes.spec import Recipe, TokensRecipe, read_toml
+from renorm.recipes.spec import AnyRecipe, read_toml
 from renorm.version import __version__
 
 __all__ = [
@@ -47,7 +47,7 @@ def check_same_run(folder: Path, known: dict[str, Any]) -> None:
         raise CheckpointError(f"{folder} belongs to another run: {'; '.join(changed)}; choose another --out")
 
 
-def read_recipe(folder: Path) -> Recipe | TokensRecipe:
+def read_recipe(folder: Path) -> AnyRecipe:
     """The resolved recipe of a run.
 
     Raises:

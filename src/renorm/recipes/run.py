@@ -13,21 +13,23 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from renorm.cascade.cascade import Cascade
+from renorm.cascade.pictures import rendered
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.reverse import Callback
 from renorm.errors import CheckpointError, RecipeError
-from renorm.recipes import diffusion_run, tokens_run
+from renorm.recipes import cascade_measure, cascade_run, diffusion_run, tokens_run
 from renorm.recipes.folder import is_first, read_recipe
-from renorm.recipes.spec import Recipe, TokensRecipe
+from renorm.recipes.spec import AnyRecipe, CascadeRecipe, Recipe, TokensRecipe
 from renorm.tokens.product import TokenProduct
 
 __all__ = ["Model", "as_field", "fit_run", "load_run", "measure_run", "refine_run", "sample_run"]
 
-Model = ModeDiffusion | TokenProduct
+Model = ModeDiffusion | TokenProduct | Cascade
 
 
 def fit_run(
-    recipe: Recipe | TokensRecipe, folder: Path, *, resume: bool = False, progress: bool = True, command: str = ""
+    recipe: AnyRecipe, folder: Path, *, resume: bool = False, progress: bool = True, command: str = ""
 ) -> Model:
     """Fit a recipe and leave everything in ``folder``; killed at any moment, it resumes to the same model.
 
@@ -39,6 +41,8 @@ def fit_run(
         raise CheckpointError(f"{folder} already holds a run; add --resume to go on, or choose another --out")
     if isinstance(recipe, TokensRecipe):
         return tokens_run.fit(recipe, folder, progress=progress, command=command)
+    if isinstance(recipe, CascadeRecipe):
+        return cascade_run.fit(recipe, folder, progress=progress, command=command)
     return diffusion_run.fit(recipe, folder, resume=resume, progress=progress, command=command)
 
 
@@ -49,10 +53,14 @@ def load_run(folder: Path | str) -> Model:
         raise CheckpointError(f"there is no run folder {folder}; `renorm fit RECIPE --out {folder}` makes one")
     if (folder / "product.toml").is_file():
         return TokenProduct.load(folder)
-    if (folder / "recipe.toml").is_file() and isinstance(read_recipe(folder), TokensRecipe):
+    recipe = read_recipe(folder) if (folder / "recipe.toml").is_file() else None
+    whole = isinstance(recipe, CascadeRecipe) and (folder / "model.toml").is_file()
+    if isinstance(recipe, TokensRecipe | CascadeRecipe) and not whole:
         raise CheckpointError(
             f"the fit of {folder} is not finished; `renorm fit RECIPE --out {folder} --resume` goes on"
         )
+    if whole:
+        return Cascade.load(folder)
     return ModeDiffusion.load(folder)
 
 
@@ -87,7 +95,7 @@ def refine_run(
     callback: Callback | None = None,
 ) -> Tensor:
     """Finer fields from coarse ones."""
-    if isinstance(model, TokenProduct):
+    if isinstance(model, TokenProduct | Cascade):
         _refuse_steps(steps)
         return model.refine(coarse, level=level, generator=generator)
     walked = cast(ModeDiffusion, model)
@@ -96,6 +104,8 @@ def refine_run(
 
 def as_field(model: Model, y: Tensor, level: int) -> Tensor:
     """Coarse fields as fields on the model's lattice, for the eye: tokens become the mean field that they stand for."""
+    if isinstance(model, Cascade):
+        return rendered(model, y, level)
     return y if isinstance(model, ModeDiffusion) else model.render(y, level)
 
 
@@ -120,9 +130,12 @@ def measure_run(
     """
     recipe = read_recipe(folder)
     model = model or load_run(folder)
-    if isinstance(recipe, TokensRecipe) and not isinstance(model, ModeDiffusion):
+    if isinstance(recipe, TokensRecipe) and isinstance(model, TokenProduct):
         _refuse_steps(steps)
         return tokens_run.measure(recipe, folder, model, samples=samples, seed=seed)
+    if isinstance(recipe, CascadeRecipe) and isinstance(model, Cascade):
+        _refuse_steps(steps)
+        return cascade_measure.measure(recipe, folder, model, samples=samples, seed=seed)
     if not isinstance(recipe, Recipe) or not isinstance(model, ModeDiffusion):
         raise CheckpointError(f"{folder}: its recipe and its model belong to different wings")
     return diffusion_run.measure(recipe, folder, model, samples=samples, steps=steps, seed=seed, callback=callback)

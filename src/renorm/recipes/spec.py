@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from renorm.cascade.spec import CascadeFit, CascadeSpec
 from renorm.data.spec import DataSpec
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import RecipeError
@@ -12,7 +13,7 @@ from renorm.fit.spec import FitSpec
 from renorm.spec import from_mapping, override, parse_toml, read_text, require
 from renorm.tokens.spec import TokensSpec
 
-__all__ = ["MeasureSpec", "Recipe", "TokensRecipe", "load_recipe", "read_toml", "shipped"]
+__all__ = ["AnyRecipe", "CascadeRecipe", "MeasureSpec", "Recipe", "TokensRecipe", "load_recipe", "read_toml", "shipped"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,78 @@ class TokensRecipe:
             )
 
 
-WINGS: dict[str, type[Recipe] | type[TokensRecipe]] = {"diffusion": Recipe, "tokens": TokensRecipe}
+@dataclass(frozen=True)
+class CascadeRecipe:
+    """Everything that a run of a cascade depends on.
+
+    Args:
+        description: One line for people.
+        wing: Family of the model.
+        data: What is learned: fields, or, for the teachers ``action`` and ``chain``, the law itself.
+        model: The cascade.
+        fit: How it learns.
+        measure: How samples are judged; ``steps`` must not be set, a draw has none.
+
+    Raises:
+        RecipeError: If two values do not go together, or one is for another wing.
+
+    Example:
+        >>> load_recipe("ising16").model.heat_bath
+        True
+    """
+
+    SEED: ClassVar[str] = "fit"
+    description: str = ""
+    wing: Literal["cascade"] = "cascade"
+    data: DataSpec = field(default_factory=DataSpec)
+    model: CascadeSpec = field(default_factory=CascadeSpec)
+    fit: CascadeFit = field(default_factory=CascadeFit)
+    measure: MeasureSpec = field(default_factory=MeasureSpec)
+
+    def __post_init__(self) -> None:
+        for key, wrong in (("data.flip", self.data.flip), ("data.labels", self.data.labels)):
+            if wrong:
+                raise RecipeError(
+                    f"{key} must be false in a recipe of cascades (a likelihood is that of the fields as they are, and "
+                    f"has no classes); leave it out, got {wrong}"
+                )
+        if self.measure.steps is not None:
+            raise RecipeError(
+                "measure.steps must not be set in a recipe of cascades (they are steps of a diffusion's walk, a "
+                f"cascade draws in one pass); leave it out, got {self.measure.steps}"
+            )
+        law = None if self.data.law is None else self.data.law.kind
+        if self.fit.teacher != "fields" and law in (None, "lognormal"):
+            given = "data without a law" if law is None else "the law 'lognormal', whose samples come easily"
+            raise RecipeError(
+                f"fit.teacher = '{self.fit.teacher}' needs data of a law with an action (data.name = 'law', data.law = "
+                f"{{kind = 'ising'}} or 'phi4'); take fit.teacher = 'fields', got {given}"
+            )
+        kind = self.model.conditional.kind
+        if self.fit.teacher != "fields" and kind not in ("local", "flow"):
+            raise RecipeError(
+                f"fit.teacher = '{self.fit.teacher}' trains by gradient, so model.conditional.kind must be 'local' or "
+                f"'flow'; a closed form takes 'fields', got '{kind}'"
+            )
+        if self.fit.teacher == "chain" and not self.model.heat_bath:
+            raise RecipeError(
+                "fit.teacher = 'chain' needs model.heat_bath = true (its sweeps move the chains), got "
+                f"{self.model.heat_bath}"
+            )
+        if self.model.heat_bath and law not in ("ising", "phi4", "free-field"):
+            raise RecipeError(
+                "model.heat_bath is that of a law of nearest neighbours, data.law of kind 'ising', 'phi4' or "
+                f"'free-field'; set it to false, got {'data without a law' if law is None else repr(law)}"
+            )
+        if self.fit.grow and self.model.coarse != "checkerboard":
+            raise RecipeError(
+                f"fit.grow doubles checkerboards; set model.coarse = 'checkerboard', got '{self.model.coarse}'"
+            )
+
+
+AnyRecipe = Recipe | TokensRecipe | CascadeRecipe
+
+WINGS: dict[str, type[AnyRecipe]] = {"diffusion": Recipe, "tokens": TokensRecipe, "cascade": CascadeRecipe}
 """The recipe of each wing; a recipe that names none is one of a mode diffusion."""
 
 
@@ -113,7 +185,7 @@ def shipped() -> dict[str, str]:
     return {name.removesuffix(".toml"): found[name].read_text(encoding="utf-8") for name in sorted(found)}
 
 
-def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe | TokensRecipe:
+def load_recipe(name: str, changes: dict[str, Any] | None = None) -> AnyRecipe:
     """A shipped recipe by name, or one from a TOML file, with dotted values changed.
 
     Raises:
@@ -136,12 +208,12 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe | To
     return override(recipe, changes) if changes else recipe
 
 
-def read_toml(path: Path) -> Recipe | TokensRecipe:
+def read_toml(path: Path) -> AnyRecipe:
     """A recipe from a TOML file, of the wing that it names."""
     return _recipe(read_text(path), source=str(path))
 
 
-def _recipe(text: str, *, source: str) -> Recipe | TokensRecipe:
+def _recipe(text: str, *, source: str) -> AnyRecipe:
     table = parse_toml(text, source=source)
     wing = table.get("wing", "diffusion")
     if not isinstance(wing, str) or wing not in WINGS:

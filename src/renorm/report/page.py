@@ -4,33 +4,37 @@ Each section is made from one file of the run. Where that file is missing or dam
 quiet line at the head of the page says so.
 """
 
-import base64
-import json
 import math
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from renorm.data.npz import read_npz
 from renorm.errors import CheckpointError, DataError
 from renorm.fit.checkpoint import atomic
-from renorm.fit.record import read_metrics
+from renorm.report.cascade_figures import couplings_figure, levels_figure, observables_figure, weights_figure
 from renorm.report.figures import (
     CELL,
-    PALETTE,
     field_grid,
     field_strip,
     loss_figure,
     numeral,
-    png_bytes,
     shown_range,
     spectrum_figure,
+)
+from renorm.report.markup import curve, duration, figure, image, sites_of, table, words_of
+from renorm.report.reading import (
+    arrays_of,
+    labels_of,
+    mapping,
+    metrics_of,
+    present,
+    recipe_of,
+    shown_of,
+    value_range_of,
 )
 from renorm.report.token_figures import (
     classes_told,
@@ -85,10 +89,13 @@ def _page(run: Path) -> str:
     name = escape(run.resolve().name)
     body: list[str] = []
     quiet: list[str] = []
-    for title, kind, make in _TOKENS if _is_tokens(run) else _SECTIONS:
+    wing = str(recipe_of(run).get("wing"))
+    for title, kind, make in {"tokens": _TOKENS, "cascade": _CASCADE}.get(wing, _SECTIONS):
         try:
             content = make(run)
         except DataError as error:
+            if title in _FILES and not (run / "samples" / _FILES[title]).exists():
+                continue
             quiet.append(f'<p class="quiet">{escape(title)} left out: {escape(str(error))}.</p>')
             continue
         key = re.sub(r"\W+", "-", title.lower())
@@ -105,6 +112,7 @@ def _page(run: Path) -> str:
             f"<title>{name} · renorm</title>\n<style>\n{style}</style>\n</head>\n<body>",
             f'<header>\n<p class="over">renorm run</p>\n<h1>{name}</h1>',
             _summary(run),
+            *_alarms(run),
             *quiet,
             "</header>\n<main>",
             *body,
@@ -115,19 +123,22 @@ def _page(run: Path) -> str:
 
 def _summary(run: Path) -> str:
     """What the run is, in one paragraph made of what is known."""
-    recipe, manifest = _recipe(run), _mapping(run, "manifest.json", quiet=True)
-    data, model = _table(manifest.get("data")) or _table(recipe.get("data")), _table(recipe.get("model"))
-    words = [_hierarchy(model) if _is_tokens(run) else "A renormalizing model"]
+    recipe, manifest = recipe_of(run), mapping(run, "manifest.json", quiet=True)
+    data, model = table(manifest.get("data")) or table(recipe.get("data")), table(recipe.get("model"))
+    kinds = {"tokens": _hierarchy, "cascade": _cascade}
+    named = kinds.get(str(recipe.get("wing")))
+    words = [named(model) if named else "A renormalizing model"]
     if "schedule" in model:
         words.append(f"with the {model['schedule']} schedule")
     if "name" in data:
-        number = f"{numeral(data['number'])} fields of " if "number" in data else ""
-        words.append(f"fitted to {number}{data['name']}")
-    steps = [line["step"] for line in _metrics(run) if isinstance(line.get("step"), int)]
+        number = f"{numeral(data['number'])} fields of " if data.get("number") else ""
+        law = table(table(recipe.get("data")).get("law")).get("kind")
+        words.append(f"fitted to {number}{f'the law {law}' if law else data['name']}")
+    steps = [line["step"] for line in metrics_of(run) if isinstance(line.get("step"), int)]
     if steps:
         words.append(f"for {numeral(max(steps))} steps")
     if isinstance(manifest.get("seconds"), int | float):
-        words.append(f"in {_duration(manifest['seconds'])}")
+        words.append(f"in {duration(manifest['seconds'])}")
     if "machine" in manifest:
         words.append(f"on {manifest['machine']}")
     parameters = f" It has {numeral(manifest['parameters'])} parameters." if "parameters" in manifest else ""
@@ -142,24 +153,33 @@ def _summary(run: Path) -> str:
 def _hierarchy(model: Mapping[str, Any]) -> str:
     """Example: 'A token hierarchy of 2 members (2 × styles on windows)'."""
     listed = model.get("members")
-    members = [_table(member) for member in listed] if isinstance(listed, list) else []
-    kinds = [f"{_table(m.get('law')).get('kind')} on {_table(m.get('codebook')).get('kind')}" for m in members]
+    members = [table(member) for member in listed] if isinstance(listed, list) else []
+    kinds = [f"{table(m.get('law')).get('kind')} on {table(m.get('codebook')).get('kind')}" for m in members]
     if len(kinds) < 2:
         return f"A token hierarchy ({kinds[0]})" if kinds else "A token hierarchy"
     named = [f"{n} × {kind}" if (n := kinds.count(kind)) > 1 else kind for kind in dict.fromkeys(kinds)]
     return f"A product of {len(kinds)} token hierarchies ({', '.join(named)})"
 
 
+def _cascade(model: Mapping[str, Any]) -> str:
+    """Example: 'A cascade of checkerboards (local conditionals, exact heat bath at the finest level)'."""
+    steps = {"checkerboard": "checkerboards", "learned": "learned blocks"}
+    coarse = str(model.get("coarse"))
+    bath = ", exact heat bath at the finest level" if model.get("heat_bath") is True else ""
+    kind = table(model.get("conditional")).get("kind")
+    return f"A cascade of {steps.get(coarse, f'{coarse} wavelets')} ({kind} conditionals{bath})"
+
+
 def _measures(run: Path) -> str:
-    measures = _mapping(run, "measures.json")
-    figures, notes = _table(measures.get("figures")), _table(measures.get("notes"))
+    measures = mapping(run, "measures.json")
+    figures, notes = table(measures.get("figures")), table(measures.get("notes"))
     if not figures:
         raise DataError("measures.json holds no figures")
     rows = "\n".join(
-        f'<tr><th scope="row">{_words(key)}</th><td>{escape(numeral(value))}</td></tr>'
+        f'<tr><th scope="row">{words_of(key)}</th><td>{escape(numeral(value))}</td></tr>'
         for key, value in figures.items()
     )
-    remarks = " ".join(f"{_words(key).capitalize()}: {escape(numeral(value))}." for key, value in notes.items())
+    remarks = " ".join(f"{words_of(key).capitalize()}: {escape(numeral(value))}." for key, value in notes.items())
     return (
         '<table class="numbers">\n<thead><tr><th scope="col">Figure</th><th scope="col">Value</th></tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody>\n</table>" + (f'\n<p class="quiet">{remarks}</p>' if remarks else "")
@@ -167,9 +187,9 @@ def _measures(run: Path) -> str:
 
 
 def _samples(run: Path) -> str:
-    arrays = _arrays(run, "samples/samples.npz", "x")
-    shown = _shown(arrays)
-    foreign = "" if shown == _value_range(arrays) else f", drawn from {numeral(shown[0])} to {numeral(shown[1])}"
+    arrays = arrays_of(run, "samples/samples.npz", "x")
+    shown = shown_of(arrays)
+    foreign = "" if shown == value_range_of(arrays) else f", drawn from {numeral(shown[0])} to {numeral(shown[1])}"
     most = PICTURES if math.prod(arrays["x"].shape[2:]) < LARGE else PICTURES // 4
     most = min([most, *(len(arrays[name]) for name in ("x", "data") if name in arrays)])
     figures = []
@@ -178,8 +198,8 @@ def _samples(run: Path) -> str:
             fields = arrays[name][:most]
             # Clipped, as a saved picture would be: on a range of their own, samples that overshoot would turn grey.
             fields = np.where(np.isfinite(fields), np.clip(fields, *shown), fields)
-            alt = f"{title}: {most} fields of {_sites(fields)} sites"
-            figures.append(_figure(_image(field_grid(fields, value_range=shown), alt), f"{title}{foreign}."))
+            alt = f"{title}: {most} fields of {sites_of(fields)} sites"
+            figures.append(figure(image(field_grid(fields, value_range=shown), alt), f"{title}{foreign}."))
     return "\n".join(['<div class="pair">', *figures, "</div>"])
 
 
@@ -192,16 +212,16 @@ def _through_levels(run: Path) -> list[str]:
 
     Levels are stored finest first, and so is the flow; the generated fields are coarsest first.
     """
-    arrays = _arrays(run, "samples/strip.npz", "generated", "flow")
+    arrays = arrays_of(run, "samples/strip.npz", "generated", "flow")
     try:
-        shown = _shown(_arrays(run, "samples/samples.npz", "x"))
+        shown = shown_of(arrays_of(run, "samples/samples.npz", "x"))
     except DataError:
         shown = (-1.0, 1.0)
     generated, flow = arrays["generated"], arrays["flow"]
     if generated.ndim < 4:
         raise DataError(f"generated must be (levels, rows, channel, *sites), got shape {generated.shape}")
-    labels, unit = _labels(len(flow), arrays)
-    up, _ = _labels(len(generated), arrays)
+    labels, unit = labels_of(len(flow), arrays)
+    up, _ = labels_of(len(generated), arrays)
     rows = np.moveaxis(generated[:, :ROWS], 0, 1)
     scale = 3 * math.ceil(CELL / max(generated.shape[3:]))
     figures = [
@@ -209,59 +229,59 @@ def _through_levels(run: Path) -> list[str]:
         (flow[None], labels, f"Coarse-grained: one real field on its way down, fine to coarse{unit}."),
     ]
     return [
-        _figure(_image(field_strip(fields, names, value_range=shown, scale=scale, gap=8), caption, dense=True), caption)
+        figure(image(field_strip(fields, names, value_range=shown, scale=scale, gap=8), caption, dense=True), caption)
         for fields, names, caption in figures
     ]
 
 
 def _spectrum(run: Path) -> str:
-    spectrum = _table(_mapping(run, "measures.json").get("spectrum"))
+    spectrum = table(mapping(run, "measures.json").get("spectrum"))
     if not spectrum:
         raise DataError("measures.json holds no spectrum")
     alt = "Power of samples and of data against wavenumber, and their ratio"
     caption = "Mean power of the modes at each wavenumber, and the ratio of samples to data; bars are standard errors."
-    return _figure(_curve(spectrum_figure(spectrum), "spectrum", alt), caption)
+    return figure(curve(spectrum_figure(spectrum), "spectrum", alt), caption)
 
 
 def _loss(run: Path) -> str:
-    _present(run, "metrics.jsonl")
-    metrics = _metrics(run)
+    present(run, "metrics.jsonl")
+    metrics = metrics_of(run)
     losses = [line["loss"] for line in metrics if isinstance(line.get("loss"), int | float)]
     picture = loss_figure(metrics)
     caption = f"Training loss; {numeral(losses[-1])} at the end."
-    return _figure(_curve(picture, "loss", f"Training loss against step, {caption}"), caption)
+    return figure(curve(picture, "loss", f"Training loss against step, {caption}"), caption)
 
 
 def _classes(run: Path) -> str:
-    figures = classes_told(_arrays(run, "samples/reliability.npz"))
-    drawn = [_figure(_curve(svg, name, alt), caption) for svg, name, alt, caption in figures]
+    figures = classes_told(arrays_of(run, "samples/reliability.npz"))
+    drawn = [figure(curve(svg, name, alt), caption) for svg, name, alt, caption in figures]
     return "\n".join(['<div class="pair">', *drawn, "</div>"])
 
 
 def _tokens(run: Path) -> str:
-    arrays = _arrays(run, "samples/tokens.npz")
-    sheets = [_figure(_image(picture, caption), caption) for picture, caption in sheets_of_tokens(arrays)]
+    arrays = arrays_of(run, "samples/tokens.npz")
+    sheets = [figure(image(picture, caption), caption) for picture, caption in sheets_of_tokens(arrays)]
     parts = ['<div class="pair">', *sheets, "</div>"]
     if "speaking" in arrays:
         picture, caption = rows_of_classes(arrays)
-        parts.append(_figure(_image(picture, caption, dense=True), caption))
+        parts.append(figure(image(picture, caption, dense=True), caption))
     return "\n".join(parts)
 
 
 def _path(run: Path) -> str:
-    picture, caption = path_of_image(_arrays(run, "samples/path.npz"))
+    picture, caption = path_of_image(arrays_of(run, "samples/path.npz"))
     try:
         down = _through_levels(run)[1:]
     except DataError:
         down = []
-    return "\n".join(['<div class="pair">', *down, _figure(_image(picture, caption), caption), "</div>"])
+    return "\n".join(['<div class="pair">', *down, figure(image(picture, caption), caption), "</div>"])
 
 
 def _completed(run: Path) -> str:
-    arrays = _arrays(run, "samples/completed.npz", "true")
-    shown = shown_range(arrays["true"], _value_range(_arrays(run, "samples/samples.npz", "x")))
+    arrays = arrays_of(run, "samples/completed.npz", "true")
+    shown = shown_range(arrays["true"], value_range_of(arrays_of(run, "samples/samples.npz", "x")))
     picture, caption = rows_completed(arrays, shown)
-    return _figure(_image(picture, caption, dense=True), caption)
+    return figure(image(picture, caption, dense=True), caption)
 
 
 def _refined(run: Path) -> str:
@@ -275,17 +295,79 @@ def _recipe_text(run: Path) -> str:
 
 def _provenance(run: Path) -> str:
     facts: dict[str, Any] = {}
-    for key, value in _mapping(run, "manifest.json").items():
+    for key, value in mapping(run, "manifest.json").items():
         nested = {f"{key} {inner}": v for inner, v in value.items()} if isinstance(value, Mapping) else {key: value}
         facts.update(nested)
     if isinstance(facts.get("seconds"), int | float):
-        facts["time"] = _duration(facts.pop("seconds"))
+        facts["time"] = duration(facts.pop("seconds"))
     rows = "\n".join(
-        f'<tr><th scope="row">{_words(key)}</th><td>{escape(numeral(value))}</td></tr>'
+        f'<tr><th scope="row">{words_of(key)}</th><td>{escape(numeral(value))}</td></tr>'
         for key, value in facts.items()
         if value not in (None, "")
     )
     return f'<table class="facts">\n<tbody>\n{rows}\n</tbody>\n</table>'
+
+
+def _observables(run: Path) -> str:
+    listed = mapping(run, "measures.json").get("observables")
+    rows = [row for row in listed if isinstance(row, dict) and "name" in row] if isinstance(listed, list) else []
+    if not rows:
+        raise DataError("measures.json holds no observables")
+    body = []
+    for row in rows:
+        known = numeral(row["exact"]) if "exact" in row else _measured(row.get("reference"), row.get("reference_error"))
+        kind = "exact" if "exact" in row else "other fields"
+        body.append(
+            f'<tr><th scope="row">{words_of(row["name"])}</th><td>{_measured(row.get("value"), row.get("error"))}</td>'
+            f"<td>{known}</td><td>{kind if known else ''}</td></tr>"
+        )
+    svg = observables_figure(rows)
+    alt = "Distance of each observable from what it should be, in standard errors"
+    caption = (
+        "Distance from the exact answer (dots), else from other fields of the same law (rings), in standard errors."
+    )
+    head = "".join(f'<th scope="col">{text}</th>' for text in ("Observable", "Model", "Should be", "From"))
+    parts = [
+        f'<table class="numbers">\n<thead><tr>{head}</tr></thead>\n<tbody>\n' + "\n".join(body) + "\n</tbody></table>"
+    ]
+    if svg:
+        parts.append(figure(curve(svg, "observables", alt), caption))
+    return "\n".join(['<div class="pair">', *(f"<div>{part}</div>" for part in parts), "</div>"])
+
+
+def _measured(value: Any, error: Any) -> str:
+    """Example: 0.8639 ± 0.0011."""
+    if not isinstance(value, int | float):
+        return ""
+    return numeral(value) + (f" ± {numeral(float(f'{error:.2g}'))}" if isinstance(error, int | float) and error else "")
+
+
+def _weights(run: Path) -> str:
+    arrays = arrays_of(run, "samples/weights.npz", "model")
+    figures = table(mapping(run, "measures.json", quiet=True).get("figures"))
+    svg, caption = weights_figure(arrays, figures)
+    return figure(curve(svg, "weights", "Histogram of log weights"), caption)
+
+
+def _levels(run: Path) -> str:
+    arrays = arrays_of(run, "samples/levels.npz", "nats", "numbers")
+    svg, caption = levels_figure(arrays)
+    return figure(curve(svg, "levels", "Nats per number at each level"), caption)
+
+
+def _couplings(run: Path) -> str:
+    svg, caption = couplings_figure(arrays_of(run, "samples/couplings.npz"))
+    return figure(curve(svg, "couplings", "Couplings at each level"), caption)
+
+
+def _alarms(run: Path) -> list[str]:
+    """What must not be overlooked: a fit that has collapsed."""
+    notes = table(mapping(run, "measures.json", quiet=True).get("notes"))
+    return [
+        f'<p class="alarm"><strong>{title}</strong>: {escape(str(notes[key]))}.</p>'
+        for key, title in (("collapsed", "Collapsed fit"), ("mode_lost", "Lost mode"), ("both_ends", "Missed part"))
+        if key in notes
+    ]
 
 
 _SECTIONS: list[tuple[str, str, Callable[[Path], str]]] = [
@@ -312,117 +394,19 @@ _TOKENS: list[tuple[str, str, Callable[[Path], str]]] = [
 ]
 
 
-def _is_tokens(run: Path) -> bool:
-    return _recipe(run).get("wing") == "tokens"
+_CASCADE: list[tuple[str, str, Callable[[Path], str]]] = [
+    ("Key figures", "wide", _measures),
+    ("Observables", "wide", _observables),
+    ("Samples and data", "wide", _samples),
+    ("From coarse to fine", "wide", _strips),
+    ("Log weights", "half", _weights),
+    ("Nats of each level", "half", _levels),
+    ("Flow of couplings", "half", _couplings),
+    ("Power spectrum", "half", _spectrum),
+    ("Loss", "half", _loss),
+    ("Recipe", "wide", _recipe_text),
+    ("Versions and seed", "wide", _provenance),
+]
 
-
-def _present(run: Path, name: str) -> Path:
-    if not (run / name).is_file():
-        raise DataError(f"there is no {name} in the run folder")
-    return run / name
-
-
-def _mapping(run: Path, name: str, *, quiet: bool = False) -> dict[str, Any]:
-    """A JSON object of the run; ``quiet`` takes nothing for one that is missing or damaged."""
-    try:
-        value = json.loads(_present(run, name).read_text(encoding="utf-8"))
-        if not isinstance(value, dict):
-            raise DataError(f"{name} must hold a JSON object, got {type(value).__name__}")
-        return value
-    except (DataError, ValueError, OSError, RecursionError) as error:
-        if quiet:
-            return {}
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{name} is damaged: {error}") from None
-
-
-def _recipe(run: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
-
-
-def _metrics(run: Path) -> list[dict[str, Any]]:
-    try:
-        return [line for line in read_metrics(run / "metrics.jsonl") if isinstance(line, dict)]
-    except UnicodeDecodeError:
-        return []
-
-
-def _arrays(run: Path, name: str, *needed: str) -> dict[str, np.ndarray]:
-    """Arrays of numbers; the needed ones are there, and those of fields have sites."""
-    arrays = read_npz(_present(run, name))
-    for key in needed:
-        if key not in arrays:
-            raise DataError(f"{name} holds no array '{key}'")
-    for key, array in arrays.items():
-        hollow = key in ("x", "data", "generated", "flow") and (array.ndim < 3 or array.size == 0)
-        if hollow or array.dtype.kind not in "fiub":
-            raise DataError(f"'{key}' of {name} must hold fields or numbers, got {array.dtype} of shape {array.shape}")
-    return arrays
-
-
-def _value_range(arrays: Mapping[str, np.ndarray]) -> tuple[float, float]:
-    ends = arrays.get("value_range", np.array([-1.0, 1.0])).astype(float).ravel()
-    if ends.size == 2 and np.isfinite(ends).all() and ends[0] < ends[1]:
-        return float(ends[0]), float(ends[1])
-    return -1.0, 1.0
-
-
-def _shown(arrays: Mapping[str, np.ndarray]) -> tuple[float, float]:
-    """The range of the data, where there are any, for the samples too: both are seen on one scale."""
-    return shown_range(arrays.get("data", arrays["x"]), _value_range(arrays))
-
-
-def _labels(levels: int, arrays: Mapping[str, np.ndarray]) -> tuple[list[str], str]:
-    """A label for each level, finest first, and what the caption says about them."""
-    for key, symbol, unit in (
-        ("cutoffs", "Λ", ", labelled by the cutoff Λ in rad/site"),
-        ("scales", "t", ", labelled by the scale t"),
-    ):
-        values = np.ravel(arrays.get(key, np.empty(0)))
-        if len(values) == levels and len(set(values.tolist())) > 1:
-            return [f"{symbol} {'∞' if math.isinf(v) else f'{v:.2g}'}" for v in values.tolist()], unit
-    return [f"level {index}" for index in range(levels)], ", labelled by the level"
-
-
-def _image(picture: Image.Image, alt: str, *, dense: bool = False) -> str:
-    """A picture inside the page; a dense one has two of its pixels in one of the page's."""
-    width, height = (n // 2 if dense else n for n in picture.size)
-    code = base64.b64encode(png_bytes(picture)).decode("ascii")
-    return f'<img src="data:image/png;base64,{code}" width="{width}" height="{height}" alt="{escape(alt)}">'
-
-
-def _curve(svg: str, name: str, alt: str) -> str:
-    """An SVG inside the page: its names made its own, its colours those of the page, light or dark."""
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", svg)
-    for role, color in PALETTE.items():
-        svg = svg.replace(color, f"var(--{role})")
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
-
-
-def _figure(content: str, caption: str) -> str:
-    return f"<figure>\n{content}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
-
-
-def _table(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _words(key: str) -> str:
-    return escape(str(key).replace("_", " "))
-
-
-def _sites(x: np.ndarray) -> str:
-    return " × ".join(map(str, x.shape[2:]))
-
-
-def _duration(seconds: float) -> str:
-    """Example: 4000 -> '1 h 7 min'."""
-    if not math.isfinite(seconds) or seconds < 60:
-        return f"{numeral(seconds)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+_FILES = {"Flow of couplings": "couplings.npz", "Log weights": "weights.npz", "Nats of each level": "levels.npz"}
+"""Sections that not every run of a cascade has: nothing is said where their file is missing."""

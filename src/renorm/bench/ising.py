@@ -1,0 +1,106 @@
+r"""Critical Ising spins by a cascade of checkerboards, and how far it goes: effective samples against size.
+
+At $\beta_c = \ln(1 + \sqrt2)/2$, from 4 x 4 sites to 64 x 64. The finest checkerboard is a heat bath, exact; the rest
+is learned from chains that the model's own proposals and sweeps of single spins keep moving: no transfer matrix, no
+cluster moves. Each size begins from the one before. Kaufman's formula judges the partition function. Beside it at 16 x
+16, the one-scale peer: an autoregressive network of masked convolutions, taught in the same way for as many seconds.
+"""
+
+import math
+import time
+
+import torch
+
+from renorm.bench.raster_spins import RasterSpins
+from renorm.bench.result import Result
+from renorm.cascade.cascade import Cascade
+from renorm.cascade.chain import fit_to_chain
+from renorm.cascade.checkerboards import checkerboard_cascade, doubled
+from renorm.cascade.evidence import Evidence, evidence, two_fold
+from renorm.cascade.heads import SpinHead
+from renorm.cascade.site_laws import IsingSite
+from renorm.lattice import Lattice
+from renorm.laws.ising import Ising
+
+BETA = math.log(1 + math.sqrt(2)) / 2
+PLAN = {
+    4: (500, 256, 1024, 1e-2),
+    8: (700, 256, 1024, 6e-3),
+    16: (1400, 256, 1024, 4e-3),
+    32: (900, 128, 512, 3e-3),
+    64: (500, 48, 256, 2e-3),
+}
+"""For each edge: steps of Adam, fields a step, chains, rate."""
+
+DRAWS = {4: 20_000, 8: 20_000, 16: 20_000, 32: 10_000, 64: 4000}
+PEER = 16
+
+
+def run(seed: int) -> Result:
+    """All sizes; times are those of training, from the beginning."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    site = IsingSite(BETA)
+    figures: dict[str, float] = {}
+    table, model, seconds = [], None, 0.0
+    for edge, (steps, batch, chains, rate) in PLAN.items():
+        begun = time.perf_counter()
+        law = Ising((edge, edge), BETA)
+        model = checkerboard_cascade(4, site, SpinHead()) if model is None else doubled(model)
+        fit_to_chain(
+            model, law, site, steps=steps, batch=batch, chains=chains, rate=rate, every=20, generator=generator
+        )
+        seconds += time.perf_counter() - begun
+        found = evidence(model, law, DRAWS[edge], generator=generator)
+        table.append(_row("cascade", law, found, seconds))
+        figures[f"ess_{edge}"] = found.ess
+        if edge == PEER:
+            figures |= {"log_z_16": float(found.log_z.value), "log_z_16_error": float(found.log_z.error)}
+            figures["log_z_16_exact"], figures["seconds_16"] = law.log_z, seconds
+            peer, spent = _peer(seconds, generator)
+            found = evidence(peer, law, 4000, generator=generator)
+            figures[f"ess_one_scale_{edge}"] = found.ess
+            table.append(_row("one scale", law, found, spent))
+    return Result(figures, table, (seed,))
+
+
+def _peer(seconds: float, generator: torch.Generator) -> tuple[Cascade, float]:
+    """The autoregressive network, taught in the same way for about as many seconds."""
+    law = Ising((PEER, PEER), BETA)
+    model = Cascade(Lattice(law.shape, boundary="periodic"), [], [], RasterSpins(PEER))
+
+    def teach(steps: int, rate: float) -> float:
+        """Seconds that it took."""
+        begun = time.perf_counter()
+        fit_to_chain(
+            model,
+            law,
+            IsingSite(BETA),
+            steps=steps,
+            chains=512,
+            rate=rate,
+            every=50,
+            sweeps=20,
+            level=0,
+            generator=generator,
+        )
+        return time.perf_counter() - begun
+
+    spent = teach(50, 1e-3)  # says what a step costs
+    return model, spent + teach(max(50, int((seconds - spent) / (spent / 50))), 3e-3)
+
+
+def _row(name: str, law: Ising, found: Evidence, seconds: float) -> dict[str, float | str]:
+    """One line of the table."""
+    return {
+        "model": name,
+        "edge": law.shape[0],
+        "seconds": seconds,
+        "ess": found.ess,
+        "acceptance": float(found.acceptance.value),
+        "log_z": float(found.log_z.value),
+        "log_z_error": float(found.log_z.error),
+        "exact_log_z": law.log_z,
+        "lost_nats": law.log_z - float(found.lower.value),
+        "share_up": two_fold(found.drawn),
+    }

@@ -1,0 +1,280 @@
+r"""Lognormal maps, whose every correlation is known: a cascade and a diffusion learn the contrast itself.
+
+Maps of 64 x 64 sites of $\delta = e^{G - \sigma^2/2} - 1$ with $P_G = A k^{-n}/(1 + (k/k_0)^2)$, in which $\sigma^2 =
+0.26$ and the skewness is 1.8. The cascade halves the map by Haar's transform down to one site; the law of each level's
+details is learned by maximum likelihood, one level after the other, from maps simulated for it. It knows that the
+density is positive (details are shares of a block's content) but not of which kind its law is: no part takes a
+logarithm of the field, and none is told that there is one. The diffusion is a mode diffusion with a small
+network, trained for as many seconds. Both are judged by the same measures against exact numbers:
+
+* power of every bin of one fundamental up to half the Nyquist wavenumber, against the exact power of the same modes;
+* bispectrum of equilateral and squeezed triangles of shells, against the exact one, a mean over triples of modes;
+* Kolmogorov-Smirnov test of one site of each of 1000 maps against the exact distribution function;
+* peaks above two and four standard deviations, beside those of exact maps;
+* nats per site on new maps, beside those of the law itself: the difference is the divergence per site.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import norm
+from torch import Tensor
+
+from renorm.bench.result import Result
+from renorm.cascade.cascade import Cascade
+from renorm.cascade.conditional import CascadeConditional
+from renorm.cascade.heads import SplineHead
+from renorm.cascade.levels import fit_level
+from renorm.cascade.local import LocalConditional, SiteTop
+from renorm.cascade.positive_heads import RelativeDetails
+from renorm.cascade.standardised import Standardised
+from renorm.cascade.warm_start import start_linear
+from renorm.coarse.wavelet import Wavelet
+from renorm.data.fields import Fields
+from renorm.diffusion.denoiser import NetworkDenoiser
+from renorm.diffusion.mode_diffusion import ModeDiffusion
+from renorm.diffusion.objective import denoising_loss
+from renorm.diffusion.spec import DiffusionSpec
+from renorm.fit.spec import FitSpec
+from renorm.lattice import Lattice
+from renorm.laws.lognormal import Lognormal
+from renorm.measure.bispectrum import bispectrum
+from renorm.measure.one_point import kolmogorov_smirnov, peak_counts
+from renorm.measure.spectrum import power_spectrum
+from renorm.nn.spec import UNetSpec
+from renorm.recipes.build import build_model
+from renorm.recipes.spec import Recipe
+
+AMPLITUDE = 1.0
+SAMPLES, DIFFUSION_SAMPLES, TESTED = 10_000, 1000, 1000
+SECONDS = 600.0  # of training, for the cascade and again for the diffusion
+DIFFUSION_STEPS = 12
+RATE = 5e-4
+PERIOD = 4
+SITES = 2**13  # coarse sites of a batch, whatever the level: each is a sample
+LINEAR_MAPS = 2048  # that the linear laws are solved for
+FINE_MAPS, MAPS = 2**14, 2**17  # that the two finest levels learn from, and the others: few maps are learned by heart
+THRESHOLDS = (2.0, 4.0)  # of peaks, in standard deviations
+TRIPLES = 48  # of wavevectors, over which the exact bispectrum of a triangle of shells is averaged
+
+
+class Pairs(NamedTuple):
+    """Details of a level and the coarse fields that they belong to."""
+
+    detail: Tensor
+    coarse: Tensor
+
+
+def run(seed: int) -> Result:
+    """Train both on 64 x 64 maps, and the cascade alone on a small box."""
+    law = Lognormal((64, 64), AMPLITUDE)
+    generator = torch.Generator().manual_seed(seed)
+    model, seconds = trained_cascade(law, SECONDS, generator)
+    samples = drawn(model, SAMPLES, generator)
+    figures = judged(law, samples, generator) | {"seconds": seconds} | likelihood(law, model, generator)
+    table = [{"model": "cascade", "shape": "64 x 64", "samples": len(samples)} | figures]
+    diffusion = trained_diffusion(law, SECONDS, seed, generator)
+    other = judged(law, diffusion.sample(DIFFUSION_SAMPLES, generator=generator, steps=DIFFUSION_STEPS), generator)
+    table.append({"model": "diffusion", "shape": "64 x 64", "samples": DIFFUSION_SAMPLES, "seconds": SECONDS} | other)
+    exact = judged(law, law.sample(SAMPLES, generator=generator), generator)
+    table.append({"model": "exact draws", "shape": "64 x 64", "samples": SAMPLES} | exact)
+    return Result(figures | {f"diffusion_{key}": value for key, value in other.items()}, table, (seed,))
+
+
+def trained_cascade(law: Lognormal, seconds: float, generator: torch.Generator) -> tuple[Cascade, float]:
+    """Haar's levels down to one site, each with its law, trained one after the other; and how long it took.
+
+    Half of the time goes to the finest level, half of what is left to the next, and so on; the coarsest share what is
+    left over.
+    """
+    begun = time.perf_counter()
+    lattice, dim = Lattice(law.shape, "periodic"), len(law.shape)
+    number = int(math.log2(min(law.shape)))
+    with torch.random.fork_rng():
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        laws = [_conditional(dim, level) for level in range(number)]
+    top = Standardised(
+        SiteTop((1, *[n >> number for n in law.shape]), SplineHead(), symmetric=False), 0, 1, symmetric=False
+    )
+    levels = list(pairs(law, number, generator))
+    for index, (part, (detail, coarse)) in enumerate(zip([*laws, top], levels, strict=True)):
+        share = seconds * 2.0 ** -(min(index, 3) + 1) / (1 if index < 3 else (number + 1 - 3) / 2)
+        _fit(part, Pairs(detail, coarse), share, generator)
+    return Cascade(lattice, [Wavelet(dim=dim)] * number, laws, top), time.perf_counter() - begun
+
+
+def _conditional(dim: int, level: int) -> RelativeDetails:
+    bands = 2**dim - 1
+    local = LocalConditional(
+        dim, 2, bands, SplineHead(bins=4), period=PERIOD, radius=2, width=16, layers=2, symmetric=False
+    )
+    return RelativeDetails(Standardised(local, 2, bands, symmetric=False), 2 ** (dim * (level + 1) / 2), dim)
+
+
+def _fit(part: CascadeConditional, data: Pairs, seconds: float, generator: torch.Generator) -> None:
+    """Begin at the best linear law, then train for about so long: a few steps say how fast they are."""
+    batch = max(8, min(len(data.detail), SITES // max(1, data.detail[0, 0].numel())))
+
+    def fit(steps: int, rate: float) -> float:
+        begun = time.perf_counter()
+        fit_level(part, data.detail, data.coarse, steps=steps, batch=batch, rate=rate, generator=generator)
+        return time.perf_counter() - begun
+
+    if isinstance(part, RelativeDetails):
+        part.standardise(data.detail, data.coarse)
+        _start(part, data)
+    pace = fit(4, 1e-5) / 4
+    fit(max(20, int(seconds / pace)), RATE)
+
+
+def _start(part: RelativeDetails, data: Pairs) -> None:
+    """The best linear law of relative details in their own units."""
+    scaled = part.law
+    assert isinstance(scaled, Standardised)
+    assert isinstance(scaled.law, LocalConditional)
+    y, c = part.relative(data.detail[:LINEAR_MAPS], data.coarse[:LINEAR_MAPS])
+    column = (-1, *[1] * len(y.shape[2:]))
+    y = (y - scaled.centre.reshape(column)) / scaled.spread.reshape(column)
+    start_linear(scaled.law, y, (c - scaled.coarse_centre.reshape(column)) / scaled.coarse_spread.reshape(column))
+
+
+def pairs(law: Lognormal, number: int, generator: torch.Generator) -> Iterator[Pairs]:
+    """Maps simulated and split level by level, and the coarsest fields as the details of nothing."""
+    step = Wavelet(dim=len(law.shape))
+    details: list[list[Tensor]] = [[] for _ in range(number + 1)]
+    coarse: list[list[Tensor]] = [[] for _ in range(number + 1)]
+    for done in range(0, MAPS, 1024):
+        x = law.sample(1024, generator=generator)
+        for level in range(number):
+            x, detail, _ = step.split(x)
+            if level > 1 or done < FINE_MAPS:
+                details[level].append(detail)
+                coarse[level].append(x)
+        details[number].append(x)
+        coarse[number].append(x.flatten(1)[:, :0])
+    for level in range(number + 1):
+        yield Pairs(torch.cat(details[level]), torch.cat(coarse[level]))
+
+
+@torch.no_grad()
+def drawn(model: Cascade, number: int, generator: torch.Generator) -> Tensor:
+    """Maps of a cascade, a few at a time."""
+    return torch.cat([model.sample(100, generator=generator) for _ in range(0, number, 100)])[:number]
+
+
+def trained_diffusion(law: Lognormal, seconds: float, seed: int, generator: torch.Generator) -> ModeDiffusion:
+    """A mode diffusion trained for so long on maps simulated on the fly, its rate falling along a cosine."""
+    network = UNetSpec(
+        width=24, multipliers=(1, 2, 2), blocks=1, attention=(), middle_attention=False, groups=8, dropout=0.0, patch=2
+    )
+    spec = DiffusionSpec(schedule="calibrated", prediction="preconditioned", isotropic=True, network=network)
+    lattice = Lattice(law.shape, "periodic")
+    model = build_model(Recipe(model=spec, fit=FitSpec(seed=seed)), lattice)
+    model.measure(Fields(law.sample(4096, generator=generator), lattice))
+    assert isinstance(model.denoiser, NetworkDenoiser)
+    assert model.network is not None
+    optimiser = torch.optim.AdamW(model.network.parameters(), lr=2e-3)
+    begun = time.perf_counter()
+    model.network.train()
+    while (spent := (time.perf_counter() - begun) / seconds) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3 * (1 + math.cos(math.pi * spent))
+        x = law.sample(32, generator=generator)
+        u = torch.rand(len(x), generator=generator, dtype=torch.float64)
+        loss = denoising_loss(
+            model.denoiser, x, model.training.quantile(u, model.schedule), torch.randn(x.shape, generator=generator)
+        )
+        optimiser.zero_grad()
+        loss.mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.network.parameters(), 1.0)
+        optimiser.step()
+    model.network.eval()
+    return model
+
+
+def judged(law: Lognormal, x: Tensor, generator: torch.Generator) -> dict[str, float]:
+    """All measures of maps against the exact law."""
+    site = x[:TESTED, :, *[slice(0, 1)] * len(law.shape)]
+    power, three = power_error(law, x), bispectrum_error(law, x)
+    sigma = math.sqrt(law.variance)
+    heights = torch.tensor([t * sigma for t in THRESHOLDS])
+    mine, true = (peak_counts(maps, heights).value for maps in (x, law.sample(2000, generator=generator)))
+    return {
+        "max_power_error": float(power.abs().max()),
+        "max_bispectrum_error": float(three.abs().max()),
+        "ks_p": kolmogorov_smirnov(site, distribution(law)).p_value,
+        "variance_error": float(x.double().square().mean()) / law.variance - 1,
+        "empty_share": float((x <= -1).double().mean()),
+        **{f"peaks_{int(t)}_sigma_ratio": float(a / b) for t, a, b in zip(THRESHOLDS, mine, true, strict=True)},
+    }
+
+
+def power_error(law: Lognormal, x: Tensor) -> Tensor:
+    """Relative error of the power of every bin of one fundamental, up to half the Nyquist wavenumber."""
+    lattice = Lattice(law.shape, "periodic")
+    fundamental = 2 * math.pi / max(law.shape)
+    edges = (torch.arange(1, max(law.shape) // 4 + 2).double() - 0.5 - 1e-9) * fundamental
+    k = lattice.k_sq().sqrt()
+    exact = torch.stack([law.power[(k >= a) & (k < b)].mean() for a, b in itertools.pairwise(edges)])
+    parts = x.split(500)
+    found = sum(power_spectrum(part, lattice, bins=edges).power * len(part) for part in parts) / len(x)
+    return found / exact - 1
+
+
+def bispectrum_error(law: Lognormal, x: Tensor) -> Tensor:
+    """Relative error of the bispectrum of equilateral and squeezed triangles of shells, two fundamentals wide."""
+    lattice, fundamental = Lattice(law.shape, "periodic"), 2 * math.pi / max(law.shape)
+    number = max(2, max(law.shape) // 16)
+    edges = (2 * torch.arange(number + 1).double() + 1.5 - 1e-9) * fundamental
+    triangles = torch.tensor([(n, n, n) for n in range(number)] + [(0, n, n) for n in range(1, number)])
+    found = torch.zeros(len(triangles), dtype=torch.float64)
+    for part in x.split(500):
+        found += bispectrum(part, lattice, edges=edges, triangles=triangles).value * len(part) / len(x)
+    exact = [np.mean([law.bispectrum(a, b) for a, b in _triples(law.shape, edges, t)]) for t in triangles.tolist()]
+    return found / torch.tensor(exact) - 1
+
+
+def _triples(shape: tuple[int, ...], edges: Tensor, shells: list[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Some of the pairs of wavevectors that close a triangle of shells, drawn evenly."""
+    rng = np.random.default_rng(0)
+    reach = max(shape) // 2
+    grid = np.stack(np.meshgrid(*[np.arange(-reach, reach)] * len(shape), indexing="ij"), -1).reshape(-1, len(shape))
+
+    def shell(n: np.ndarray) -> np.ndarray:
+        k = 2 * math.pi * np.sqrt((n / np.array(shape)) ** 2 @ np.ones(len(shape)))
+        return np.searchsorted(edges.numpy(), k, side="right") - 1
+
+    at = shell(grid)
+    first, second = (grid[at == s] for s in shells[:2])
+    chosen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    while len(chosen) < TRIPLES:
+        a, b = (part[rng.integers(len(part), size=4096)] for part in (first, second))
+        for i in np.flatnonzero(shell(a + b) == shells[2])[: TRIPLES - len(chosen)]:
+            chosen.append((tuple(a[i].tolist()), tuple(b[i].tolist())))
+    return chosen
+
+
+def distribution(law: Lognormal) -> Callable[[np.ndarray], np.ndarray]:
+    r"""Distribution function of $\delta$ at a site, $\Phi\big((\ln(1 + \delta) + \sigma^2/2)/\sigma\big)$."""
+    sigma = math.sqrt(law.log_variance)
+
+    def cdf(delta: np.ndarray) -> np.ndarray:
+        return norm.cdf((np.log(np.maximum(1 + delta, 1e-300)) + sigma**2 / 2) / sigma)
+
+    return cdf
+
+
+@torch.no_grad()
+def likelihood(law: Lognormal, model: Cascade, generator: torch.Generator) -> dict[str, float]:
+    """Nats per site on new maps, beside the exact ones."""
+    x = law.sample(500, generator=generator)
+    model_nats = torch.cat([model.log_prob(part) for part in x.split(100)])
+    sites = math.prod(law.shape)
+    exact = -float(law.log_prob(x.double()).mean()) / sites
+    found = -float(model_nats.double().mean()) / sites
+    return {"nats_per_site": found, "exact_nats_per_site": exact}

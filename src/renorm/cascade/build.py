@@ -1,0 +1,216 @@
+"""From a cascade's spec to its parts: the one place where names become classes."""
+
+from typing import NamedTuple
+
+import torch
+
+from renorm.cascade.conditional import CascadeConditional
+from renorm.cascade.coupling import CouplingFlow
+from renorm.cascade.energy.gibbs import GibbsConditional, local_terms
+from renorm.cascade.heads import Head, SpinHead, SplineHead
+from renorm.cascade.heat_bath import HeatBath
+from renorm.cascade.linear_gaussian import GaussianTop, LinearGaussian
+from renorm.cascade.local import LocalConditional, SiteTop
+from renorm.cascade.mixture import MixtureHead
+from renorm.cascade.positive_heads import RelativeDetails
+from renorm.cascade.site_laws import IsingSite, Phi4Site, SiteLaw
+from renorm.cascade.spec import CascadeSpec, EnergySpec, FlowSpec, GaussianSpec, LocalSpec
+from renorm.cascade.standardised import Standardised
+from renorm.coarse.base import CoarseGraining
+from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
+from renorm.coarse.learned import CayleyBlock
+from renorm.coarse.wavelet import Wavelet
+from renorm.errors import RecipeError
+from renorm.lattice import Lattice
+from renorm.laws.spec import FreeFieldSpec, IsingSpec, LawSpec, Phi4Spec
+
+__all__ = ["Parts", "make_parts", "make_steps", "site_law"]
+
+ORDERS = {"haar": 1, "db2": 2, "db4": 4}
+
+
+class Parts(NamedTuple):
+    """What a cascade is made of: steps and conditionals finest first, and the law of the coarsest field."""
+
+    steps: list[CoarseGraining]
+    conditionals: list[CascadeConditional]
+    top: CascadeConditional
+
+
+def make_parts(spec: CascadeSpec, lattice: Lattice, law: LawSpec | None = None, *, seed: int = 0) -> Parts:
+    """The parts that a spec names, for fields on a lattice.
+
+    Args:
+        spec: The cascade.
+        lattice: Of the finest fields.
+        law: Of the data, where a heat bath needs it.
+        seed: Of the networks' first weights.
+
+    Raises:
+        RecipeError: If the lattice cannot be coarse-grained so, or the law has no heat bath.
+
+    Example:
+        >>> parts = make_parts(CascadeSpec(coarse="haar"), Lattice((8, 8), boundary="periodic"))
+        >>> len(parts.steps), len(parts.conditionals)
+        (3, 3)
+    """
+    if isinstance(law, IsingSpec) and not spec.spins:
+        raise RecipeError(
+            "spins have no density, so their conditional must be of kind 'local' with head = 'spin', got "
+            f"'{spec.conditional.kind}'"
+        )
+    if spec.spins and law is not None and not isinstance(law, IsingSpec):
+        raise RecipeError(f"head = 'spin' is for spins, +1 and -1, got the law '{law.kind}'; take 'spline'")
+    steps = make_steps(spec, lattice)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        conditionals: list[CascadeConditional] = []
+        shared: dict[tuple[int, int], CascadeConditional] = {}
+        at = lattice
+        for index, step in enumerate(steps):
+            fine, details = at, step.detail_shape(at)
+            at = step.coarse_lattice(at)
+            if index == 0 and spec.heat_bath:
+                conditionals.append(HeatBath(site_law(law)))
+                continue
+            kind = (at.channels, details[0])
+            inner = shared.get(kind) if spec.tied else None
+            if inner is None:
+                inner = shared[kind] = _conditional(spec, step, fine, at, details)
+            conditionals.append(_wrapped(spec, inner, at, details[0], index + 1))
+        return Parts(steps, conditionals, _top(spec, at))
+
+
+def make_steps(spec: CascadeSpec, lattice: Lattice) -> list[CoarseGraining]:
+    """As many steps as the spec asks for, or as the lattice allows.
+
+    Raises:
+        RecipeError: If there is not one, or not so many.
+    """
+    steps: list[CoarseGraining] = []
+    at = lattice
+    while spec.levels is None or len(steps) < spec.levels:
+        step = _step(spec, len(steps), lattice.dim)
+        try:
+            at = step.coarse_lattice(at)
+        except RecipeError as error:
+            if spec.levels is None and steps:
+                break
+            asked = f"levels = {spec.levels} is too many for {lattice.shape}: " if steps else ""
+            raise RecipeError(f"{asked}{error}") from None
+        steps.append(step)
+    return steps
+
+
+def site_law(law: LawSpec | None) -> SiteLaw:
+    """The law of one site given its neighbours.
+
+    Raises:
+        RecipeError: If the law has none: only spins, phi^4 and free fields couple nearest neighbours alone.
+    """
+    if isinstance(law, IsingSpec):
+        return IsingSite(law.beta)
+    if isinstance(law, Phi4Spec):
+        return Phi4Site(law.kappa, law.lam, law.c2)
+    if isinstance(law, FreeFieldSpec):  # on two axes, as all checkerboards are
+        return Phi4Site(0.5, 0.0, 2 + law.mass_sq / 2)
+    raise RecipeError(
+        "a heat bath is that of a law of nearest neighbours, data of the law 'ising', 'phi4' or 'free-field', got "
+        f"{'data without a law' if law is None else repr(law.kind)}; set model.heat_bath = false"
+    )
+
+
+def _step(spec: CascadeSpec, index: int, dim: int) -> CoarseGraining:
+    if spec.coarse == "checkerboard":
+        return RotatedCheckerboard() if index % 2 else Checkerboard()
+    if spec.coarse == "learned":
+        return CayleyBlock()
+    return Wavelet(order=ORDERS[spec.coarse], dim=dim)
+
+
+def _head(spec: LocalSpec) -> Head:
+    if spec.head == "spin":
+        return SpinHead()
+    if spec.head == "mixture":
+        return MixtureHead(spec.bins)
+    return SplineHead(spec.bins, spec.bound)
+
+
+def _conditional(
+    spec: CascadeSpec, step: CoarseGraining, fine: Lattice, coarse: Lattice, detail: tuple[int, ...]
+) -> CascadeConditional:
+    """The law of a detail of this shape given fields of the coarse lattice, which a step leaves of a fine one."""
+    law, channels = spec.conditional, coarse.channels
+    if isinstance(law, LocalSpec):
+        channels = 2 if spec.positive else channels
+        size = {"period": law.period, "radius": law.radius, "width": law.width, "layers": law.layers}
+        return LocalConditional(coarse.dim, channels, detail[0], _head(law), symmetric=spec.symmetric, **size)
+    if isinstance(law, FlowSpec):
+        return _flow(spec, law, coarse, channels, detail[0])
+    if isinstance(law, GaussianSpec):
+        _require_periodic(coarse)
+        return LinearGaussian.unfitted(channels, detail[0], coarse.shape)
+    return _energy(law, step, fine)
+
+
+def _top(spec: CascadeSpec, coarse: Lattice) -> CascadeConditional:
+    law = spec.conditional
+    if isinstance(law, GaussianSpec):
+        _require_periodic(coarse)
+        return GaussianTop.unfitted(coarse.channels, coarse.shape)
+    if isinstance(law, LocalSpec):
+        head = _head(law)
+    else:
+        head = SplineHead(law.bins, law.bound) if isinstance(law, FlowSpec) else SplineHead()
+    if coarse.sites * coarse.channels > 1 and isinstance(law, FlowSpec):
+        return _flow(spec, law, coarse, 0, coarse.channels, sites=coarse.shape)
+    top = SiteTop(coarse.event_shape, head, symmetric=spec.symmetric)
+    return top if spec.spins else Standardised(top, 0, coarse.channels, symmetric=spec.symmetric)
+
+
+def _flow(
+    spec: CascadeSpec, law: FlowSpec, at: Lattice, channels: int, details: int, sites: tuple[int, ...] | None = None
+) -> CascadeConditional:
+    return CouplingFlow(
+        at.dim,
+        channels,
+        details,
+        rounds=law.rounds,
+        bins=law.bins,
+        bound=law.bound,
+        width=law.width,
+        layers=law.layers,
+        dilations=law.dilations,
+        symmetric=spec.symmetric,
+        boundary=at.boundary,
+        places=law.places,
+        sites=sites,
+    )
+
+
+def _wrapped(
+    spec: CascadeSpec, law: CascadeConditional, coarse: Lattice, details: int, level: int
+) -> CascadeConditional:
+    """Networks see numbers of order one; what is solved in closed form, and spins, need no units."""
+    if spec.spins or not isinstance(law, LocalConditional):
+        return law
+    channels = 2 if spec.positive else coarse.channels
+    if spec.positive:
+        if coarse.channels > 1:
+            raise RecipeError(f"model.positive is for one density, fields of one channel, got {coarse.channels}")
+        inner = Standardised(law, channels, details, symmetric=False)
+        return RelativeDetails(inner, 2 ** (coarse.dim * level / 2), coarse.dim)
+    return Standardised(law, channels, details, symmetric=spec.symmetric)
+
+
+def _energy(law: EnergySpec, step: CoarseGraining, fine: Lattice) -> CascadeConditional:
+    _require_periodic(fine)
+    return GibbsConditional(step, fine, local_terms(step, fine, radius=law.radius, bumps=law.bumps), sweeps=law.sweeps)
+
+
+def _require_periodic(lattice: Lattice) -> None:
+    if lattice.boundary != "periodic":
+        raise RecipeError(
+            "linear Gaussians and local energies need a periodic lattice (their couplings wrap around); set "
+            f"data.boundary = 'periodic' if the fields are, else take another conditional, got {lattice.boundary!r}"
+        )

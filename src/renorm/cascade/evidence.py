@@ -1,0 +1,88 @@
+r"""How good a model of an action is: the partition function from either side, effective samples, acceptance."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from renorm.cascade.cascade import Action, Cascade, Weighted
+from renorm.measure.free_energy import acceptance, bar, log_z, lower_bound, upper_bound
+from renorm.measure.statistics import Estimate, ess
+
+__all__ = ["COLLAPSED", "Evidence", "evidence", "two_fold"]
+
+COLLAPSED = 1e-3  # an effective sample size below which weights say nothing
+
+
+@dataclass(frozen=True)
+class Evidence:
+    r"""What weighted draws say of a model and its target, in nats.
+
+    Attributes:
+        log_z: $\ln Z$ by importance sampling; from both ends (Bennett) where samples of the target were given.
+        lower: $\langle\ln w\rangle_q = \ln Z - \mathrm{KL}(q|p) \le \ln Z$.
+        upper: $\langle\ln w\rangle_p = \ln Z + \mathrm{KL}(p|q) \ge \ln Z$; none without samples of the target.
+        ess: Effective share of the draws.
+        acceptance: Of independent proposals in equilibrium.
+        drawn: The draws themselves, with their weights.
+    """
+
+    log_z: Estimate
+    lower: Estimate
+    upper: Estimate | None
+    ess: float
+    acceptance: Estimate
+    drawn: Weighted
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the weights say nothing: a few draws carry all of it."""
+        return self.ess < COLLAPSED
+
+
+@torch.no_grad()
+def evidence(
+    model: Cascade, action: Action, num: int, *, generator: torch.Generator, target: Tensor | None = None
+) -> Evidence:
+    r"""Weigh draws of a model in the law $e^{-S}/Z$.
+
+    Args:
+        model: q.
+        action: S.
+        num: Draws.
+        generator: Source of randomness.
+        target: Independent samples of $e^{-S}/Z$, where there are some: they see what the model misses.
+
+    Raises:
+        DataError: If the action is not finite on a draw.
+
+    Example: spins without coupling, and a model that knows it.
+        >>> from renorm.cascade.checkerboards import checkerboard_cascade
+        >>> from renorm.cascade.heads import SpinHead
+        >>> from renorm.cascade.site_laws import IsingSite
+        >>> from renorm.laws.ising import Ising
+        >>> model = checkerboard_cascade(4, IsingSite(0.0), SpinHead())
+        >>> found = evidence(model, Ising((4, 4), 0.0), 100, generator=torch.Generator().manual_seed(0))
+        >>> round(float(found.log_z.value), 4), round(found.ess, 4)  # 16 ln 2
+        (11.0904, 1.0)
+    """
+    drawn = model.weigh(action, num, generator=generator)
+    weight = drawn.log_weight
+    if target is None:
+        return Evidence(log_z(weight), lower_bound(weight), None, ess(weight), acceptance(weight), drawn)
+    there = -action(target).to(weight.dtype) - model.log_prob(target)
+    return Evidence(
+        bar(weight, there), lower_bound(weight), upper_bound(there), ess(weight), acceptance(weight, there), drawn
+    )
+
+
+def two_fold(drawn: Weighted) -> float:
+    r"""Share of the weight that fields of positive mean have: 1/2 where a two-fold symmetry is kept, 0 or 1 if lost.
+
+    Example:
+        >>> fields = torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1)
+        >>> two_fold(Weighted(fields, torch.zeros(2), torch.zeros(2)))
+        0.5
+    """
+    up = drawn.fields.flatten(1).mean(1) > 0
+    return float(drawn.log_weight.double().softmax(0)[up].sum())

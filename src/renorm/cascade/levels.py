@@ -1,0 +1,79 @@
+"""One level of a cascade learned from samples: the levels know nothing of each other once the fields are given."""
+
+import torch
+from torch import Tensor, nn
+
+from renorm.cascade.conditional import CascadeConditional
+from renorm.cascade.descent import Tell, Trained, descend
+from renorm.errors import DataError
+
+__all__ = ["fit_level", "require_learnable", "standardise"]
+
+
+def fit_level(
+    law: CascadeConditional,
+    detail: Tensor,
+    coarse: Tensor,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    generator: torch.Generator,
+    tell: Tell | None = None,
+) -> Trained:
+    r"""The most likely law of details given their coarse fields: in closed form where there is one, else by gradient.
+
+    $$ \min_\theta\; -\langle \ln p_\theta(y \mid c) \rangle_{\text{samples}} $$
+
+    Parts that take units of samples (``standardise``) are given them first.
+
+    Args:
+        law: Changed in place.
+        detail: Samples (batch, details, \*sites).
+        coarse: Their coarse fields; of the top (batch, 0).
+        steps, batch, rate: Of Adam, the rate falling to 0 along a cosine.
+        generator: Draws the batches.
+        tell: Told of each step.
+
+    Returns:
+        The losses; one of them where the law is solved, none where it has nothing to learn (a heat bath).
+
+    Raises:
+        DataError: If there are too few samples.
+
+    Example:
+        >>> from renorm.cascade.linear_gaussian import GaussianTop
+        >>> x = torch.randn(2000, 1, 4, generator=torch.Generator().manual_seed(0))
+        >>> top = GaussianTop.unfitted(1, (4,))
+        >>> trained = fit_level(top, 3 * x, x[:, 0, :0], steps=1, batch=2, rate=1.0, generator=torch.Generator())
+        >>> bool((top.covariance.abs().sqrt() - 3).abs().max() < 0.2)
+        True
+    """
+    require_learnable(len(detail))
+    if law.closed_form:
+        law.solve(detail, coarse)
+        return Trained([float(-law.log_prob(detail[:batch], coarse[:batch]).mean())], 0.0)
+    standardise(law, detail, coarse)
+    parameters = list(law.parameters())
+    if not parameters:
+        return Trained([], 0.0)
+
+    def loss() -> tuple[Tensor, float]:
+        index = torch.randint(len(detail), (min(batch, len(detail)),), generator=generator)
+        nats = -law.log_prob(detail[index], coarse[index])
+        return nats.mean(), float(nats.detach().std())
+
+    return descend(parameters, loss, steps=steps, rate=rate, tell=tell)
+
+
+def standardise(law: nn.Module, detail: Tensor, coarse: Tensor) -> None:
+    """Give a part the units of samples, where it takes any."""
+    measure = getattr(law, "standardise", None)
+    if measure is not None:
+        measure(detail, coarse)
+
+
+def require_learnable(num: int) -> None:
+    """Raise ``DataError`` unless there are two fields to learn from."""
+    if num < 2:
+        raise DataError(f"a fit needs two fields or more, got {num}")

@@ -1,0 +1,115 @@
+"""How a cascade learns: from samples (likelihood), from an action (reverse KL), or first one, then the other."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from renorm.cascade.cascade import Action, Cascade
+from renorm.cascade.descent import Tell, Trained, descend
+from renorm.errors import DataError
+from renorm.spec import require
+
+__all__ = ["Tell", "Trained", "descent", "fit_to_action", "fit_to_fields"]
+
+
+def fit_to_fields(
+    model: Cascade,
+    fields: Tensor,
+    *,
+    steps: int,
+    batch: int = 256,
+    rate: float = 2e-3,
+    level: int = 0,
+    generator: torch.Generator,
+    tell: Tell | None = None,
+) -> Trained:
+    r"""Maximise the likelihood of samples.
+
+    $$ \min_\theta\; -\langle \ln p_\theta(\phi) \rangle_{\text{samples}} $$
+
+    Args:
+        model: Changed in place.
+        fields: Samples of ``level``.
+        steps, batch, rate: Of Adam, the rate falling to 0 along a cosine.
+        level: Which level's law is fitted; finer conditionals stay as they are.
+        generator: Draws the batches.
+        tell: Told of each step: how many are done, and the loss.
+
+    Raises:
+        NonFiniteLossError: If the loss is no number.
+    """
+    if len(fields) < 2:
+        raise DataError(f"a fit needs two fields or more, got {len(fields)}")
+
+    def loss() -> tuple[Tensor, float]:
+        index = torch.randint(len(fields), (min(batch, len(fields)),), generator=generator)
+        nats = -model.log_prob_level(fields[index], level)
+        return nats.mean(), float(nats.detach().std())
+
+    return descent(model, level, loss, steps, rate, tell)
+
+
+def fit_to_action(
+    model: Cascade,
+    action: Action,
+    *,
+    steps: int,
+    batch: int = 256,
+    rate: float = 2e-3,
+    level: int = 0,
+    generator: torch.Generator,
+    tell: Tell | None = None,
+) -> Trained:
+    r"""Minimise the reverse Kullback-Leibler divergence to $e^{-S}/Z$; no sample is needed.
+
+    $$ \min_\theta\; \langle \ln q_\theta(\phi) + S(\phi) \rangle_{q_\theta} = \mathrm{KL}(q_\theta | p) - \ln Z $$
+
+    Where every conditional of the level is a smooth function of its noise, the gradient passes through the draw; else
+    (spins) it is that of the score, with the mean of the other draws taken off:
+    $\langle (\ell_i - \bar\ell_{\neq i})\, \nabla \ln q(\phi_i) \rangle$, $\ell = \ln q + S$.
+
+    Args:
+        model: Changed in place.
+        action: S of fields of ``level``.
+        steps, batch, rate: Of Adam, the rate falling to 0 along a cosine.
+        level: Which level's law is fitted; 1 where level 0 is a heat bath, which has nothing to learn.
+        generator: Draws the fields.
+        tell: Told of each step: how many are done, and the loss.
+
+    Raises:
+        NonFiniteLossError: If the loss is no number, as where the action is not bounded below.
+    """
+    smooth = all(part.reparametrised for part in [*model.conditionals[level:], model.top])
+
+    def loss() -> tuple[Tensor, float]:
+        if smooth:
+            value, log_prob = model.draw(batch, generator=generator, level=level)
+            each = log_prob + action(value)
+            return each.mean(), float(each.detach().std())
+        with torch.no_grad():
+            value, log_prob = model.draw(batch, generator=generator, level=level)
+            each = log_prob + action(value)
+            advantage = (each - each.mean()) * (batch / (batch - 1))
+        scored = (advantage * model.log_prob_level(value, level)).mean()
+        return scored + (each.mean() - scored).detach(), float(each.std())
+
+    require(batch >= 2, "batch must be >= 2 (draws are compared with each other)", batch)
+    return descent(model, level, loss, steps, rate, tell)
+
+
+def _learnable(model: Cascade, level: int) -> list[nn.Parameter]:
+    parts: Iterable[nn.Module] = [*model.conditionals[level:], model.top, model.learned_steps]
+    return [p for part in parts for p in part.parameters() if p.requires_grad]
+
+
+def descent(
+    model: Cascade,
+    level: int,
+    loss: Callable[[], tuple[Tensor, float]],
+    steps: int,
+    rate: float,
+    tell: Tell | None,
+) -> Trained:
+    """Adam on the parts above a level; ``loss`` gives its value and the spread behind it."""
+    return descend(_learnable(model, level), loss, steps=steps, rate=rate, tell=tell)

@@ -1,0 +1,218 @@
+"""What a cascade is worth: free energy and observables beside a law's, likelihood and statistics beside test fields.
+
+measures.json: figures, notes, spectrum, and a list of observables, each with its error and what it should be.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from renorm.cascade.cascade import Action, Cascade
+from renorm.cascade.couplings import rg_flow
+from renorm.cascade.pictures import rendered
+from renorm.data import load as load_data
+from renorm.data.fields import Fields
+from renorm.errors import DataError
+from renorm.laws.build import make_law
+from renorm.laws.lognormal import Lognormal
+from renorm.measure.free_energy import acceptance, bar, log_z, lower_bound, upper_bound
+from renorm.measure.statistics import ess
+from renorm.model import Grade
+from renorm.recipes.cascade_fit import action_of
+from renorm.recipes.cascade_run import continuous
+from renorm.recipes.folder import write_arrays, write_json
+from renorm.recipes.judge import REFERENCE, judge
+from renorm.recipes.observables import Observable, exact_answers, field_statistics, observables
+from renorm.recipes.spec import CascadeRecipe
+
+__all__ = ["measure"]
+
+FIELDS = 2000  # drawn at each level for its couplings
+ROWS = 8  # generated fields shown at every level
+COLLAPSED = 1e-3  # ESS below which a fit has missed the law
+ONE_SIDED = 0.05  # share of draws on the rarer side of a two-fold symmetry
+TOGETHER = 2**20  # components of fields weighed together
+SIGMAS = 5.0  # by how much free energies from both ends may differ
+
+
+def measure(
+    recipe: CascadeRecipe, folder: Path, model: Cascade, *, samples: int | None, seed: int | None
+) -> dict[str, Any]:
+    """Weigh and judge draws; write ``measures.json`` and the pictures' arrays."""
+    num = recipe.measure.samples if samples is None else samples
+    generator = torch.Generator().manual_seed(recipe.measure.seed if seed is None else seed)
+    test = load_data(recipe.data, "test")
+    reference = continuous(test, recipe.measure.seed)[:REFERENCE]
+    exact = model.grade is Grade.EXACT  # an energy is no density: nothing can be weighed by it
+    action = action_of(recipe.data.law, model.lattice.shape) if exact else None
+    begun = time.perf_counter()
+    x, log_prob = _drawn(model, num, generator)
+    figures: dict[str, Any] = {"samples": num, "seconds_per_sample": (time.perf_counter() - begun) / num}
+    notes: dict[str, Any] = {}
+    listed: list[Observable] = []
+    if action is not None:
+        found, notes, listed = _weighed(recipe, folder, model, action, (x, log_prob), reference)
+        figures |= found
+    if exact:
+        figures |= _likelihood(recipe, folder, model, reference, test, figures.get("log_z_exact"))
+    else:
+        notes["likelihood"] = "the conditionals are energies, known up to a constant: no nats are given"
+    judged = judge(x, reference, test, recipe.measure, recipe.data.name)
+    if action is None:
+        listed = field_statistics(x, reference, test.lattice)
+        for one in listed:
+            figures |= {one.name: one.value, f"{one.name}_error": one.error}
+    notes |= _one_sided(recipe, x)
+    measured = {
+        "figures": {**figures, **judged.figures},
+        "notes": {**notes, **judged.notes},
+        "spectrum": judged.spectrum,
+        "observables": [one.mapping() for one in listed],
+    }
+    write_json(folder / "measures.json", measured)
+    shown = {"x": x[:256].float(), "data": reference[:256], "value_range": torch.tensor(test.value_range)}
+    write_arrays(folder / "samples" / "samples.npz", **shown)
+    _write_strips(folder, model, reference[:1], generator)
+    if action is not None:
+        _write_couplings(folder, model, generator)
+    return measured
+
+
+@torch.no_grad()
+def _drawn(model: Cascade, num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Fields, and the log density that each was drawn with; in rows that fit into memory."""
+    rows = max(1, TOGETHER // (model.lattice.sites * model.lattice.channels))
+    parts = [model.draw(min(rows, num - start), generator=generator) for start in range(0, num, rows)]
+    return torch.cat([part.value for part in parts]), torch.cat([part.log_prob for part in parts])
+
+
+@torch.no_grad()
+def _weights(model: Cascade, action: Action, x: Tensor) -> Tensor:
+    rows = max(1, TOGETHER // (model.lattice.sites * model.lattice.channels))
+    return torch.cat([-action(part).double() - model.log_prob(part).double() for part in x.split(rows)])
+
+
+def _weighed(
+    recipe: CascadeRecipe,
+    folder: Path,
+    model: Cascade,
+    action: Action,
+    drawn: tuple[Tensor, Tensor],
+    target: Tensor,
+) -> tuple[dict[str, Any], dict[str, Any], list[Observable]]:
+    """Free energy from both ends, effective sample size, acceptance, and observables of the law by reweighting."""
+    x, log_prob = drawn
+    energy = action(x).double()
+    if not torch.isfinite(energy).all():
+        bad = int((~torch.isfinite(energy)).sum())
+        raise DataError(f"the action must be finite on every field that is drawn, got {bad} of {len(x)} that are not")
+    ours, theirs = -energy - log_prob.double(), _weights(model, action, target)
+    share = ess(ours)
+    forward, both = log_z(ours), bar(ours, theirs)
+    low, high, taken = lower_bound(ours), upper_bound(theirs), acceptance(ours, theirs)
+    figures: dict[str, Any] = {"log_z": float(forward.value), "log_z_error": float(forward.error)}
+    answers = exact_answers(make_law(recipe.data.law, model.lattice.shape)) if recipe.data.law is not None else {}
+    if "log_z" in answers:
+        figures["log_z_exact"] = answers["log_z"]
+    for name, estimate in (("log_z_bar", both), ("log_z_lower", low), ("log_z_upper", high), ("acceptance", taken)):
+        figures |= {name: float(estimate.value), f"{name}_error": float(estimate.error)}
+    figures["ess"] = share
+    notes: dict[str, Any] = {"target": f"{len(target)} simulated fields of the law, for the upper bound and beside it"}
+    if share < COLLAPSED:
+        notes["collapsed"] = (
+            f"the effective sample size is {share:.2g}, below {COLLAPSED:g}: the model misses the law, and neither "
+            "log Z nor reweighted observables can be trusted; train longer, or take a smaller lattice"
+        )
+    gap = abs(float(forward.value - both.value))
+    if gap > SIGMAS * math.hypot(float(forward.error), float(both.error)) + 1e-3:
+        notes["both_ends"] = (
+            f"log Z from the model's draws alone lies {gap:.3g} nats from that of both ends: part of the law is missed"
+        )
+    listed = observables(x, target, recipe.data.law, answers, ours)
+    for one in listed:
+        figures |= {one.name: one.value, f"{one.name}_error": one.error}
+    write_arrays(folder / "samples" / "weights.npz", model=ours, target=theirs)
+    return figures, notes, listed
+
+
+def _likelihood(
+    recipe: CascadeRecipe, folder: Path, model: Cascade, reference: Tensor, test: Fields, log_z_exact: float | None
+) -> dict[str, Any]:
+    """Nats of test fields, level by level."""
+    rows = max(1, TOGETHER // (model.lattice.sites * model.lattice.channels))
+    with torch.no_grad():
+        each = torch.cat([model.log_prob(part, per_level=True) for part in reference.split(rows)]).double()
+    numbers = model.lattice.sites * model.lattice.channels
+    nats = -each.sum(1)
+    figures: dict[str, Any] = {"nats_per_site": float(nats.mean()) / numbers}
+    if len(nats) > 1:
+        figures["nats_per_site_error"] = float(nats.std()) / len(nats) ** 0.5 / numbers
+    if test.values.dtype == torch.uint8:  # a density in units of the bins of bytes
+        low, high = test.value_range
+        figures["bits_per_dim"] = (float(nats.mean()) / numbers - math.log((high - low) / 255)) / math.log(2)
+    law = None if recipe.data.law is None else make_law(recipe.data.law, model.lattice.shape)
+    if isinstance(law, Lognormal):
+        figures["nats_per_site_exact"] = -float(law.log_prob(reference).double().mean()) / numbers
+    elif law is not None and log_z_exact is not None:
+        figures["nats_per_site_exact"] = (float(law(reference).double().mean()) + log_z_exact) / numbers
+    sizes = [level.modes for level in model.levels]
+    details = [a - b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)]
+    per_number = -each.flip(1) / torch.tensor(details)  # finest first
+    spread = per_number.std(0) if len(each) > 1 else torch.zeros(len(details))
+    write_arrays(
+        folder / "samples" / "levels.npz",
+        nats=per_number.mean(0),
+        error=spread / len(each) ** 0.5,
+        numbers=torch.tensor(details),
+    )
+    return figures
+
+
+def _one_sided(recipe: CascadeRecipe, x: Tensor) -> Mapping[str, Any]:
+    """Say it if a law that is symmetric under a change of sign is drawn on one side alone."""
+    law = recipe.data.law
+    if law is None or law.kind not in ("ising", "phi4", "free-field", "double-well"):
+        return {}
+    m = x.flatten(1).mean(1)
+    up, down = float((m > 0).double().mean()), float((m < 0).double().mean())
+    if min(up, down) >= ONE_SIDED * (up + down) or up + down == 0:
+        return {}
+    return {
+        "mode_lost": (
+            f"{100 * up:.3g} % of the draws have a positive mean and {100 * down:.3g} % a negative one, though the law "
+            "is symmetric: one of its two modes is lost; set model.symmetric = true"
+        )
+    }
+
+
+def _write_couplings(folder: Path, model: Cascade, generator: torch.Generator) -> None:
+    """The effective couplings of each level that is a square lattice; nothing where there is none."""
+    try:
+        with torch.no_grad():
+            flow = rg_flow(model, FIELDS, generator=generator)
+    except DataError:
+        return
+    arrays: dict[str, Tensor] = {"levels": torch.tensor([each.level for each in flow])}
+    for place, name in enumerate(flow[0].names):
+        arrays[name] = torch.stack([each.couplings.value[place] for each in flow])
+        arrays[f"{name}_error"] = torch.stack([each.couplings.error[place] for each in flow])
+    write_arrays(folder / "samples" / "couplings.npz", **arrays)
+
+
+def _write_strips(folder: Path, model: Cascade, x: Tensor, generator: torch.Generator) -> None:
+    """Fields on their way up, each from one draw of the coarsest field, and one real field on its way down."""
+    last = len(model.levels) - 1
+    flow = [rendered(model, model.coarsen(x, level), level)[0] for level in range(last + 1)]
+    y = model.sample(ROWS, generator=generator, level=last)
+    generated = [rendered(model, y, last)]
+    for level in range(last, 0, -1):
+        y = model.refine(y, level=level, to=level - 1, generator=generator)
+        generated.append(rendered(model, y, level - 1))
+    write_arrays(
+        folder / "samples" / "strip.npz", generated=torch.stack(generated).float(), flow=torch.stack(flow).float()
+    )

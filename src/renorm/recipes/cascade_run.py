@@ -1,0 +1,199 @@
+"""Runs of a cascade: fit.
+
+model.toml  model.safetensors  checkpoints/  metrics.jsonl      beside what every run has
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from renorm.cascade.cascade import Cascade
+from renorm.data import load as load_data
+from renorm.data.fields import Fields
+from renorm.errors import CheckpointError, DataError, RenormError
+from renorm.fit.checkpoint import Checkpoint, atomic, latest, load_weights
+from renorm.fit.checkpoint import save as save_checkpoint
+from renorm.fit.progress import FitProgress
+from renorm.fit.record import read_metrics
+from renorm.lattice import Lattice
+from renorm.laws.build import make_law
+from renorm.recipes.cascade_fit import Stage, begin, grown, plan, run_stage
+from renorm.recipes.folder import check_same_run, is_first, machine, write_json
+from renorm.recipes.judge import check_measurable
+from renorm.recipes.spec import CascadeRecipe
+from renorm.spec import to_mapping, to_toml
+
+__all__ = ["continuous", "fit"]
+
+LINES = 200  # of metrics.jsonl for a stage
+
+
+def fit(recipe: CascadeRecipe, folder: Path, *, progress: bool, command: str) -> Cascade:
+    """Learn stage by stage; killed at any moment, it resumes after the last stage that was finished."""
+    fields = _fields(recipe) if recipe.fit.reads_fields else None
+    lattice = _lattice(recipe) if fields is None else fields.lattice
+    known = _identity(recipe, fields)
+    check_same_run(folder, known)
+    x = None if fields is None else continuous(fields, recipe.fit.seed)
+    if x is not None and recipe.model.spins:
+        require_spins(x)
+    if fields is not None:
+        check_measurable(recipe.measure, fields)
+    model = begin(recipe, lattice)
+    stages = plan(recipe, model)
+    if (folder / "model.toml").is_file():  # finished before; its manifest says how long it took
+        return Cascade.load(folder)
+    data = {"name": recipe.data.name, "sha256": known["data"], "number": 0 if fields is None else len(fields)}
+    facts = {**machine(), "identity": known, "command": command, "seed": recipe.fit.seed, "data": data}
+    facts["parameters"] = sum(p.numel() for p in model.parameters())
+    begun = _Begun(folder, known, model, recipe, stages)
+    with atomic(folder / "recipe.toml") as temporary:
+        temporary.write_text(to_toml(recipe), encoding="utf-8")
+    write_json(folder / "manifest.json", {**facts, "seconds": begun.seconds or None})
+    try:
+        model = _learn(recipe, folder, begun, stages, x, progress=progress, known=known)
+    except RenormError:
+        if begun.done == 0 and latest(folder / "checkpoints") is None:  # leave the place to a mended recipe
+            for name in ("recipe.toml", "manifest.json", "metrics.jsonl"):
+                (folder / name).unlink(missing_ok=True)
+        raise
+    write_json(folder / "manifest.json", {**facts, "seconds": begun.seconds})
+    model.save(folder)  # model.toml says that the run is finished
+    return model
+
+
+class _Begun:
+    """Where a fit stands: the model, how many stages and steps are done, and how long they took."""
+
+    def __init__(
+        self, folder: Path, known: Mapping[str, Any], model: Cascade, recipe: CascadeRecipe, stages: list[Stage]
+    ) -> None:
+        self.model, self.done, self.steps, self.seconds = model, 0, 0, 0.0
+        saved = latest(folder / "checkpoints")
+        if saved is None:
+            shape = stages[0].shape
+            if shape != model.lattice.shape:
+                self.model = begin(recipe, Lattice(shape, model.lattice.boundary, model.lattice.channels))
+            return
+        if not 1 <= saved.step <= len(stages) or saved.about.get("identity") != json.loads(json.dumps(known)):
+            raise CheckpointError(f"{folder / 'checkpoints'} belongs to another run; choose another --out")
+        shape = stages[saved.step - 1].shape
+        if shape != model.lattice.shape:
+            self.model = begin(recipe, Lattice(shape, model.lattice.boundary, model.lattice.channels))
+        load_weights(self.model, saved.tensors, source=str(folder / "checkpoints"))
+        self.done, self.steps = saved.step, int(saved.about["steps"])
+        self.seconds = float(saved.about["seconds"])
+
+
+def _learn(
+    recipe: CascadeRecipe,
+    folder: Path,
+    at: _Begun,
+    stages: list[Stage],
+    x: Tensor | None,
+    *,
+    progress: bool,
+    known: Mapping[str, Any],
+) -> Cascade:
+    total = at.steps + sum(stage.steps for stage in stages[at.done :])
+    bar = FitProgress(at.steps, total, shown=progress and is_first(), figure="nats per number")
+    metrics = _Metrics(folder / "metrics.jsonl", at.steps)
+    try:
+        for number, stage in enumerate(stages[at.done :], start=at.done):
+            begun, before = time.perf_counter(), at.steps
+            at.model = grown(at.model, recipe, stage.shape)
+
+            def tell(step: int, loss: float, before: int = before, stage: Stage = stage, number: int = number) -> None:
+                bar.update(before + step, loss / stage.numbers)
+                metrics.add(before + step, loss / stage.numbers, number, last=step == stage.steps, every=stage.steps)
+
+            losses = run_stage(recipe, at.model, stage, number, x, tell)
+            if len(losses) == 1 and stage.steps > 1:  # solved, not trained
+                metrics.add(before + 1, losses[0] / stage.numbers, number, last=True, every=1)
+            at.steps = before + len(losses)
+            at.done, at.seconds = number + 1, at.seconds + time.perf_counter() - begun
+            about = {"identity": dict(known), "seconds": at.seconds, "steps": at.steps}
+            save_checkpoint(folder / "checkpoints", Checkpoint(at.done, dict(at.model.state_dict()), about), keep=1)
+    finally:
+        bar.close()
+        metrics.close()
+    return at.model
+
+
+class _Metrics:
+    """``metrics.jsonl``: the mean loss of every few steps, in nats per component of the fields; later lines dropped."""
+
+    def __init__(self, path: Path, steps: int) -> None:
+        lines = [line for line in read_metrics(path) if line["step"] <= steps]
+        with atomic(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+        self._losses: list[float] = []
+
+    def add(self, step: int, loss: float, stage: int, *, last: bool, every: int) -> None:
+        """Count one step; write a line where enough have come together, or the stage ends."""
+        self._losses.append(loss)
+        if last or len(self._losses) >= max(1, every // LINES):
+            line = {"step": step, "loss": sum(self._losses) / len(self._losses), "stage": stage}
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            self._losses = []
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _fields(recipe: CascadeRecipe) -> Fields:
+    return load_data(recipe.data, "train")
+
+
+def _lattice(recipe: CascadeRecipe) -> Lattice:
+    """Where the law lives, when no field of it is asked for."""
+    law = recipe.data.law
+    assert law is not None
+    make_law(law, recipe.data.shape)  # says if it does not live there
+    return Lattice(recipe.data.shape, boundary=recipe.data.boundary)
+
+
+def _identity(recipe: CascadeRecipe, fields: Fields | None) -> dict[str, Any]:
+    """What must not change when a run is resumed: model, training, and the data or their law."""
+    law = {"law": to_mapping(recipe.data.law), "shape": list(recipe.data.shape)} if recipe.data.law is not None else {}
+    known: dict[str, Any] = {"model": to_mapping(recipe.model), "fit": to_mapping(recipe.fit), **law}
+    known["data"] = None if fields is None else fields.sha256()
+    if fields is not None and fields.values.dtype == torch.uint8:
+        known["value_range"] = list(recipe.data.value_range)
+    return known
+
+
+def continuous(fields: Fields, seed: int) -> Tensor:
+    r"""The fields as float32; bytes are spread over their bins, since only then they have a density.
+
+    $$ x = a + (b - a)\frac{v + u - \frac12}{255}, \qquad u \sim U(0, 1) $$
+
+    Example:
+        >>> from renorm.lattice import Lattice
+        >>> pixels = Fields(torch.zeros(2, 1, 4, dtype=torch.uint8), Lattice((4,)))
+        >>> bool(((continuous(pixels, 0) + 1).abs() <= 1 / 255).all())
+        True
+    """
+    x = fields.batch(torch.arange(len(fields)))
+    if fields.values.dtype != torch.uint8:
+        return x
+    low, high = fields.value_range
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) - 0.5
+    return x + noise * ((high - low) / 255)
+
+
+def require_spins(x: Tensor) -> None:
+    """Raise ``DataError`` unless every value is +1 or -1."""
+    strange = x[(x.abs() != 1)]
+    if strange.numel():
+        raise DataError(
+            f"head = 'spin' is for fields of +1 and -1, got {float(strange[0]):.6g}; take head = 'spline' for others"
+        )

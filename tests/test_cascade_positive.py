@@ -1,0 +1,115 @@
+"""Laws of positive densities: volumes by autograd, draws that stay positive, the closed-form linear start."""
+
+import math
+
+import pytest
+import torch
+
+from renorm.cascade.heads import SpinHead, SplineHead
+from renorm.cascade.local import LocalConditional
+from renorm.cascade.positive_heads import RelativeDetails
+from renorm.cascade.standardised import Standardised
+from renorm.cascade.warm_start import start_linear
+from renorm.coarse.wavelet import Wavelet
+from renorm.errors import DataError
+from renorm.laws.lognormal import Lognormal
+
+
+def _law(dim, scale, generator):
+    """A local law of random weights, so that nothing cancels."""
+    law = LocalConditional(dim, 2, 2**dim - 1, SplineHead(bins=4), radius=1, width=8, symmetric=False).double()
+    for parameter in law.parameters():
+        parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return RelativeDetails(law, scale, dim)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_the_density_is_that_of_the_law_inside_times_a_jacobian(dim, generator):
+    """log|dv/dy| by autograd, the whole matrix."""
+    law = _law(dim, 2 ** (dim / 2), generator)
+    delta = Lognormal((4,) * dim, 0.5).sample(1, generator=generator, dtype=torch.float64)
+    coarse, detail, _ = Wavelet(dim=dim).split(delta)
+    jacobian = torch.autograd.functional.jacobian(lambda y: law.relative(y, coarse)[0], detail)
+    log_det = torch.linalg.slogdet(jacobian.reshape(detail.numel(), detail.numel())).logabsdet
+    v, seen = law.relative(detail, coarse)
+    torch.testing.assert_close(law.log_prob(detail, coarse), law.law.log_prob(v, seen) + log_det, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@torch.no_grad()
+def test_draws_are_positive_and_weighed_as_drawn(dim, generator):
+    law = _law(dim, 2 ** (dim / 2), generator)
+    coarse = 2 ** (dim / 2) * (3 * torch.rand(200, 1, *[2] * dim, generator=generator, dtype=torch.float64) - 0.9)
+    y, log_prob = law.draw(coarse, generator=generator)
+    fine = Wavelet(dim=dim).merge(coarse, y)
+    assert float(fine.min()) > -1
+    torch.testing.assert_close(law.log_prob(y, coarse), log_prob, rtol=0, atol=1e-6)
+    torch.testing.assert_close(Wavelet(dim=dim).split(fine).coarse, coarse, rtol=0, atol=1e-12)
+
+
+def test_a_share_by_hand():
+    """Densities 3 and 1: the left half has the difference 2 of 4, u = 1/2, v = 1/sqrt 3."""
+    law = _law(1, 2**0.5, torch.Generator().manual_seed(0))
+    coarse, detail, _ = Wavelet(dim=1).split(torch.tensor([[[2.0, 0.0]]], dtype=torch.float64))
+    v, seen = law.relative(detail, coarse)
+    assert v.item() == pytest.approx(1 / math.sqrt(3), rel=1e-12)
+    assert seen.flatten().tolist() == pytest.approx([1 / 3, 1 / (2 * math.sqrt(2))], rel=1e-12)
+    with pytest.raises(DataError, match=r"contrasts must be > -1 \(a density is positive\), got -2"):
+        law.log_prob(*Wavelet(dim=1).split(torch.tensor([[[2.0, -2.0]]], dtype=torch.float64))[1::-1])
+    with pytest.raises(ValueError, match="scale must be > 0"):
+        RelativeDetails(law.law, 0.0, 1)
+
+
+@torch.no_grad()
+def test_the_linear_start_is_least_squares(generator):
+    """A part sees the coarse field and the parts before it; numpy's solver says the same from rows made by hand."""
+    law = LocalConditional(1, 1, 1, SplineHead(), period=2, radius=1, symmetric=False).double()
+    coarse = torch.randn(400, 1, 6, generator=generator, dtype=torch.float64)
+    noise = 0.3 * torch.randn(400, 1, 6, generator=generator, dtype=torch.float64)
+    detail = coarse + 0.5 * coarse.roll(1, 2) + noise + 0.8 * noise.roll(1, 2) + 1
+    start_linear(law, detail, coarse, ridge=0.0)
+    c, y = coarse[:, 0], detail[:, 0]
+    rows, values = [], []
+    for i in (1, 3, 5):  # the second part: all its neighbours are drawn
+        near = [(i - 1) % 6, i, (i + 1) % 6]
+        rows.append(torch.cat([c[:, near], y[:, [near[0], near[2]]], torch.ones(400, 1).double()], 1))
+        values.append(y[:, i])
+    x, value = torch.cat(rows), torch.cat(values)
+    solved = torch.linalg.lstsq(x, value[:, None]).solution[:, 0]
+    spread = (value - x @ solved).square().mean().sqrt()
+    net = law.nets["1_0"]
+    found = torch.stack([*net.linear.weight[0, 0], net.linear.weight[0, 1, 0], net.linear.weight[0, 1, 2]])
+    torch.testing.assert_close(found, solved[:5], rtol=1e-6, atol=1e-6)
+    assert float(net.linear.bias[0]) == pytest.approx(float(solved[5]), abs=1e-6)
+    assert float((4 * torch.tanh(net.linear.bias[1] / 4)).exp()) == pytest.approx(float(spread), rel=1e-6)
+    with pytest.raises(DataError, match="a linear start needs a head with a mean and a scale, got SpinHead"):
+        start_linear(LocalConditional(1, 1, 1, SpinHead()), detail, coarse)
+
+
+@torch.no_grad()
+def test_lognormal_details_are_all_but_linear(generator):
+    """Two sites: the linear start comes close to the exact conditional likelihood, found by quadrature."""
+    law = Lognormal((2,), 0.5, zero_power=0.2)
+    delta = law.sample(20000, generator=generator, dtype=torch.float64)
+    coarse, detail, _ = Wavelet(dim=1).split(delta)
+    inner = Standardised(
+        LocalConditional(1, 2, 1, SplineHead(), period=1, radius=1, symmetric=False), 2, 1, symmetric=False
+    )
+    part = RelativeDetails(inner.double(), 2**0.5, 1).standardise(detail, coarse)
+    v, seen = part.relative(detail, coarse)
+    start_linear(
+        inner.law,
+        (v - inner.centre[:, None]) / inner.spread[:, None],
+        (seen - inner.coarse_centre[:, None]) / inner.coarse_spread[:, None],
+    )
+    # ln p(y | c) = ln p(delta) - ln p(c), where p(c) is the integral over y
+    grid = torch.linspace(-1 + 1e-4, 1 - 1e-4, 2001, dtype=torch.float64)[:, None, None]
+    c = coarse[:200]
+    each = []
+    for one in c:
+        y = grid * (one + 2**0.5)
+        both = Wavelet(dim=1).merge(one.expand(len(y), 1, 1), y)
+        each.append(law.log_prob(both).logsumexp(0) + torch.log(1e-3 * (one.squeeze() + 2**0.5)))
+    exact = law.log_prob(delta[:200]) - torch.stack(each)
+    lost = float((exact - part.log_prob(detail[:200], c)).mean())
+    assert -0.01 < lost < 0.02
