@@ -1,11 +1,11 @@
 r"""Exponents of the Ising universality class from fields that a cascade grew far beyond what it learned from.
 
-Critical spins on 64 x 64 sites are made coarser by majorities of 2 x 2 blocks; one law p(spins of a block | majorities),
-the same at every level (the ansatz of a fixed point), is taught by the pairs 32 x 32 given 16 x 16 and 16 x 16 given
+Critical spins on 64 x 64 sites are made coarser by majorities of 2 x 2 blocks. One law p(spins of a block | majorities)
+is taken for every level (the ansatz of a fixed point) and taught by the pairs 32 x 32 given 16 x 16 and 16 x 16 given
 8 x 8. Then ``refine`` is applied five times, from 8 x 8 majorities to 256 x 256 spins. At a critical point
 
 $$ \chi(L) = L^2 \langle m^2 \rangle \propto L^{\gamma/\nu}, \qquad
-   T_{ab} = \frac{\partial K'_a}{\partial K_b} \text{ has eigenvalues } 2^{y_t} \text{ (even)}, 2^{y_h} \text{ (odd)}, $$
+   T = \frac{\partial K'}{\partial K} \text{ has eigenvalues } 2^{y_t} \text{ (even)},\ 2^{y_h} \text{ (odd)}, $$
 
 with $\gamma/\nu = 7/4$, $y_t = 1$, $y_h = 15/8$. The susceptibility is followed from 32 to 256 sites, beyond the
 training; the stability matrix is that of the grown fields and their majorities, ties by coins. The table has the same
