@@ -9,13 +9,13 @@ import torch
 from conftest import TOLERANCE
 from renorm.cascade.cascade import Cascade, fit_gaussian_cascade, gaussian_cascade
 from renorm.cascade.checkerboards import checkerboard_cascade, doubled
-from renorm.cascade.heads import SpinHead, SplineHead
-from renorm.cascade.heat_bath import EvenAction, HeatBath
-from renorm.cascade.linear_gaussian import GaussianTop, LinearGaussian
-from renorm.cascade.local import LocalConditional, SiteTop, sublattices
-from renorm.cascade.site_laws import IsingSite, Phi4Site
-from renorm.cascade.spectral_gaussian import SpectralGaussian, joint_covariance, spectral_covariance
-from renorm.cascade.training import fit_to_action, fit_to_fields
+from renorm.cascade.conditionals.heads import SpinHead, SplineHead
+from renorm.cascade.conditionals.heat_bath import EvenAction, HeatBath
+from renorm.cascade.conditionals.linear_gaussian import GaussianTop, LinearGaussian
+from renorm.cascade.conditionals.local import LocalConditional, SiteTop, sublattices
+from renorm.cascade.conditionals.site_laws import IsingSite, Phi4Site
+from renorm.cascade.conditionals.spectral_gaussian import SpectralGaussian, joint_covariance, spectral_covariance
+from renorm.cascade.learning.training import fit_to_action, fit_to_fields
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
 from renorm.coarse.fourier import FourierShell
 from renorm.coarse.learned import CayleyBlock

@@ -12,11 +12,11 @@ from renorm.bench import cascade_images, longrange
 from renorm.bench.cascade_images import Equalised
 from renorm.bench.equal_time import mean_log_prob, train_for
 from renorm.cascade.cascade import Cascade
-from renorm.cascade.coupling import CouplingFlow
-from renorm.cascade.heads import Head
-from renorm.cascade.local import LocalConditional
-from renorm.cascade.mixture import MixtureHead
-from renorm.cascade.training import fit_to_fields
+from renorm.cascade.conditionals.coupling import CouplingFlow
+from renorm.cascade.conditionals.heads import Head
+from renorm.cascade.conditionals.local import LocalConditional
+from renorm.cascade.conditionals.mixture import MixtureHead
+from renorm.cascade.learning.training import fit_to_fields
 from renorm.coarse.wavelet import Wavelet
 from renorm.errors import DataError, RecipeError
 from renorm.lattice import Lattice

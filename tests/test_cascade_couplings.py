@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from renorm.cascade.cascade import Cascade, Weighted, gaussian_cascade
-from renorm.cascade.chain import heat_bath_sweep, metropolis, weights
 from renorm.cascade.checkerboards import checkerboard_cascade, doubled
+from renorm.cascade.conditionals.heads import SpinHead
+from renorm.cascade.conditionals.heat_bath import EvenAction
+from renorm.cascade.conditionals.local import LocalConditional, SiteTop
+from renorm.cascade.conditionals.site_laws import IsingSite
 from renorm.cascade.couplings import couplings, exponents, rg_flow, stability_matrix
 from renorm.cascade.evidence import evidence, two_fold
-from renorm.cascade.heads import SpinHead
-from renorm.cascade.heat_bath import EvenAction
 from renorm.cascade.interactions import (
     DIAGONAL,
     EVEN,
@@ -25,8 +26,7 @@ from renorm.cascade.interactions import (
     Interaction,
     measure,
 )
-from renorm.cascade.local import LocalConditional, SiteTop
-from renorm.cascade.site_laws import IsingSite
+from renorm.cascade.learning.chain import heat_bath_sweep, metropolis, weights
 from renorm.coarse.block_spin import Majority
 from renorm.coarse.checkerboard import Checkerboard
 from renorm.coarse.majority import MajorityBlock

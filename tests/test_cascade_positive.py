@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from renorm.cascade.heads import SpinHead, SplineHead
-from renorm.cascade.local import LocalConditional
-from renorm.cascade.positive_heads import RelativeDetails
-from renorm.cascade.standardised import Standardised
-from renorm.cascade.warm_start import start_linear
+from renorm.cascade.conditionals.heads import SpinHead, SplineHead
+from renorm.cascade.conditionals.local import LocalConditional
+from renorm.cascade.conditionals.relative_details import RelativeDetails
+from renorm.cascade.conditionals.standardised import Standardised
+from renorm.cascade.learning.warm_start import start_linear
 from renorm.coarse.wavelet import Wavelet
 from renorm.errors import DataError
 from renorm.laws.lognormal import Lognormal

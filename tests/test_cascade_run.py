@@ -12,12 +12,12 @@ import torch
 import renorm
 from renorm.cascade.build import make_parts, make_steps, site_law
 from renorm.cascade.cascade import Cascade, gaussian_cascade
-from renorm.cascade.heads import SplineHead
-from renorm.cascade.linear_gaussian import GaussianTop, LinearGaussian
-from renorm.cascade.local import LocalConditional, SiteTop
+from renorm.cascade.conditionals.heads import SplineHead
+from renorm.cascade.conditionals.linear_gaussian import GaussianTop, LinearGaussian
+from renorm.cascade.conditionals.local import LocalConditional, SiteTop
+from renorm.cascade.conditionals.standardised import Standardised
 from renorm.cascade.pictures import rendered
 from renorm.cascade.spec import CascadeFit, CascadeSpec, EnergySpec, FlowSpec, GaussianSpec, LocalSpec
-from renorm.cascade.standardised import Standardised
 from renorm.cli import main
 from renorm.coarse.wavelet import Wavelet
 from renorm.data.spec import DataSpec

@@ -18,7 +18,7 @@ from torch.nn import functional
 from renorm.bench.equal_time import mean_log_prob, parameters, train_for
 from renorm.bench.result import Result
 from renorm.cascade.conditional import CascadeConditional
-from renorm.cascade.coupling import CouplingFlow
+from renorm.cascade.conditionals.coupling import CouplingFlow
 from renorm.coarse.base import CoarseGraining
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
 from renorm.coarse.wavelet import Wavelet

@@ -13,15 +13,18 @@ from torch import Tensor
 
 from renorm.bench.result import Result
 from renorm.cascade.cascade import gaussian_cascade
+from renorm.cascade.conditionals.linear_gaussian import LinearGaussian
+from renorm.coarse.base import CoarseGraining
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
 from renorm.coarse.wavelet import Wavelet
+from renorm.lattice import Lattice
 from renorm.laws.gaussian_field import GaussianField
 from renorm.measure.free_energy import log_z
 from renorm.measure.statistics import ess
 
 EDGE, DRAWS = 32, 2000
 MASSES = (0.1, 0.01, 1e-4)
-TOWERS = {
+TOWERS: dict[str, list[CoarseGraining]] = {
     "haar": [Wavelet(order=1)] * 5,
     "db2": [Wavelet(order=2)] * 4,
     "db4": [Wavelet(order=4)] * 3,
@@ -42,18 +45,18 @@ def run(seed: int) -> Result:
             share, z = ess(drawn.log_weight), log_z(drawn.log_weight)
             covariance = dense
             for level, (step, part) in enumerate(zip(steps, model.conditionals, strict=True)):
+                assert isinstance(part, LinearGaussian)
                 coarse, detail = _matrices(step, model.lattices[level])
                 exact = _conditional_entropy(coarse, detail, covariance)
                 covariance = coarse @ covariance @ coarse.T
-                noise = part.noise  # type: ignore[union-attr]
-                number = noise.sites * noise.channels
-                gap = abs(float(noise.entropy) - exact)
+                number = part.noise.sites * part.noise.channels
+                gap = abs(float(part.noise.entropy) - exact)
                 row = {"mass_sq": mass_sq, "coarse": name, "level": level, "numbers": number}
-                row |= {"entropy_per_number": float(noise.entropy) / number, "error": gap}
-                row |= {"condition": noise.condition_number, **_independent(noise.covariance)}
+                row |= {"entropy_per_number": float(part.noise.entropy) / number, "error": gap}
+                row |= {"condition": part.noise.condition_number, **_independent(part.noise.covariance)}
                 table.append({**row, "ess": share, "log_z_error": float(z.value) - law.log_z})
                 worst = max(worst, gap)
-                most = max(most, noise.condition_number) if name == "haar" else most
+                most = max(most, part.noise.condition_number) if name == "haar" else most
             least = min(least, share)
     return Result({"max_entropy_error": worst, "ess": least, "max_condition": most}, table, (seed,))
 
@@ -66,7 +69,7 @@ def _dense(law: GaussianField) -> Tensor:
     return torch.linalg.inv(precision)
 
 
-def _matrices(step, lattice) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+def _matrices(step: CoarseGraining, lattice: Lattice) -> tuple[Tensor, Tensor]:
     """The step as two matrices, coarse field and detail from the field."""
     n = lattice.sites * lattice.channels
     split = step.split(torch.eye(n, dtype=torch.float64).reshape(n, *lattice.event_shape))

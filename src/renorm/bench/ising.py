@@ -14,11 +14,11 @@ import torch
 from renorm.bench.raster_spins import RasterSpins
 from renorm.bench.result import Result
 from renorm.cascade.cascade import Cascade
-from renorm.cascade.chain import fit_to_chain
 from renorm.cascade.checkerboards import checkerboard_cascade, doubled
+from renorm.cascade.conditionals.heads import SpinHead
+from renorm.cascade.conditionals.site_laws import IsingSite
 from renorm.cascade.evidence import Evidence, evidence, two_fold
-from renorm.cascade.heads import SpinHead
-from renorm.cascade.site_laws import IsingSite
+from renorm.cascade.learning.chain import fit_to_chain
 from renorm.lattice import Lattice
 from renorm.laws.ising import Ising
 

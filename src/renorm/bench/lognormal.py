@@ -28,12 +28,12 @@ from torch import Tensor
 from renorm.bench.result import Result
 from renorm.cascade.cascade import Cascade
 from renorm.cascade.conditional import CascadeConditional
-from renorm.cascade.heads import SplineHead
-from renorm.cascade.levels import fit_level
-from renorm.cascade.local import LocalConditional, SiteTop
-from renorm.cascade.positive_heads import RelativeDetails
-from renorm.cascade.standardised import Standardised
-from renorm.cascade.warm_start import start_linear
+from renorm.cascade.conditionals.heads import SplineHead
+from renorm.cascade.conditionals.local import LocalConditional, SiteTop
+from renorm.cascade.conditionals.relative_details import RelativeDetails
+from renorm.cascade.conditionals.standardised import Standardised
+from renorm.cascade.learning.levels import fit_level
+from renorm.cascade.learning.warm_start import start_linear
 from renorm.coarse.wavelet import Wavelet
 from renorm.data.fields import Fields
 from renorm.diffusion.denoiser import NetworkDenoiser

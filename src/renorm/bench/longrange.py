@@ -14,7 +14,7 @@ from torch import Tensor
 from renorm.bench.equal_time import parameters, train_for
 from renorm.bench.result import Result
 from renorm.cascade.cascade import Cascade
-from renorm.cascade.coupling import CouplingFlow
+from renorm.cascade.conditionals.coupling import CouplingFlow
 from renorm.coarse.wavelet import Wavelet
 from renorm.lattice import Lattice
 from renorm.laws.phi4 import Phi4

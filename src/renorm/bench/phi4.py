@@ -11,13 +11,13 @@ import torch
 
 from renorm.bench.result import Result
 from renorm.cascade.cascade import Cascade
-from renorm.cascade.chain import metropolis
 from renorm.cascade.checkerboards import checkerboard_cascade, doubled
+from renorm.cascade.conditionals.heads import SplineHead
+from renorm.cascade.conditionals.heat_bath import EvenAction
+from renorm.cascade.conditionals.site_laws import Phi4Site
 from renorm.cascade.evidence import evidence, two_fold
-from renorm.cascade.heads import SplineHead
-from renorm.cascade.heat_bath import EvenAction
-from renorm.cascade.site_laws import Phi4Site
-from renorm.cascade.training import fit_to_action
+from renorm.cascade.learning.chain import metropolis
+from renorm.cascade.learning.training import fit_to_action
 from renorm.laws.phi4 import Phi4
 from renorm.measure.autocorrelation import chain_mean, integrated_time
 from renorm.measure.statistics import jackknife

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from renorm.bench.result import Result
 from renorm.cascade.cascade import Cascade
+from renorm.cascade.conditionals.heads import SpinHead
+from renorm.cascade.conditionals.local import LocalConditional, SiteTop
 from renorm.cascade.couplings import exponents
-from renorm.cascade.heads import SpinHead
 from renorm.cascade.interactions import EVEN, ODD, measure
-from renorm.cascade.local import LocalConditional, SiteTop
 from renorm.coarse.block_spin import Majority
 from renorm.coarse.majority import MajorityBlock
 from renorm.lattice import Lattice

@@ -5,17 +5,17 @@ from typing import NamedTuple
 import torch
 
 from renorm.cascade.conditional import CascadeConditional
-from renorm.cascade.coupling import CouplingFlow
+from renorm.cascade.conditionals.coupling import CouplingFlow
+from renorm.cascade.conditionals.heads import Head, SpinHead, SplineHead
+from renorm.cascade.conditionals.heat_bath import HeatBath
+from renorm.cascade.conditionals.linear_gaussian import GaussianTop, LinearGaussian
+from renorm.cascade.conditionals.local import LocalConditional, SiteTop
+from renorm.cascade.conditionals.mixture import MixtureHead
+from renorm.cascade.conditionals.relative_details import RelativeDetails
+from renorm.cascade.conditionals.site_laws import IsingSite, Phi4Site, SiteLaw
+from renorm.cascade.conditionals.standardised import Standardised
 from renorm.cascade.energy.gibbs import GibbsConditional, local_terms
-from renorm.cascade.heads import Head, SpinHead, SplineHead
-from renorm.cascade.heat_bath import HeatBath
-from renorm.cascade.linear_gaussian import GaussianTop, LinearGaussian
-from renorm.cascade.local import LocalConditional, SiteTop
-from renorm.cascade.mixture import MixtureHead
-from renorm.cascade.positive_heads import RelativeDetails
-from renorm.cascade.site_laws import IsingSite, Phi4Site, SiteLaw
 from renorm.cascade.spec import CascadeSpec, EnergySpec, FlowSpec, GaussianSpec, LocalSpec
-from renorm.cascade.standardised import Standardised
 from renorm.coarse.base import CoarseGraining
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
 from renorm.coarse.learned import CayleyBlock

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from renorm.cascade.build import make_parts
 from renorm.cascade.conditional import CascadeConditional, Draw
-from renorm.cascade.descent import Tell, descend
-from renorm.cascade.levels import fit_level, require_learnable, standardise
-from renorm.cascade.linear_gaussian import GaussianTop, LinearGaussian
+from renorm.cascade.conditionals.linear_gaussian import GaussianTop, LinearGaussian
+from renorm.cascade.conditionals.spectral_gaussian import joint_covariance, spectral_covariance
+from renorm.cascade.learning.descent import Tell, descend
+from renorm.cascade.learning.levels import fit_level, require_learnable, standardise
 from renorm.cascade.spec import CascadeFit, CascadeSpec
-from renorm.cascade.spectral_gaussian import joint_covariance, spectral_covariance
 from renorm.cascade.storage import CascadeCard, read, write
 from renorm.coarse.base import CoarseGraining
 from renorm.errors import DataError, RecipeError

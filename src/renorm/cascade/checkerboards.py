@@ -5,10 +5,10 @@ import copy
 from torch import nn
 
 from renorm.cascade.cascade import Cascade
-from renorm.cascade.heads import Head
-from renorm.cascade.heat_bath import HeatBath
-from renorm.cascade.local import LocalConditional, SiteTop
-from renorm.cascade.site_laws import SiteLaw
+from renorm.cascade.conditionals.heads import Head
+from renorm.cascade.conditionals.heat_bath import HeatBath
+from renorm.cascade.conditionals.local import LocalConditional, SiteTop
+from renorm.cascade.conditionals.site_laws import SiteLaw
 from renorm.coarse.base import CoarseGraining
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
 from renorm.errors import RecipeError
@@ -35,8 +35,8 @@ def checkerboard_cascade(
         RecipeError: If the edge is no power of two >= 2.
 
     Example:
-        >>> from renorm.cascade.heads import SpinHead
-        >>> from renorm.cascade.site_laws import IsingSite
+        >>> from renorm.cascade.conditionals.heads import SpinHead
+        >>> from renorm.cascade.conditionals.site_laws import IsingSite
         >>> model = checkerboard_cascade(4, IsingSite(0.44), SpinHead())
         >>> [level.modes for level in model.levels]
         [16, 8, 4, 2, 1]

@@ -107,8 +107,8 @@ def rg_flow(
 
     Example:
         >>> from renorm.cascade.checkerboards import checkerboard_cascade
-        >>> from renorm.cascade.heads import SpinHead
-        >>> from renorm.cascade.site_laws import IsingSite
+        >>> from renorm.cascade.conditionals.heads import SpinHead
+        >>> from renorm.cascade.conditionals.site_laws import IsingSite
         >>> model = checkerboard_cascade(8, IsingSite(0.0), SpinHead())  # independent spins
         >>> flow = rg_flow(model, 100, generator=torch.Generator().manual_seed(0))
         >>> [(each.level, float(each.couplings.value.abs().max()) < 1e-6) for each in flow]

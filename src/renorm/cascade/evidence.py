@@ -58,8 +58,8 @@ def evidence(
 
     Example: spins without coupling, and a model that knows it.
         >>> from renorm.cascade.checkerboards import checkerboard_cascade
-        >>> from renorm.cascade.heads import SpinHead
-        >>> from renorm.cascade.site_laws import IsingSite
+        >>> from renorm.cascade.conditionals.heads import SpinHead
+        >>> from renorm.cascade.conditionals.site_laws import IsingSite
         >>> from renorm.laws.ising import Ising
         >>> model = checkerboard_cascade(4, IsingSite(0.0), SpinHead())
         >>> found = evidence(model, Ising((4, 4), 0.0), 100, generator=torch.Generator().manual_seed(0))

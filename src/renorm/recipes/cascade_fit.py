@@ -9,11 +9,11 @@ from torch import Tensor
 
 from renorm.cascade.build import site_law
 from renorm.cascade.cascade import Action, Cascade
-from renorm.cascade.chain import fit_to_chain
 from renorm.cascade.checkerboards import doubled
-from renorm.cascade.descent import Tell
-from renorm.cascade.heat_bath import EvenAction
-from renorm.cascade.training import fit_to_action
+from renorm.cascade.conditionals.heat_bath import EvenAction
+from renorm.cascade.learning.chain import fit_to_chain
+from renorm.cascade.learning.descent import Tell
+from renorm.cascade.learning.training import fit_to_action
 from renorm.errors import DataError, RecipeError
 from renorm.fit.checkpoint import load_weights
 from renorm.fit.randomness import seed_of

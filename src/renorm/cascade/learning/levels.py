@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from renorm.cascade.conditional import CascadeConditional
-from renorm.cascade.descent import Tell, Trained, descend
+from renorm.cascade.learning.descent import Tell, Trained, descend
 from renorm.errors import DataError
 
 __all__ = ["fit_level", "require_learnable", "standardise"]
@@ -42,7 +42,7 @@ def fit_level(
         DataError: If there are too few samples.
 
     Example:
-        >>> from renorm.cascade.linear_gaussian import GaussianTop
+        >>> from renorm.cascade.conditionals.linear_gaussian import GaussianTop
         >>> x = torch.randn(2000, 1, 4, generator=torch.Generator().manual_seed(0))
         >>> top = GaussianTop.unfitted(1, (4,))
         >>> trained = fit_level(top, 3 * x, x[:, 0, :0], steps=1, batch=2, rate=1.0, generator=torch.Generator())

@@ -14,7 +14,7 @@ __all__ = ["IsingSite", "Phi4Site", "SiteLaw"]
 
 KNOTS = 4096  # of the table of ln I
 NODES = 2048  # of the quadrature behind it; the integrand is smooth and falls fast, so its sum is exact to rounding
-CELLS = 256  # of the envelope from which a site is drawn
+CELLS = 96  # of the envelope from which a site is drawn
 ROWS = 16384  # sites drawn together
 
 

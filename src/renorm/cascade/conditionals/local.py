@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from renorm.cascade.conditional import CascadeConditional, Draw
-from renorm.cascade.heads import Head
+from renorm.cascade.conditionals.heads import Head
 from renorm.nn.patch import PatchNet
 from renorm.spec import require
 
 __all__ = ["LocalConditional", "SiteTop", "sublattices"]
+
+Place = tuple[slice | int, ...]
+"""Where in a detail a part stands: an index of the whole tensor."""
 
 
 def sublattices(shape: tuple[int, ...], period: int) -> list[tuple[int, ...]]:
@@ -48,7 +51,7 @@ class LocalConditional(CascadeConditional):
         symmetric: Whether the law is symmetric under $\phi \to -\phi$.
 
     Example:
-        >>> from renorm.cascade.heads import SplineHead
+        >>> from renorm.cascade.conditionals.heads import SplineHead
         >>> law = LocalConditional(1, 1, 1, SplineHead(bins=4))
         >>> draw = law.draw(torch.ones(3, 1, 4), generator=torch.Generator().manual_seed(0))
         >>> torch.allclose(law.log_prob(draw.value, torch.ones(3, 1, 4)), draw.log_prob, atol=1e-5)
@@ -91,20 +94,20 @@ class LocalConditional(CascadeConditional):
     def log_prob(self, detail: Tensor, coarse: Tensor) -> Tensor:
         """Log density of each detail given its coarse field, in nats."""
 
-        def weigh(theta: Tensor, part: tuple[slice | int, ...]) -> Draw:
+        def weigh(theta: Tensor, part: Place) -> Draw:
             value = detail[part]
             return Draw(value, self.head.log_prob(value, theta))
 
         return self._each_part(coarse, weigh).log_prob
 
-    def _each_part(self, coarse: Tensor, law: Callable[[Tensor, tuple[slice | int, ...]], Draw]) -> Draw:
+    def _each_part(self, coarse: Tensor, law: Callable[[Tensor, Place], Draw]) -> Draw:
         shape = tuple(coarse.shape[2:])
         detail = coarse.new_zeros(len(coarse), self.details, *shape)
         total = coarse.new_zeros(len(coarse))
         for place in sublattices(shape, self.period):
             for channel in range(self.details):
                 theta = self._theta(self.nets[_name(place, channel)], torch.cat([coarse, detail], 1), place)
-                part = (slice(None), channel, *(slice(first, None, self.period) for first in place))
+                part: Place = (slice(None), channel, *(slice(first, None, self.period) for first in place))
                 value, log_prob = law(theta, part)
                 detail = detail.clone()  # what earlier parts were told must stay as it was for the gradient
                 detail[part] = value

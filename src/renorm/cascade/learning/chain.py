@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from renorm.cascade.cascade import Action, Cascade
-from renorm.cascade.heat_bath import HeatBath
-from renorm.cascade.site_laws import SiteLaw
-from renorm.cascade.training import Tell, Trained, descent
+from renorm.cascade.conditionals.heat_bath import HeatBath
+from renorm.cascade.conditionals.site_laws import SiteLaw
+from renorm.cascade.learning.training import Tell, Trained, descent
 from renorm.coarse.checkerboard import Checkerboard
 from renorm.errors import DataError
 from renorm.spec import require
@@ -40,7 +40,7 @@ def heat_bath_sweep(site: SiteLaw, x: Tensor, *, generator: torch.Generator) -> 
         x: Fields (batch, 1, height, width) on a torus of even sides.
 
     Example:
-        >>> from renorm.cascade.site_laws import IsingSite
+        >>> from renorm.cascade.conditionals.site_laws import IsingSite
         >>> x = heat_bath_sweep(IsingSite(50.0), torch.ones(1, 1, 4, 4), generator=torch.Generator().manual_seed(0))
         >>> x.mean().item()
         1.0

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from renorm.cascade.cascade import Action, Cascade
-from renorm.cascade.descent import Tell, Trained, descend
+from renorm.cascade.learning.descent import Tell, Trained, descend
 from renorm.errors import DataError
 from renorm.spec import require
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from renorm.cascade.conditional import CascadeConditional, Draw
-from renorm.cascade.site_laws import SiteLaw
+from renorm.cascade.conditionals.site_laws import SiteLaw
 from renorm.coarse.checkerboard import odd_neighbours
 
 __all__ = ["EvenAction", "HeatBath"]
@@ -20,7 +20,7 @@ class HeatBath(CascadeConditional):
         site: The law of one site.
 
     Example: spins without coupling.
-        >>> from renorm.cascade.site_laws import IsingSite
+        >>> from renorm.cascade.conditionals.site_laws import IsingSite
         >>> HeatBath(IsingSite(0.0)).log_prob(torch.ones(1, 2, 2, 2), torch.ones(1, 2, 2, 2)).exp().item()
         0.00390625
     """
@@ -50,7 +50,7 @@ class EvenAction:
         site: The law of one site.
 
     Example: two by two spins without coupling have Z = 2^4.
-        >>> from renorm.cascade.site_laws import IsingSite
+        >>> from renorm.cascade.conditionals.site_laws import IsingSite
         >>> even = EvenAction(IsingSite(0.0))
         >>> round(4 * (-even(torch.ones(1, 2, 1, 1))).exp().item(), 4)
         16.0

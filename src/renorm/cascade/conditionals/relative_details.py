@@ -35,8 +35,8 @@ class RelativeDetails(CascadeConditional):
         dim: Axes of the lattice.
 
     Example: whatever the law inside is, densities are positive.
-        >>> from renorm.cascade.heads import SplineHead
-        >>> from renorm.cascade.local import LocalConditional
+        >>> from renorm.cascade.conditionals.heads import SplineHead
+        >>> from renorm.cascade.conditionals.local import LocalConditional
         >>> from renorm.coarse.wavelet import Wavelet
         >>> law = RelativeDetails(LocalConditional(1, 2, 1, SplineHead(), symmetric=False), 2**0.5, 1)
         >>> coarse = torch.zeros(1000, 1, 2)

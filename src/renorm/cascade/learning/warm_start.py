@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renorm.cascade.heads import SplineHead
-from renorm.cascade.local import LocalConditional, sublattices
+from renorm.cascade.conditionals.heads import SplineHead
+from renorm.cascade.conditionals.local import LocalConditional, sublattices
 from renorm.errors import DataError
 from renorm.nn.patch import PatchNet, patches
 

@@ -24,8 +24,8 @@ class Standardised(CascadeConditional):
         symmetric: Whether the centres stay at 0, so that a symmetric law stays one.
 
     Example:
-        >>> from renorm.cascade.heads import SplineHead
-        >>> from renorm.cascade.local import SiteTop
+        >>> from renorm.cascade.conditionals.heads import SplineHead
+        >>> from renorm.cascade.conditionals.local import SiteTop
         >>> x = torch.tensor([[[3.0]], [[-3.0]]])
         >>> law = Standardised(SiteTop((1, 1), SplineHead()), 0, 1).standardise(x, torch.empty(2, 0))
         >>> law.spread.item(), round(law.log_prob(torch.zeros(1, 1, 1), torch.empty(1, 0)).exp().item(), 4)

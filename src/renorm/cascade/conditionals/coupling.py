@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from renorm.cascade.conditional import CascadeConditional, Draw
-from renorm.cascade.heads import SplineHead
+from renorm.cascade.conditionals.heads import SplineHead
 from renorm.errors import DataError, RecipeError
 from renorm.lattice import Boundary
 from renorm.nn.local import LocalNet

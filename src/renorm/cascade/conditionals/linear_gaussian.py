@@ -7,7 +7,7 @@ from jaxtyping import Complex128, Float
 from torch import Tensor
 
 from renorm.cascade.conditional import CascadeConditional, Draw
-from renorm.cascade.spectral_gaussian import SpectralGaussian, filtered, spectral_covariance
+from renorm.cascade.conditionals.spectral_gaussian import SpectralGaussian, filtered, spectral_covariance
 
 __all__ = ["GaussianTop", "LinearGaussian"]
 

@@ -1,0 +1,1 @@
+"""How a cascade learns: from samples, from an action, from chains that it moves itself."""
