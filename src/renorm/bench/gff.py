@@ -85,16 +85,16 @@ def _conditional_entropy(coarse: Tensor, detail: Tensor, covariance: Tensor) -> 
 
 
 def _independent(covariance: Tensor) -> dict[str, float]:
-    r"""What is lost, in nats, where the details of each site are drawn on their own.
+    r"""What is lost, in nats, where each number of a detail is drawn on its own.
 
-    $$ \mathrm{KL}(p|q) = \tfrac12\Big(\sum_i\ln\det\Sigma_{ii} - \ln\det\Sigma\Big), \qquad
-       \mathrm{KL}(q|p) = \tfrac12\Big(\sum_i\ln\det P_{ii} - \ln\det P\Big), \quad P = \Sigma^{-1}, $$
+    $$ \mathrm{KL}(p|q) = \tfrac12\Big(\sum_i\ln\Sigma_{ii} - \ln\det\Sigma\Big), \qquad
+       \mathrm{KL}(q|p) = \tfrac12\Big(\sum_i\ln P_{ii} - \ln\det P\Big), \quad P = \Sigma^{-1}, $$
 
     at the best independent laws of either direction: marginals, and heat baths.
     """
     sites, axes = math.prod(covariance.shape[:-2]), tuple(range(covariance.ndim - 2))
     lost = {}
     for name, matrix in (("marginals_nats", covariance), ("heat_baths_nats", torch.linalg.inv(covariance))):
-        local = torch.linalg.eigvalsh(matrix.mean(dim=axes)).log().sum()
-        lost[name] = 0.5 * float(sites * local - torch.linalg.eigvalsh(matrix).log().sum())
+        alone = matrix.mean(dim=axes).diagonal().real.log().sum()
+        lost[name] = 0.5 * float(sites * alone - torch.linalg.eigvalsh(matrix).log().sum())
     return lost

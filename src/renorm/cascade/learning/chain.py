@@ -155,6 +155,7 @@ def fit_to_chain(
 
 def _turned(x: Tensor, generator: torch.Generator) -> Tensor:
     """The fields shifted, and mirrored on the diagonal, at random: an action of neighbours does not care."""
-    shift = torch.randint(x.shape[-1], (2,), generator=generator).tolist()
+    shift = [int(torch.randint(n, (), generator=generator)) for n in x.shape[-2:]]
     x = x.roll(shift, (-2, -1))
-    return x.transpose(-2, -1) if torch.rand((), generator=generator) < 0.5 else x
+    mirrored = bool(torch.rand((), generator=generator) < 0.5) and x.shape[-2] == x.shape[-1]
+    return x.transpose(-2, -1) if mirrored else x
