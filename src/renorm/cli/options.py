@@ -49,11 +49,13 @@ def one_field(options: argparse.Namespace, run: Path) -> "Tensor":
     import torch
 
     from renorm.data import load
+    from renorm.data.maps import split_path
     from renorm.recipes.folder import read_recipe
 
     spec = read_recipe(run).data
     if options.input is not None:
-        kind = "array" if Path(options.input).suffix in (".npy", ".npz") else "folder"
+        is_array = Path(options.input).suffix in (".npy", ".npz") or split_path(options.input) is not None
+        kind = "array" if is_array else "folder"
         spec = dataclasses.replace(spec, name=kind, path=options.input, labels=False, limit=None, law=None)
     fields = load(spec, "test" if options.input is None else "all")
     if not 0 <= options.index < len(fields):

@@ -21,7 +21,8 @@ class SpinMetropolis:
 
     $$ p(s_x \to -s_x) = \min(1, e^{-2K s_x h_x}), \qquad h_x = \sum_{y \sim x} s_y $$
 
-    A step is a sweep: all even sites at once, then all odd sites. Each half keeps detailed balance.
+    A step is a sweep: all even sites at once, then all odd sites. Each half keeps detailed balance. Flips that cost
+    nothing are always made, so at K = 0 spins go back and forth and forget nothing; the heat bath does not.
 
     Args:
         coupling: $K$, the inverse temperature times the exchange; may be negative.

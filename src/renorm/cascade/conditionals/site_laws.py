@@ -127,9 +127,9 @@ class Phi4Site:
         value = torch.cat([self._rejected(part, generator) for part in flat.split(ROWS)]).to(h.dtype).reshape(h.shape)
         return Draw(value, self.log_prob(value, h))
 
-    def _rejected(self, h: Tensor, generator: torch.Generator) -> Tensor:
+    def _rejected(self, h: Tensor, generator: torch.Generator, cells: int = CELLS) -> Tensor:
         edge = self._edge(float(h.abs().max()))
-        grid = torch.linspace(-edge, edge, 2 * CELLS + 1, dtype=h.dtype, device=h.device)  # cells and their middles
+        grid = torch.linspace(-edge, edge, 2 * cells + 1, dtype=h.dtype, device=h.device)  # cells and their middles
         log = 2 * self.kappa * h[:, None] * grid - self.potential(grid)
         p = (log - log.amax(1, keepdim=True)).exp()
         ends, middle = p[:, ::2], p[:, 1::2]
@@ -138,17 +138,20 @@ class Phi4Site:
         ratio = torch.where(chord > 1e-12, middle / chord.clamp(min=1e-300), 0.0).amax(1)
         bound = 1 + 2 * (ratio - 1).clamp(min=1e-6)
         total = chord.cumsum(1)
-        width = 2 * edge / CELLS
+        width = 2 * edge / cells
         out, open_ = torch.empty_like(h), torch.arange(len(h), device=h.device)
         while len(open_):
             u = torch.rand(3, len(open_), generator=generator, dtype=h.dtype, device=h.device)
             cell = torch.searchsorted(total[open_], u[0, :, None] * total[open_, -1:], right=True)[:, 0]
-            cell = cell.clamp(max=CELLS - 1)
+            cell = cell.clamp(max=cells - 1)
             a, b = ends[open_, cell], ends[open_, cell + 1]
             t = 2 * u[1] * (a + b) / 2 / (a + (a**2 + u[1] * (b**2 - a**2)).clamp(min=0).sqrt()).clamp(min=1e-300)
             phi = -edge + width * (cell + t)
             true = (2 * self.kappa * h[open_] * phi - self.potential(phi) - log[open_].amax(1)).exp()
-            kept = u[2] * bound[open_] * (a + t * (b - a)) < true
+            envelope = bound[open_] * (a + t * (b - a))
+            if bool((true > envelope).any()):  # far out in h the law is narrower than a cell: take smaller ones
+                return self._rejected(h, generator, 4 * cells)
+            kept = u[2] * envelope < true
             out[open_[kept]] = phi[kept]
             open_ = open_[~kept]
         return out
