@@ -1,9 +1,9 @@
 """Far correlations of critical phi^4 on 64 x 64 sites: a cascade beside a flow of one scale, equal seconds, equal maps.
 
 Both learn by maximum likelihood from the same simulated maps and know nothing of the action. Three flows of one scale
-have as many seconds each as the cascade: of about its size, of a third of it, and a small one that makes many steps; the
-best of them by the likelihood of validation maps is the peer. The figure is the error of the two-point function of
-their samples at a quarter to half of the lattice.
+have as many seconds each as the cascade: one of about its size, one of half of it, and a small one that makes many
+steps; the best of them by the likelihood of validation maps is the peer. The figure is the error of the two-point
+function of their samples at a quarter to half of the lattice.
 """
 
 import time
