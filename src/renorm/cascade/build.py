@@ -1,5 +1,6 @@
 """From a cascade's spec to its parts: the one place where names become classes."""
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from renorm.cascade.conditionals.relative_details import RelativeDetails
 from renorm.cascade.conditionals.site_laws import IsingSite, Phi4Site, SiteLaw
 from renorm.cascade.conditionals.standardised import Standardised
 from renorm.cascade.energy.gibbs import GibbsConditional, local_terms
-from renorm.cascade.spec import CascadeSpec, EnergySpec, FlowSpec, GaussianSpec, LocalSpec
+from renorm.cascade.spec import CascadeSpec, DiffusionPartSpec, EnergySpec, FlowSpec, GaussianSpec, LocalSpec
 from renorm.coarse.base import CoarseGraining
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
 from renorm.coarse.learned import CayleyBlock
@@ -24,9 +25,13 @@ from renorm.errors import RecipeError
 from renorm.lattice import Lattice
 from renorm.laws.spec import FreeFieldSpec, IsingSpec, LawSpec, Phi4Spec
 
-__all__ = ["Parts", "make_parts", "make_steps", "site_law"]
+__all__ = ["Maker", "Parts", "make_parts", "make_steps", "site_law"]
 
 ORDERS = {"haar": 1, "db2": 2, "db4": 4}
+
+
+Maker = Callable[[CascadeSpec, CoarseGraining, Lattice], CascadeConditional]
+"""Makes the conditional of a step on a lattice: for a kind whose class lives in another room."""
 
 
 class Parts(NamedTuple):
@@ -37,7 +42,14 @@ class Parts(NamedTuple):
     top: CascadeConditional
 
 
-def make_parts(spec: CascadeSpec, lattice: Lattice, law: LawSpec | None = None, *, seed: int = 0) -> Parts:
+def make_parts(
+    spec: CascadeSpec,
+    lattice: Lattice,
+    law: LawSpec | None = None,
+    *,
+    seed: int = 0,
+    makers: Mapping[str, Maker] | None = None,
+) -> Parts:
     """The parts that a spec names, for fields on a lattice.
 
     Args:
@@ -45,9 +57,10 @@ def make_parts(spec: CascadeSpec, lattice: Lattice, law: LawSpec | None = None, 
         lattice: Of the finest fields.
         law: Of the data, where a heat bath needs it.
         seed: Of the networks' first weights.
+        makers: Of conditionals that this room does not know, by their kind (``renorm.recipes`` knows ``"diffusion"``).
 
     Raises:
-        RecipeError: If the lattice cannot be coarse-grained so, or the law has no heat bath.
+        RecipeError: If the lattice cannot be coarse-grained so, the law has no heat bath, or a maker is missing.
 
     Example:
         >>> parts = make_parts(CascadeSpec(coarse="haar"), Lattice((8, 8), boundary="periodic"))
@@ -76,7 +89,7 @@ def make_parts(spec: CascadeSpec, lattice: Lattice, law: LawSpec | None = None, 
             kind = (at.channels, details[0])
             inner = shared.get(kind) if spec.tied else None
             if inner is None:
-                inner = shared[kind] = _conditional(spec, step, fine, at, details)
+                inner = shared[kind] = _conditional(spec, step, fine, details, makers or {})
             conditionals.append(_wrapped(spec, inner, at, details[0], index + 1))
         return Parts(steps, conditionals, _top(spec, at))
 
@@ -137,10 +150,11 @@ def _head(spec: LocalSpec) -> Head:
 
 
 def _conditional(
-    spec: CascadeSpec, step: CoarseGraining, fine: Lattice, coarse: Lattice, detail: tuple[int, ...]
+    spec: CascadeSpec, step: CoarseGraining, fine: Lattice, detail: tuple[int, ...], makers: Mapping[str, Maker]
 ) -> CascadeConditional:
-    """The law of a detail of this shape given fields of the coarse lattice, which a step leaves of a fine one."""
-    law, channels = spec.conditional, coarse.channels
+    """The law of a detail of this shape given the coarse field that a step leaves of a fine one."""
+    law, coarse = spec.conditional, step.coarse_lattice(fine)
+    channels = coarse.channels
     if isinstance(law, LocalSpec):
         channels = 2 if spec.positive else channels
         size = {"period": law.period, "radius": law.radius, "width": law.width, "layers": law.layers}
@@ -150,6 +164,13 @@ def _conditional(
     if isinstance(law, GaussianSpec):
         _require_periodic(coarse)
         return LinearGaussian.unfitted(channels, detail[0], coarse.shape)
+    if isinstance(law, DiffusionPartSpec):
+        if law.kind not in makers:
+            raise RecipeError(
+                f"a conditional of kind '{law.kind}' is made elsewhere, so a cascade with one needs its maker; give "
+                f"makers = renorm.recipes.diffusion_conditional.MAKERS, got {sorted(makers)}"
+            )
+        return makers[law.kind](spec, step, fine)
     return _energy(law, step, fine)
 
 

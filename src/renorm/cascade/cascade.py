@@ -1,7 +1,7 @@
 """``Cascade``: one coarse-graining step after the other, each with the law that undoes it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from renorm.cascade.build import make_parts
+from renorm.cascade.build import Maker, make_parts
 from renorm.cascade.conditional import CascadeConditional, Draw
 from renorm.cascade.conditionals.linear_gaussian import GaussianTop, LinearGaussian
 from renorm.cascade.conditionals.spectral_gaussian import joint_covariance, spectral_covariance
@@ -18,7 +18,7 @@ from renorm.cascade.learning.levels import fit_level, require_learnable, standar
 from renorm.cascade.spec import CascadeFit, CascadeSpec
 from renorm.cascade.storage import CascadeCard, read, write
 from renorm.coarse.base import CoarseGraining
-from renorm.errors import DataError, RecipeError
+from renorm.errors import DataError, NoLikelihoodError, RecipeError
 from renorm.fit.checkpoint import load_weights
 from renorm.fit.randomness import seed_of
 from renorm.lattice import Lattice
@@ -97,7 +97,15 @@ class Cascade(nn.Module):
         self.card: CascadeCard | None = None
 
     @classmethod
-    def of(cls, spec: CascadeSpec, lattice: Lattice, *, law: LawSpec | None = None, seed: int = 0) -> "Cascade":
+    def of(
+        cls,
+        spec: CascadeSpec,
+        lattice: Lattice,
+        *,
+        law: LawSpec | None = None,
+        seed: int = 0,
+        makers: Mapping[str, Maker] | None = None,
+    ) -> "Cascade":
         """A cascade that a spec describes, not fitted yet; ``save`` can write it.
 
         Args:
@@ -105,6 +113,7 @@ class Cascade(nn.Module):
             lattice: Where the finest field lives.
             law: Of the data, where a heat bath needs it.
             seed: Of the networks' first weights.
+            makers: Of conditionals that cascades do not know themselves, by kind.
 
         Raises:
             RecipeError: If the lattice cannot be coarse-grained so, or spec and law do not go together.
@@ -114,7 +123,7 @@ class Cascade(nn.Module):
             >>> [level.event_shape for level in model.levels]
             [(1, 4, 4), (1, 2, 2), (1, 1, 1)]
         """
-        model = cls(lattice, *make_parts(spec, lattice, law, seed=seed))
+        model = cls(lattice, *make_parts(spec, lattice, law, seed=seed, makers=makers))
         model.card = CascadeCard.of(spec, lattice, law)
         return model
 
@@ -260,14 +269,14 @@ class Cascade(nn.Module):
         write(self.card, self.state_dict(), Path(path))
 
     @classmethod
-    def load(cls, path: Path) -> "Cascade":
-        """Read what ``save`` wrote.
+    def load(cls, path: Path, *, makers: Mapping[str, Maker] | None = None) -> "Cascade":
+        """Read what ``save`` wrote; with the ``makers`` that it was made with.
 
         Raises:
             CheckpointError: If the folder holds no cascade, or a damaged one.
         """
         card, tensors = read(Path(path))
-        model = cls.of(card.spec, card.lattice, law=card.law)
+        model = cls.of(card.spec, card.lattice, law=card.law, makers=makers)
         load_weights(model, tensors, source=str(path))
         return model
 
@@ -313,7 +322,9 @@ class Cascade(nn.Module):
 
         Raises:
             DataError: If the action is not finite on a field that the model draws.
+            NoLikelihoodError: If the densities are not exact.
         """
+        self.require_density()
         parts = []
         for start in range(0, num, rows):
             value, log_prob = self.draw(min(rows, num - start), generator=generator)
@@ -326,6 +337,14 @@ class Cascade(nn.Module):
                 )
             parts.append(Weighted(value, log_prob, -energy.to(log_prob.dtype) - log_prob))
         return Weighted(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def require_density(self) -> None:
+        """Raise ``NoLikelihoodError`` unless densities are exact: weights and log Z need their constants."""
+        if self.grade is not Grade.EXACT:
+            raise NoLikelihoodError(
+                f"weights need exact densities, and those of this cascade have the grade '{self.grade}' (a part is an "
+                "energy or a diffusion); take other conditionals"
+            )
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

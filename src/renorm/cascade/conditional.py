@@ -54,6 +54,10 @@ class CascadeConditional(nn.Module, ABC):
         """One detail for each coarse field."""
         return self.draw(coarse, generator=generator).value
 
+    def loss(self, detail: Tensor, coarse: Tensor, *, generator: torch.Generator) -> Tensor:
+        """What training by gradient makes small, for each detail: -ln p, in nats, unless a law says otherwise."""
+        return -self.log_prob(detail, coarse)
+
     def solve(self, detail: Tensor, coarse: Tensor) -> None:
         """Set the parameters from samples of details and their coarse fields, where a closed form is known."""
         raise TypeError(f"{type(self).__name__} has no closed form, it is trained by gradient")

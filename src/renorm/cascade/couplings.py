@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renorm.cascade.cascade import Cascade
+from renorm.cascade.cascade import ROWS, Cascade
 from renorm.cascade.interactions import EVEN, Interaction, measure
 from renorm.errors import DataError
 from renorm.measure.statistics import Estimate, jackknife
@@ -104,6 +104,7 @@ def rg_flow(
 
     Raises:
         DataError: If no level is left.
+        NoLikelihoodError: If the cascade's densities are not exact.
 
     Example:
         >>> from renorm.cascade.checkerboards import checkerboard_cascade
@@ -114,12 +115,16 @@ def rg_flow(
         >>> [(each.level, float(each.couplings.value.abs().max()) < 1e-6) for each in flow]
         [(0, True), (2, True)]
     """
+    model.require_density()
     found = []
     for index, lattice in enumerate(model.lattices):
         if lattice.dim != 2 or lattice.channels != 1 or min(lattice.shape) < smallest:
             continue
-        x = model.sample(num, generator=generator, level=index)
-        log_density, sums = model.log_prob_level(x, index), measure(x, interactions)
+        drawn = []
+        for start in range(0, num, ROWS):
+            x = model.sample(min(ROWS, num - start), generator=generator, level=index)
+            drawn.append((model.log_prob_level(x, index), measure(x, interactions)))
+        log_density, sums = (torch.cat(part) for part in zip(*drawn, strict=True))
         estimate = couplings(log_density, sums)
         rest = log_density.double() - sums @ estimate.value
         spread = float(log_density.double().var())

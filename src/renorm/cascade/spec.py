@@ -10,6 +10,7 @@ __all__ = [
     "CascadeFit",
     "CascadeSpec",
     "ConditionalSpec",
+    "DiffusionPartSpec",
     "EnergySpec",
     "FlowSpec",
     "GaussianSpec",
@@ -129,7 +130,37 @@ class EnergySpec:
         require(self.sweeps >= 2, "sweeps must be >= 2 (the step is tuned in the first half)", self.sweeps)
 
 
-ConditionalSpec = LocalSpec | GaussianSpec | FlowSpec | EnergySpec
+@dataclass(frozen=True)
+class DiffusionPartSpec:
+    """A reverse diffusion that is shown the coarse field; for wavelets. It draws, and has no density at all.
+
+    Args:
+        width: Channels of its U-Net at multiplier 1, an even number.
+        multipliers: Channels of each level of the U-Net over ``width``, finest first; levels that a small lattice
+            cannot be halved for are left out there.
+        blocks: Residual blocks of a level.
+        steps: Of the walk from noise to details.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    width: int = 32
+    multipliers: tuple[int, ...] = (1, 2)
+    blocks: int = 1
+    steps: int = 20
+
+    def __post_init__(self) -> None:
+        require_literals(self)
+        require(self.width >= 2 and self.width % 2 == 0, "width must be even (sines and cosines)", self.width)
+        named = len(self.multipliers) >= 1 and all(each >= 1 for each in self.multipliers)
+        require(named, "multipliers must name one or more, each >= 1", self.multipliers)
+        require(self.blocks >= 1, "blocks must be >= 1", self.blocks)
+        require(self.steps >= 1, "steps must be >= 1 (a walk needs at least one step)", self.steps)
+
+
+ConditionalSpec = LocalSpec | GaussianSpec | FlowSpec | EnergySpec | DiffusionPartSpec
 """The law of a detail given its coarse field, by its ``kind``."""
 
 
@@ -180,6 +211,8 @@ class CascadeSpec:
         require(self.coarse != "learned" or kind in ("local", "flow"), rule, kind)
         rule = "local energies need a wavelet, 'haar', 'db2' or 'db4' (details on blocks of fine sites)"
         require(kind != "energy" or self.coarse in ("haar", "db2", "db4"), rule, self.coarse)
+        rule = "a diffusion needs a wavelet, 'haar', 'db2' or 'db4' (details on the coarse lattice)"
+        require(kind != "diffusion" or self.coarse in ("haar", "db2", "db4"), rule, self.coarse)
         rule = "positive shares out the content of blocks, so it needs coarse = 'haar'"
         require(not self.positive or self.coarse == "haar", rule, self.coarse)
         rule = "positive needs symmetric = false (a density has no two-fold symmetry)"

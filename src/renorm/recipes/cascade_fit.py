@@ -20,6 +20,7 @@ from renorm.fit.randomness import seed_of
 from renorm.lattice import Lattice
 from renorm.laws.build import make_law
 from renorm.laws.spec import LawSpec
+from renorm.recipes.diffusion_conditional import MAKERS
 from renorm.recipes.spec import CascadeRecipe
 
 __all__ = ["Stage", "action_of", "begin", "grown", "plan", "run_stage"]
@@ -70,7 +71,7 @@ def plan(recipe: CascadeRecipe, model: Cascade) -> list[Stage]:
 
 def begin(recipe: CascadeRecipe, lattice: Lattice) -> Cascade:
     """The cascade of a recipe on a lattice, before it learns."""
-    return Cascade.of(recipe.model, lattice, law=recipe.data.law, seed=recipe.fit.seed)
+    return Cascade.of(recipe.model, lattice, law=recipe.data.law, seed=recipe.fit.seed, makers=MAKERS)
 
 
 def grown(model: Cascade, recipe: CascadeRecipe, shape: tuple[int, ...]) -> Cascade:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from renorm.cascade.cascade import Action, Cascade
 from renorm.cascade.couplings import rg_flow
+from renorm.cascade.interactions import EVEN, FIELD
 from renorm.cascade.pictures import rendered
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
@@ -61,10 +62,11 @@ def measure(
     if exact:
         figures |= _likelihood(recipe, folder, model, reference, test, figures.get("log_z_exact"))
     else:
-        notes["likelihood"] = "the conditionals are energies, known up to a constant: no nats are given"
+        why = "a diffusion, without a density" if model.grade is Grade.NONE else "energies, known up to a constant"
+        notes["likelihood"] = f"the conditionals are {why}: no nats are given"
     judged = judge(x, reference, test, recipe.measure, recipe.data.name)
     if action is None:
-        listed = field_statistics(x, reference, test.lattice)
+        listed = field_statistics(x, reference, test.lattice, recipe.data.law)
         for one in listed:
             figures |= {one.name: one.value, f"{one.name}_error": one.error}
     notes |= _one_sided(recipe, x)
@@ -193,8 +195,8 @@ def _one_sided(recipe: CascadeRecipe, x: Tensor) -> Mapping[str, Any]:
 def _write_couplings(folder: Path, model: Cascade, generator: torch.Generator) -> None:
     """The effective couplings of each level that is a square lattice; nothing where there is none."""
     try:
-        with torch.no_grad():
-            flow = rg_flow(model, FIELDS, generator=generator)
+        spins = bool((model.sample(2, generator=generator).abs() == 1).all())
+        flow = rg_flow(model, FIELDS, generator=generator, interactions=EVEN[:4] if spins else FIELD)
     except DataError:
         return
     arrays: dict[str, Tensor] = {"levels": torch.tensor([each.level for each in flow])}

@@ -23,6 +23,7 @@ from renorm.fit.record import read_metrics
 from renorm.lattice import Lattice
 from renorm.laws.build import make_law
 from renorm.recipes.cascade_fit import Stage, begin, grown, plan, run_stage
+from renorm.recipes.diffusion_conditional import MAKERS
 from renorm.recipes.folder import check_same_run, is_first, machine, write_json
 from renorm.recipes.judge import check_measurable
 from renorm.recipes.spec import CascadeRecipe
@@ -47,7 +48,7 @@ def fit(recipe: CascadeRecipe, folder: Path, *, progress: bool, command: str) ->
     model = begin(recipe, lattice)
     stages = plan(recipe, model)
     if (folder / "model.toml").is_file():  # finished before; its manifest says how long it took
-        return Cascade.load(folder)
+        return Cascade.load(folder, makers=MAKERS)
     data = {"name": recipe.data.name, "sha256": known["data"], "number": 0 if fields is None else len(fields)}
     facts = {**machine(), "identity": known, "command": command, "seed": recipe.fit.seed, "data": data}
     facts["parameters"] = sum(p.numel() for p in model.parameters())

@@ -1,38 +1,45 @@
-"""A mode diffusion as the conditional of a cascade: the detail is denoised with the coarse field beside it."""
+"""A mode diffusion as the conditional of a cascade: details are denoised with the coarse field beside them.
 
-from collections.abc import Iterator
+It lives here, since only recipes know both wings; ``MAKERS`` brings it to ``Cascade.of`` and ``Cascade.load``.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from renorm.cascade.build import Maker
 from renorm.cascade.conditional import CascadeConditional, Draw
+from renorm.cascade.spec import CascadeSpec, DiffusionPartSpec
 from renorm.coarse.base import CoarseGraining
+from renorm.data.fields import Fields
 from renorm.diffusion.denoiser import NetworkDenoiser
 from renorm.diffusion.mode_diffusion import ModeDiffusion
-from renorm.diffusion.moments import Moments
+from renorm.diffusion.moments import Moments, measure_moments
 from renorm.diffusion.objective import denoising_loss
 from renorm.diffusion.spec import DiffusionSpec
-from renorm.errors import DataError, NoLikelihoodError, RecipeError
-from renorm.fit.gradient import fit
-from renorm.fit.spec import FitSpec
+from renorm.errors import NoLikelihoodError, RecipeError
 from renorm.lattice import Lattice
 from renorm.model import Grade
+from renorm.nn.spec import UNetSpec
 from renorm.nn.unet import UNet
 
-__all__ = ["DiffusionConditional"]
+__all__ = ["MAKERS", "DiffusionConditional"]
 
 ROWS = 256  # details that walk together
+TOGETHER = 4  # channels that a group norm takes together, or more: one alone would lose its mean on few sites
 
 
 class _Beside(nn.Module):
-    """A network of details that also sees the coarse field, put there before it is called."""
+    """A network of details that is also shown the coarse field, which is put there before it is called."""
 
-    def __init__(self, network: nn.Module, details: int) -> None:
+    def __init__(self, network: nn.Module, *, symmetric: bool) -> None:
         super().__init__()
-        self.network, self.details = network, details
+        self.network, self.symmetric = network, symmetric
         self.coarse: Tensor | None = None
 
     @contextmanager
@@ -46,117 +53,107 @@ class _Beside(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         assert self.coarse is not None
-        return self.network(torch.cat([x, self.coarse.to(x)], 1), t)[:, : self.details]  # type: ignore[no-any-return]
+        both = torch.cat([x, self.coarse.to(x)], 1)
+        if not self.symmetric:
+            return self.network(both, t)  # type: ignore[no-any-return]
+        here, mirrored = self.network(torch.cat([both, -both]), torch.cat([t, t])).chunk(2)
+        return (here - mirrored) / 2  # type: ignore[no-any-return]  # odd, so the law of the draws is symmetric
 
 
 class DiffusionConditional(CascadeConditional):
     r"""Details drawn by a reverse diffusion that is shown the coarse field.
 
-    $$ y_t = \alpha_t y + \sigma_t z, \qquad E[y \mid y_t, c] \approx f_\theta(y_t, t, c / s_c) $$
+    $$ y_t = \alpha_t y + \sigma_t z, \qquad
+       E[y \mid y_t, c] = \frac{\alpha P}{\alpha^2 P + \sigma^2}\,y_t
+       + \frac{\sqrt P \sigma}{\sqrt{\alpha^2 P + \sigma^2}}\, f_\theta(y_t, c, t) $$
 
-    It can be sampled and has no density: a cascade that holds one has the grade ``NONE``.
+    Details and coarse fields are in units of their spread, channel by channel, and P is the variance of each mode of
+    the details then; ``standardise`` measures both. Until it is trained, $f$ is next to nothing: the draws are Gaussian
+    with the details' spread and spectrum, whatever the coarse field. It has no density: a cascade that holds one has
+    the grade ``NONE``.
 
     Args:
-        step: The coarse-graining step, whose details have a site for each coarse site (wavelets, majorities).
-        lattice: Of the fine field.
-        spec: Of the diffusion; its network is made for details and coarse field together.
-        seed: Of the network's first weights.
-
-    Raises:
-        RecipeError: If the details do not live on the coarse lattice, or the network's stride does not divide it.
+        spec: Of the network and the walk.
+        coarse: Where the coarse field lives, and each channel of the detail.
+        details: Channels of the detail.
+        symmetric: Whether draws are symmetric under a change of sign of details and coarse field, by an odd network.
 
     Source:
-        Guth, Coste, De Bortoli, Mallat 2022, arXiv:2208.05003 (score models of wavelets given the coarser scale).
+        Guth, Coste, De Bortoli & Mallat 2022, arXiv:2208.05003 (score models of wavelets given the coarser scale).
 
     Example:
-        >>> from renorm.coarse.wavelet import Wavelet
-        >>> from renorm.nn.spec import UNetSpec
-        >>> small = UNetSpec(width=8, multipliers=(1,), blocks=1, attention=(), middle_attention=False, groups=4)
-        >>> spec = DiffusionSpec(network=small, steps=4)
-        >>> law = DiffusionConditional(Wavelet(), Lattice((8, 8), boundary="periodic"), spec)
+        >>> at = Lattice((4, 4), boundary="periodic")
+        >>> law = DiffusionConditional(DiffusionPartSpec(width=8, steps=4), at, 3)
         >>> law.sample(torch.zeros(2, 1, 4, 4), generator=torch.Generator().manual_seed(0)).shape
         torch.Size([2, 3, 4, 4])
     """
 
     reparametrised = False
     grade = Grade.NONE
-    scale: Tensor
+    coarse_centre: Tensor
+    coarse_spread: Tensor
+    spread: Tensor
+    mean: Tensor
+    spectrum: Tensor
 
-    def __init__(self, step: CoarseGraining, lattice: Lattice, spec: DiffusionSpec, *, seed: int = 0) -> None:
+    def __init__(self, spec: DiffusionPartSpec, coarse: Lattice, details: int, *, symmetric: bool = True) -> None:
         super().__init__()
-        coarse = step.coarse_lattice(lattice)
-        details, *sites = step.detail_shape(lattice)
-        if tuple(sites) != coarse.shape:
-            raise RecipeError(f"details must live on the coarse lattice {coarse.shape}, got {tuple(sites)}")
-        if any(n % spec.network.stride for n in coarse.shape):
-            raise RecipeError(
-                f"the network's stride {spec.network.stride} must divide the coarse lattice, got {coarse.shape}; take "
-                "fewer multipliers"
-            )
-        self.details = Lattice(coarse.shape, boundary=coarse.boundary, channels=details)
-        unet = UNet(
-            spec.network,
-            dim=coarse.dim,
-            channels=details + coarse.channels,
-            boundary=coarse.boundary,
-            generator=torch.Generator().manual_seed(seed),
+        self.at = Lattice(coarse.shape, coarse.boundary, details)
+        unet = _unet_spec(spec, coarse.shape)
+        channels = details + coarse.channels
+        net = UNet(unet, dim=coarse.dim, channels=channels, boundary=coarse.boundary, out_channels=details)
+        self.network = _Beside(net, symmetric=symmetric)
+        self.spec = DiffusionSpec(
+            schedule="white", prediction="preconditioned", subtract_mean=not symmetric, steps=spec.steps, network=unet
         )
-        self.network = _Beside(unet, details)
-        ones = torch.ones(self.details.event_shape, dtype=torch.float64)
-        self.register_buffer("mean", torch.zeros_like(ones))
-        self.register_buffer("spectrum", ones)
-        self.register_buffer("scale", torch.ones(()))
-        self.diffusion = ModeDiffusion(spec, self.details, network=self.network, moments=self._moments)
+        self.register_buffer("coarse_centre", torch.zeros(coarse.channels))
+        self.register_buffer("coarse_spread", torch.ones(coarse.channels))
+        self.register_buffer("spread", torch.ones(details))
+        self.register_buffer("mean", torch.zeros(self.at.event_shape, dtype=torch.float64))
+        self.register_buffer("spectrum", torch.ones(self.at.shape, dtype=torch.float64))
+        self.register_load_state_dict_post_hook(_assembled)
+        self._assemble()
 
-    @property
-    def _moments(self) -> Moments:
-        return Moments(mean=self.mean, spectrum=self.spectrum)
+    @torch.no_grad()
+    def standardise(
+        self, detail: Float[Tensor, "batch details *sites"], coarse: Float[Tensor, "batch channel *sites"]
+    ) -> "DiffusionConditional":
+        """Measure units, mean and spectrum on samples; a channel that never moves keeps its spread of 1."""
+        symmetric = self.network.symmetric
+        rows = coarse.transpose(0, 1).flatten(1)
+        centre = torch.zeros_like(rows[:, 0]) if symmetric else rows.mean(1)
+        self.coarse_centre.copy_(centre)
+        self.coarse_spread.copy_(_spread(rows - centre[:, None]))
+        rows = detail.transpose(0, 1).flatten(1)
+        self.spread.copy_(_spread(rows if symmetric else rows - rows.mean(1, keepdim=True)))
+        fields = Fields((detail / _columns(self.spread, detail)).float(), self.at)
+        moments = measure_moments(fields, centred=not symmetric, isotropic=False)
+        self.mean.copy_(moments.mean)
+        self.spectrum.copy_(moments.spectrum)
+        self._assemble()
+        return self
 
-    def fit(self, detail: Tensor, coarse: Tensor, spec: FitSpec, *, folder: Path | None = None) -> None:
-        """Train on pairs, after their moments were measured.
-
-        Raises:
-            DataError: If details and coarse fields do not come in pairs.
-        """
-        if len(detail) != len(coarse):
-            raise DataError(f"details and coarse fields come in pairs, got {len(detail)} and {len(coarse)}")
-        from renorm.data.fields import Fields
-
-        self.diffusion.measure(Fields(detail.float(), self.details))
-        moments = self.diffusion.moments
-        assert moments is not None
-        self.mean, self.spectrum = moments.mean, moments.spectrum
-        self.scale = coarse.square().mean().sqrt().float()
+    def loss(self, detail: Tensor, coarse: Tensor, *, generator: torch.Generator) -> Tensor:
+        """The denoising loss, as a sum over the numbers of a detail; the same mean for each, and no likelihood."""
         denoiser = self.diffusion.denoiser
         assert isinstance(denoiser, NetworkDenoiser)
+        u = torch.rand(len(detail), generator=generator, dtype=torch.float64)
+        t = self.diffusion.training.quantile(u, self.diffusion.schedule)
+        noise = torch.randn(detail.shape, generator=generator).to(detail)
+        with self.network.seeing(self._seen(coarse)):
+            mean = denoising_loss(denoiser, detail / _columns(self.spread, detail), t, noise)
+        return (mean * detail[0].numel()).expand(len(detail))
 
-        def loss(network: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
-            u = torch.rand(len(index), generator=generator, dtype=torch.float64, device=generator.device)
-            t = self.diffusion.training.quantile(u, self.diffusion.schedule)
-            noise = torch.randn((len(index), *self.details.event_shape), generator=generator, device=generator.device)
-            plain = NetworkDenoiser(network, self.diffusion.schedule, denoiser.prediction)
-            inner: _Beside = network.module if hasattr(network, "module") else network  # type: ignore[assignment]
-            with inner.seeing(coarse[index] / self.scale):
-                return denoising_loss(plain, detail[index].float(), t, noise)
-
-        def train(place: Path) -> None:
-            result = fit(self.network, loss, len(detail), spec, place, progress=False)
-            self.network.load_state_dict(result.ema.state_dict())
-            self.network.eval()
-
-        if folder is not None:
-            return train(folder)
-        with TemporaryDirectory() as temporary:
-            return train(Path(temporary))
-
+    @torch.no_grad()
     def draw(self, coarse: Tensor, *, generator: torch.Generator) -> Draw:
-        """One detail for each coarse field; its density is not known (nan)."""
+        """One detail for each coarse field; its log density is not known (nan)."""
         drawn = []
         for part in coarse.split(ROWS):
-            with self.network.seeing(part / self.scale):
+            with self.network.seeing(self._seen(part)):
                 drawn.append(self.diffusion.sample(len(part), generator=generator, batch=len(part)))
         value = torch.cat(drawn).to(coarse)
-        return Draw(value, torch.full((len(value),), torch.nan, dtype=value.dtype, device=value.device))
+        value = value * _columns(self.spread, value)
+        return Draw(value, value.new_full((len(value),), math.nan))
 
     def log_prob(self, detail: Tensor, coarse: Tensor) -> Tensor:
         """Refused.
@@ -165,5 +162,55 @@ class DiffusionConditional(CascadeConditional):
             NoLikelihoodError: Always.
         """
         raise NoLikelihoodError(
-            "a diffusion as a conditional has no density; sample it, or take another conditional for likelihoods"
+            "a diffusion as a conditional has no density (grade 'none'); compare samples, or take another conditional"
         )
+
+    def _seen(self, coarse: Tensor) -> Tensor:
+        return (coarse - _columns(self.coarse_centre, coarse)) / _columns(self.coarse_spread, coarse)
+
+    def _assemble(self) -> None:
+        """Put the walk together around the moments, which come from samples or from a file."""
+        moments = Moments(self.mean, self.spectrum)
+        self.diffusion = ModeDiffusion(self.spec, self.at, network=self.network, moments=moments)
+
+
+def _make(spec: CascadeSpec, step: CoarseGraining, lattice: Lattice) -> CascadeConditional:
+    part = spec.conditional
+    if not isinstance(part, DiffusionPartSpec):
+        raise RecipeError(f"this maker is for conditionals of kind 'diffusion', got '{part.kind}'")
+    coarse = step.coarse_lattice(lattice)
+    return DiffusionConditional(part, coarse, step.detail_shape(lattice)[0], symmetric=spec.symmetric)
+
+
+MAKERS: Mapping[str, Maker] = {"diffusion": _make}
+"""For ``Cascade.of`` and ``Cascade.load``: conditionals that cascades do not know themselves, by kind."""
+
+
+def _unet_spec(spec: DiffusionPartSpec, shape: tuple[int, ...]) -> UNetSpec:
+    """The network for a lattice: as many levels as it can be halved for. No dropout, which would draw by itself."""
+    levels = 1
+    while levels < len(spec.multipliers) and all(n % 2**levels == 0 for n in shape):
+        levels += 1
+    return UNetSpec(
+        width=spec.width,
+        multipliers=spec.multipliers[:levels],
+        blocks=spec.blocks,
+        attention=(),
+        middle_attention=False,
+        dropout=0.0,
+        groups=max(n for n in (1, 2, 4, 8) if n == 1 or (spec.width % n == 0 and spec.width >= n * TOGETHER)),
+    )
+
+
+def _spread(rows: Tensor) -> Tensor:
+    spread = rows.square().mean(1).sqrt()
+    return torch.where(spread > 0, spread, 1.0)
+
+
+def _columns(of_channels: Tensor, like: Tensor) -> Tensor:
+    return of_channels.to(like).reshape(-1, *[1] * (like.ndim - 2))
+
+
+def _assembled(part: Any, _: Any) -> None:
+    """After moments were read from a file: the walk around them."""
+    part._assemble()

@@ -19,6 +19,7 @@ from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.reverse import Callback
 from renorm.errors import CheckpointError, RecipeError
 from renorm.recipes import cascade_measure, cascade_run, diffusion_run, tokens_run
+from renorm.recipes.diffusion_conditional import MAKERS
 from renorm.recipes.folder import is_first, read_recipe
 from renorm.recipes.spec import AnyRecipe, CascadeRecipe, Recipe, TokensRecipe
 from renorm.tokens.product import TokenProduct
@@ -60,7 +61,7 @@ def load_run(folder: Path | str) -> Model:
             f"the fit of {folder} is not finished; `renorm fit RECIPE --out {folder} --resume` goes on"
         )
     if whole:
-        return Cascade.load(folder)
+        return Cascade.load(folder, makers=MAKERS)
     return ModeDiffusion.load(folder)
 
 

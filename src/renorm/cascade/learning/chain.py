@@ -59,6 +59,7 @@ def weights(model: Cascade, action: Action, x: Tensor) -> Tensor:
     Raises:
         DataError: If the action is not finite on a field.
     """
+    model.require_density()
     energy = action(x)
     if not bool(torch.isfinite(energy).all()):
         raise DataError("the action must be finite on every field: is it bounded below, and are its couplings finite?")

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from renorm.cascade.conditional import CascadeConditional
+from renorm.cascade.conditionals.relative_details import RelativeDetails
 from renorm.cascade.learning.descent import Tell, Trained, descend
+from renorm.cascade.learning.warm_start import start_positive
 from renorm.errors import DataError
 
 __all__ = ["fit_level", "require_learnable", "standardise"]
@@ -25,7 +27,8 @@ def fit_level(
 
     $$ \min_\theta\; -\langle \ln p_\theta(y \mid c) \rangle_{\text{samples}} $$
 
-    Parts that take units of samples (``standardise``) are given them first.
+    Parts that take units of samples (``standardise``) are given them first. A fresh law of a density's shares begins
+    where ``start_positive`` puts it, and only what shapes its splines, the same at every site, is trained.
 
     Args:
         law: Changed in place.
@@ -55,12 +58,15 @@ def fit_level(
         return Trained([float(-law.log_prob(detail[:batch], coarse[:batch]).mean())], 0.0)
     standardise(law, detail, coarse)
     parameters = list(law.parameters())
+    if isinstance(law, RelativeDetails) and start_positive(law, detail, coarse):
+        # Adam's steps along inputs that say nearly the same would undo what was solved: only shapes are left to it.
+        parameters = [value for name, value in law.named_parameters() if name.endswith("linear.bias")]
     if not parameters:
         return Trained([], 0.0)
 
     def loss() -> tuple[Tensor, float]:
         index = torch.randint(len(detail), (min(batch, len(detail)),), generator=generator)
-        nats = -law.log_prob(detail[index], coarse[index])
+        nats = law.loss(detail[index], coarse[index], generator=generator)
         return nats.mean(), float(nats.detach().std())
 
     return descend(parameters, loss, steps=steps, rate=rate, tell=tell)
