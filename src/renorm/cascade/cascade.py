@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from renorm.cascade.build import Maker, make_parts
 from renorm.cascade.conditional import CascadeConditional, Draw
+from renorm.cascade.conditionals.heads import SpinHead
 from renorm.cascade.conditionals.linear_gaussian import GaussianTop, LinearGaussian
 from renorm.cascade.conditionals.spectral_gaussian import joint_covariance, spectral_covariance
 from renorm.cascade.learning.descent import Tell, descend
@@ -18,10 +19,12 @@ from renorm.cascade.learning.levels import fit_level, require_learnable, standar
 from renorm.cascade.spec import CascadeFit, CascadeSpec
 from renorm.cascade.storage import CascadeCard, read, write
 from renorm.coarse.base import CoarseGraining
+from renorm.data.fields import require_finite
 from renorm.errors import DataError, NoLikelihoodError, RecipeError
 from renorm.fit.checkpoint import load_weights
 from renorm.fit.randomness import seed_of
 from renorm.lattice import Lattice
+from renorm.laws.build import make_law
 from renorm.laws.spec import LawSpec
 from renorm.model import Grade, Level, Pyramid
 
@@ -123,6 +126,8 @@ class Cascade(nn.Module):
             >>> [level.event_shape for level in model.levels]
             [(1, 4, 4), (1, 2, 2), (1, 1, 1)]
         """
+        if law is not None:
+            make_law(law, lattice.shape)  # refuses couplings that no field on this lattice can have
         model = cls(lattice, *make_parts(spec, lattice, law, seed=seed, makers=makers))
         model.card = CascadeCard.of(spec, lattice, law)
         return model
@@ -159,6 +164,8 @@ class Cascade(nn.Module):
         """Learn one stage, a function of the fields, the spec and the stage alone; gives the losses in nats."""
         self._require_event(x, 0)
         require_learnable(len(x))
+        require_finite(x, "what is fitted")
+        self._require_spins(x)
         generator = torch.Generator().manual_seed(seed_of(spec.seed, "order", stage))
         if self.stages == 1:
             return self._fit_at_once(x, spec, generator, tell)
@@ -292,6 +299,7 @@ class Cascade(nn.Module):
         """
         self._require_level(level)
         self._require_event(x, level)
+        self._require_spins(x)
         parts = []
         for step, conditional in zip(self.steps[level:], self.conditionals[level:], strict=True):
             x, detail, log_det = step.split(x)
@@ -371,6 +379,11 @@ class Cascade(nn.Module):
             return nats.mean(), float(nats.detach().std())
 
         return descend(self.parameters(), loss, steps=spec.steps, rate=spec.rate, tell=tell).losses
+
+    def _require_spins(self, x: Tensor) -> None:
+        spins = any(isinstance(getattr(part, "head", None), SpinHead) for part in self.parts)
+        if spins and not bool((x.abs() == 1).all()):
+            raise DataError(f"this cascade is one of spins, +1 and -1, got the value {x[x.abs() != 1][0].item():g}")
 
     def _require_level(self, level: int) -> None:
         if not 0 <= level <= len(self.steps):

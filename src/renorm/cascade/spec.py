@@ -240,7 +240,7 @@ class CascadeFit:
         small_steps: The same for each smaller lattice, where ``grow``.
         batch: Fields a step.
         rate: Learning rate at first; it falls to 0 along a cosine.
-        grow: Whether a lattice of 2 x 2 is learned first, then its double, and so on.
+        grow: Whether a lattice of 4 x 4 is learned first, then its double, and so on.
         chains: How many Markov chains (chain).
         every: Steps between moves of the chains (chain).
         sweeps: Heat-bath sweeps in each move (chain).

@@ -10,12 +10,15 @@ from torch import Tensor
 
 from renorm.errors import DataError, RecipeError
 from renorm.lattice import Lattice
-from renorm.laws.build import Law
+from renorm.laws.build import Law, make_law
+from renorm.laws.chain import DoubleWellChain
 from renorm.laws.gaussian_field import GaussianField
 from renorm.laws.ising import MOST_SITES, Ising
 from renorm.laws.kaufman import kaufman_energy
+from renorm.laws.lognormal import Lognormal
+from renorm.laws.lognormal_shells import shell_bispectrum, shell_power
 from renorm.laws.phi4 import Phi4
-from renorm.laws.spec import LawSpec
+from renorm.laws.spec import LawSpec, LognormalSpec
 from renorm.measure.bispectrum import bispectrum
 from renorm.measure.lattice_observables import (
     binder,
@@ -26,6 +29,7 @@ from renorm.measure.lattice_observables import (
     susceptibility,
 )
 from renorm.measure.one_point import kolmogorov_smirnov, peak_counts
+from renorm.measure.spectrum import power_spectrum
 from renorm.measure.statistics import Estimate
 
 __all__ = ["Observable", "exact_answers", "field_statistics", "observables"]
@@ -110,18 +114,22 @@ def exact_answers(law: Law) -> dict[str, float]:
             "neighbour_product": moments.neighbour,
             "chi": moments.chi,
         }
+    if isinstance(law, DoubleWellChain):
+        square, fourth = law.transfer.mean(lambda v: v**2), law.transfer.mean(lambda v: v**4)
+        return {"log_z": law.log_z, "phi_sq": square, "phi_4": fourth}
     if isinstance(law, GaussianField):
         corner = float(law.correlation.flatten()[0])
         return {"log_z": law.log_z, "phi_sq": corner, "phi_4": 3 * corner**2, "chi": 1 / law.mass_sq, "binder": 0.0}
     return {}
 
 
-def field_statistics(x: Tensor, reference: Tensor, lattice: Lattice) -> list[Observable]:
-    """Fields without a law beside test fields: one-point law, bispectrum, peaks.
+def field_statistics(x: Tensor, reference: Tensor, lattice: Lattice, law: LawSpec | None = None) -> list[Observable]:
+    """Fields without an action beside test fields: one-point law, bispectrum, peaks.
 
     ``ks_p`` is that of one site of each field, so that its values are independent. ``bispectrum_ratio`` is the mean
     ratio over triangles that stand out of the test fields' noise, ``peaks_1`` the peaks per site above one standard
-    deviation.
+    deviation. Lognormal maps have exact answers: ``power_1``, ``power_2``, ... are ratios of the power to the exact one
+    in four bins up to half the Nyquist wavenumber, ``bispectrum_1``, ... those of equilateral triangles of the bins.
     """
     found: list[Observable] = []
     site = (slice(None), slice(0, 1), *[slice(0, 1)] * lattice.dim)
@@ -135,6 +143,8 @@ def field_statistics(x: Tensor, reference: Tensor, lattice: Lattice) -> list[Obs
     if lattice.boundary == "periodic" and lattice.dim > 1 and min(lattice.shape) > 2:
         x, reference = x[:MOST_FIELDS], reference[:MOST_FIELDS]
         found += _bispectrum(x, reference, lattice)
+        if isinstance(law, LognormalSpec):
+            found += _exact_ratios(x, reference, lattice, make_law(law, lattice.shape))
         levels = torch.tensor(THRESHOLDS, dtype=torch.float64) * scale + centre
         ours, theirs = peak_counts(x, levels), peak_counts(reference, levels)
         for index, threshold in enumerate(THRESHOLDS):
@@ -179,8 +189,7 @@ def _enumerated(law: Ising) -> dict[str, float]:
 
 def _bispectrum(x: Tensor, reference: Tensor, lattice: Lattice) -> list[Observable]:
     """Mean ratio over triangles whose bispectrum stands out of the noise of the reference."""
-    side = min(lattice.shape)
-    edges = torch.linspace(0.5, side // 4 + 0.5, 5, dtype=torch.float64) * 2 * math.pi / side
+    edges = _quarters(lattice)
     try:
         ours, theirs = (bispectrum(part, lattice, edges=edges) for part in (x, reference))
     except DataError:
@@ -194,3 +203,35 @@ def _bispectrum(x: Tensor, reference: Tensor, lattice: Lattice) -> list[Observab
     ).square()
     count = int(loud.sum())
     return [Observable("bispectrum_ratio", float(ratio.mean()), float(spread.sum().sqrt()) / count, None, 1.0, 0.0)]
+
+
+def _exact_ratios(x: Tensor, reference: Tensor, lattice: Lattice, law: Law) -> list[Observable]:
+    """Power and equilateral bispectrum of draws and of test fields over those of the law, each exactly 1."""
+    assert isinstance(law, Lognormal)
+    edges = _quarters(lattice)
+    bins = len(edges) - 1
+    equal = torch.arange(bins)[:, None].expand(-1, 3)
+    power = shell_power(law, edges)
+    spectra = [power_spectrum(part, lattice, bins=edges) for part in (x, reference)]
+    found = _listed("power", *((part.power / power, part.error / power) for part in spectra))
+    try:
+        three = shell_bispectrum(law, edges, equal)
+        ours, theirs = (bispectrum(part, lattice, edges=edges, triangles=equal) for part in (x, reference))
+    except DataError:
+        return found
+    ratios = [(part.value / three, part.error / three.abs()) for part in (ours, theirs)]
+    return found + _listed("bispectrum", *ratios)
+
+
+def _listed(name: str, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> list[Observable]:
+    columns = zip(*(part.tolist() for part in (*ours, *theirs)), strict=True)
+    return [
+        Observable(f"{name}_{index + 1}", value, error, 1.0, other, spread)
+        for index, (value, error, other, spread) in enumerate(columns)
+    ]
+
+
+def _quarters(lattice: Lattice) -> Tensor:
+    """Edges of four bins up to half the Nyquist wavenumber, in rad/site."""
+    side = min(lattice.shape)
+    return torch.linspace(0.5, side // 4 + 0.5, 5, dtype=torch.float64) * 2 * math.pi / side

@@ -166,6 +166,11 @@ class CascadeRecipe:
                 "model.heat_bath is that of a law of nearest neighbours, data.law of kind 'ising', 'phi4' or "
                 f"'free-field'; set it to false, got {'data without a law' if law is None else repr(law)}"
             )
+        if self.fit.grow and self.model.levels is not None:
+            raise RecipeError(
+                "fit.grow goes down to one site, so model.levels must not be set; leave it out, got "
+                f"{self.model.levels}"
+            )
         if self.fit.grow and self.model.coarse != "checkerboard":
             raise RecipeError(
                 f"fit.grow doubles checkerboards; set model.coarse = 'checkerboard', got '{self.model.coarse}'"

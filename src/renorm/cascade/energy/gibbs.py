@@ -121,8 +121,14 @@ class GibbsConditional(CascadeConditional):
         """Score matching in closed form, and the linear guess that draws begin at.
 
         Raises:
-            DataError: If a value is not finite, a detail channel never moves, or a term does not.
+            DataError: If a value is not finite, a detail channel never moves, or a term does not; or if there are fewer
+                numbers than terms.
         """
+        if detail.numel() < 4 * self.theta.numel():
+            raise DataError(
+                f"an energy of {self.theta.numel()} terms needs at least {4 * self.theta.numel()} detail values, got "
+                f"{detail.numel()}; give more or larger fields, or take fewer terms"
+            )
         parts = merged(self.step, coarse, detail)
         if not bool(parts.field.isfinite().all()):
             raise DataError("samples must be finite (one nan would spoil every mean), got nan or inf")

@@ -16,7 +16,7 @@ from renorm.nn.patch import PatchNet, patches
 
 __all__ = ["start_linear", "start_positive", "start_quadratic"]
 
-ROUNDS = 8  # of scoring, for log variances
+ROUNDS = 4  # of Fisher scoring, for log variances
 ROWS = 2**18  # sites of samples that a network is solved from, at most
 
 
@@ -75,9 +75,8 @@ def start_quadratic(
     The directions $w_j$, as many as half of the width, are the principal Hessian directions of the residual $r$ of the
     linear mean and of its square: eigenvectors of $\langle r\,u u^T\rangle$ and $\langle r^2 u u^T\rangle$ for whitened
     inputs at most one site away, which for Gaussian inputs are the mean Hessians of $\mu$ and of the variance (Stein).
-    The mean is solved by least squares; the log variance such that $\langle (r^2 - e^{2s}) f \rangle = 0$ for each of
-    its inputs f: what is drawn has the variances of the samples, and their correlations with what it sees. $q$ is a
-    pair of hidden units, $\mathrm{silu}(a) + \mathrm{silu}(-a)$, so that training goes on from there.
+    The mean is solved by least squares, the log variance by Fisher scoring of the Gamma likelihood of $r^2$. $q$ is
+    a pair of hidden units, $\mathrm{silu}(a) + \mathrm{silu}(-a)$, so that training goes on from there.
 
     Args:
         law: Changed in place; its head must be a ``SplineHead``, its networks of one hidden layer.
@@ -198,14 +197,13 @@ def _solve_quadratic(net: PatchNet, seen: Tensor, value: Tensor, ridge: float) -
     square = (value - centre - (x @ slopes.to(x)).double()).square()
     level, tilt = square.mean().log(), torch.zeros_like(slopes)
     for _ in range(ROUNDS):
-        variance = (level + (x @ tilt.to(x)).double()).clamp(-30, 6).exp()
-        surprise = (square - variance) / variance.mean()
+        surprise = square * (-level - (x @ tilt.to(x)).double()).clamp(-6, 30).exp() - 1
         level, tilt = level + surprise.mean(), tilt + solve(surprise)
     # The head bends scales, 4 tanh(s / 4): undone at the middle of what it says.
     scale = (level / 2).clamp(-3.9, 3.9)
     stretch = 0.5 / (1 - (scale / 4) ** 2)
     net.linear.weight[2:], net.last.weight[:] = 0, 0
-    net.first.weight[:], inputs = 0, len(mean)
+    inputs = len(mean)
     assert net.linear.bias is not None
     assert net.first.bias is not None
     number = ways.shape[1]
@@ -234,10 +232,8 @@ def _least_squares(x: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
 
 def _hessian_directions(x: Tensor, rest: Tensor, net: PatchNet) -> Tensor:
     """Directions of inputs of unit variance along which the mean and the variance of a residual bend most."""
-    side = 2 * net.radius + 1
     near = torch.zeros(net.linear.weight.shape[1:], dtype=torch.bool)
     near[(slice(None), *[slice(net.radius - 1, net.radius + 2)] * net.dim)] = True
-    assert near.shape[1:] == (side,) * net.dim
     chosen = near.flatten().nonzero()[:, 0]
     u = x[:, chosen]
     variance, axes = torch.linalg.eigh((u.T @ u).double() / len(u))
