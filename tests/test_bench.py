@@ -29,6 +29,22 @@ FIGURES = {
     "tokens-codec": {"bits_per_pixel", "bits_per_pixel_png", "images_exact"},
     "tokens-speed": {"speedup_over_loops"},
     "tokens-levels": {"accuracy_level1", "accuracy_level4", "accuracy_tree", "nats_per_image"},
+    "gff": {"max_entropy_error", "ess", "max_condition"},
+    "phi4": {
+        "log_z_4",
+        "acceptance_4",
+        "seconds_4",
+        "acceptance_8",
+        "acceptance_16",
+        "chi_16",
+        "chi_16_error",
+    },
+    "ising": {"log_z_16", "ess_16", "ess_32", "ess_64", "ess_one_scale_16"},
+    "wcrg": {"beta", "lambda", "tau_8", "tau_64"},
+    "scaling": {"gamma_over_nu", "gamma_over_nu_error"},
+    "lognormal": {"max_power_error", "max_bispectrum_error", "ks_p"},
+    "longrange": {"cascade_error", "one_scale_error"},
+    "cascade-images": {"bits_per_dim", "bits_per_dim_one_scale"},
 }
 
 

@@ -1,4 +1,4 @@
-"""Laws of positive densities: volumes by autograd, draws that stay positive, the closed-form linear start."""
+"""Laws of positive densities: volumes by autograd, draws that stay positive, starts in closed form, exact shells."""
 
 import math
 
@@ -9,10 +9,16 @@ from renorm.cascade.conditionals.heads import SpinHead, SplineHead
 from renorm.cascade.conditionals.local import LocalConditional
 from renorm.cascade.conditionals.relative_details import RelativeDetails
 from renorm.cascade.conditionals.standardised import Standardised
-from renorm.cascade.learning.warm_start import start_linear
+from renorm.cascade.learning.levels import fit_level
+from renorm.cascade.learning.warm_start import start_linear, start_positive, start_quadratic
 from renorm.coarse.wavelet import Wavelet
 from renorm.errors import DataError
+from renorm.lattice import Lattice
 from renorm.laws.lognormal import Lognormal
+from renorm.laws.lognormal_shells import shell_bispectrum, shell_power
+from renorm.laws.spec import LognormalSpec
+from renorm.measure.spectrum import power_spectrum
+from renorm.recipes.observables import field_statistics
 
 
 def _law(dim, scale, generator):
@@ -82,7 +88,7 @@ def test_the_linear_start_is_least_squares(generator):
     torch.testing.assert_close(found, solved[:5], rtol=1e-6, atol=1e-6)
     assert float(net.linear.bias[0]) == pytest.approx(float(solved[5]), abs=1e-6)
     assert float((4 * torch.tanh(net.linear.bias[1] / 4)).exp()) == pytest.approx(float(spread), rel=1e-6)
-    with pytest.raises(DataError, match="a linear start needs a head with a mean and a scale, got SpinHead"):
+    with pytest.raises(DataError, match="a start in closed form needs a head with a mean and a scale, got SpinHead"):
         start_linear(LocalConditional(1, 1, 1, SpinHead()), detail, coarse)
 
 
@@ -113,3 +119,81 @@ def test_lognormal_details_are_all_but_linear(generator):
     exact = law.log_prob(delta[:200]) - torch.stack(each)
     lost = float((exact - part.log_prob(detail[:200], c)).mean())
     assert -0.01 < lost < 0.02
+
+
+@torch.no_grad()
+def test_the_quadratic_start_finds_bent_means_and_variances(generator):
+    """mu = 0.3 c + 0.4 q(c) and 2 s = 0.5 c + 0.3 q(c) - 1 are of its form: found at new inputs, to the noise."""
+    coarse, noise = (torch.randn(4000, 1, 8, generator=generator) for _ in range(2))
+
+    def true(c):
+        bent = c * torch.tanh(c / 2)
+        return 0.3 * c + 0.4 * bent, (0.5 * c + 0.3 * bent - 1) / 2
+
+    mean, scale = true(coarse)
+    law = LocalConditional(1, 1, 1, SplineHead(), radius=1, width=8, layers=1, symmetric=False)
+    start_quadratic(law, mean + scale.exp() * noise, coarse)
+    c = torch.tensor([-1.5, -0.5, 0.0, 1.0, 1.5])
+    drawn = torch.stack([law.sample(one.expand(4000, 1, 8), generator=generator) for one in c]).flatten(1)
+    mean, scale = true(c)
+    torch.testing.assert_close(drawn.mean(1), mean, rtol=0, atol=0.08)
+    torch.testing.assert_close(drawn.std(1).log(), scale, rtol=0, atol=0.1)
+    with pytest.raises(DataError, match="a quadratic start needs networks of one hidden layer, got 2"):
+        start_quadratic(LocalConditional(1, 1, 1, SplineHead(), symmetric=False), coarse, coarse)
+
+
+def test_shares_begin_in_closed_form_once(generator):
+    """The quadratic start beats the linear one on coarse lognormal maps; what has learned is not begun again."""
+    delta = Lognormal((8, 8), 1.0).sample(6000, generator=generator)
+    coarse, detail, _ = Wavelet().split(Wavelet().split(delta).coarse)
+    nats = []
+    for layers in (1, 2):
+        torch.manual_seed(0)
+        inner = LocalConditional(2, 2, 3, SplineHead(bins=4), radius=1, width=16, layers=layers, symmetric=False)
+        law = RelativeDetails(Standardised(inner, 2, 3, symmetric=False), 4.0, 2)
+        assert start_positive(law, detail[:5000], coarse[:5000])
+        nats.append(float(-law.log_prob(detail[5000:], coarse[5000:]).mean().detach()))
+    assert nats[0] < nats[1] - 0.02
+    before = {name: value.clone() for name, value in law.named_parameters()}
+    assert not start_positive(law, detail, coarse)
+    fit_level(law, detail, coarse, steps=1, batch=8, rate=1e-3, generator=generator)
+    assert any(not torch.equal(before[name], value) for name, value in law.named_parameters())
+    assert not start_positive(RelativeDetails(inner, 4.0, 2), detail, coarse)
+
+
+def test_a_shell_is_the_mean_of_its_triangles():
+    """By the law's own bispectrum, triple by triple; the mean power of a shell, mode by mode."""
+    law, unit = Lognormal((6, 8), 0.7), 2 * math.pi / 8
+    edges = torch.tensor([0.9, 1.6, 2.6]) * unit
+    shells = {}
+    for n in range(-2, 4):
+        for m in range(-3, 5):
+            k = 2 * math.pi * math.hypot(n / 6, m / 8)
+            shells[n % 6, m % 8] = int(torch.bucketize(torch.tensor(k), edges.double(), right=True)) - 1
+    for triangle in ((0, 0, 1), (1, 1, 1)):
+        each = [
+            law.bispectrum(a, b)
+            for a in shells
+            for b in shells
+            if (shells[a], shells[b], shells[(-a[0] - b[0]) % 6, (-a[1] - b[1]) % 8]) == triangle
+        ]
+        found = float(shell_bispectrum(law, edges, torch.tensor([triangle])))
+        assert found == pytest.approx(sum(each) / len(each), rel=1e-9)
+    with pytest.raises(DataError, match="every triangle of shells must close"):
+        shell_bispectrum(law, torch.tensor([0.9, 1.1, 2.9]) * unit, torch.tensor([[0, 0, 9]]))
+
+
+def test_lognormal_fields_are_held_against_exact_answers(generator):
+    law = Lognormal((16, 16), 0.5)
+    x, other = law.sample(1500, generator=generator), law.sample(1500, generator=generator)
+    lattice = Lattice((16, 16), "periodic")
+    rows = {row.name: row for row in field_statistics(x, other, lattice, LognormalSpec())}
+    for name in ("power_1", "power_4", "bispectrum_1", "bispectrum_2"):
+        assert rows[name].exact == 1.0
+        assert abs(rows[name].value - 1) < 4.5 * rows[name].error < 0.7, name
+    edges = torch.tensor([0.5, 1.5]) * 2 * math.pi / 16
+    found = power_spectrum(x, lattice, bins=edges)
+    assert abs(float(found.power - shell_power(law, edges))) < 4.5 * float(found.error)
+    assert (
+        abs({r.name: r for r in field_statistics(1.2 * x, other, lattice, LognormalSpec())}["power_1"].value - 1) > 0.3
+    )

@@ -51,7 +51,9 @@ def test_partition_functions_of_phi4(law, log_z, near):
 def test_moments_of_phi4(kappa, moments):
     """4 x 4 sites, transfer matrix by a program apart from this package."""
     exact = Phi4((4, 4), kappa, 1.0).moments()
-    assert (exact.phi_sq, exact.phi_4, exact.neighbour, exact.chi) == pytest.approx(moments, rel=5e-5)  # 12 nodes a site
+    assert (exact.phi_sq, exact.phi_4, exact.neighbour, exact.chi) == pytest.approx(
+        moments, rel=5e-5
+    )  # 12 nodes a site
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,9 @@ def test_moments_of_phi4(kappa, moments):
     ids=str,
 )
 def test_simulated_phi4_agrees_with_cluster_monte_carlo(law, chi, square):
-    x = simulate(law, 1500 if law.sites < 100 else 200000 // law.sites, generator=torch.Generator().manual_seed(0)).double()
+    x = simulate(
+        law, 1500 if law.sites < 100 else 200000 // law.sites, generator=torch.Generator().manual_seed(0)
+    ).double()
     for samples, (value, error) in [
         (law.sites * x.flatten(1).mean(1).square(), chi),
         (x.square().flatten(1).mean(1), square),

@@ -2,22 +2,22 @@ r"""Lognormal maps, whose every correlation is known: a cascade and a diffusion 
 
 Maps of 64 x 64 sites of $\delta = e^{G - \sigma^2/2} - 1$ with $P_G = A k^{-n}/(1 + (k/k_0)^2)$, in which $\sigma^2 =
 0.26$ and the skewness is 1.8. The cascade halves the map by Haar's transform down to one site; the law of each level's
-details is learned by maximum likelihood, one level after the other, from maps simulated for it. It knows that the
-density is positive (details are shares of a block's content) but not of which kind its law is: no part takes a
-logarithm of the field, and none is told that there is one. The diffusion is a mode diffusion with a small
-network, trained for as many seconds. Both are judged by the same measures against exact numbers:
+details is solved in closed form (`start_quadratic`), level after level, from maps simulated for it, and then the
+shapes of its splines are trained by maximum likelihood. It knows that the density is positive (details are shares of a
+block's content) but not of which kind its law is: no part takes a logarithm of the field, and none is told that there
+is one. The diffusion is a mode diffusion with a small network. Both are judged by the same measures against exact
+numbers:
 
 * power of every bin of one fundamental up to half the Nyquist wavenumber, against the exact power of the same modes;
-* bispectrum of equilateral and squeezed triangles of shells, against the exact one, a mean over triples of modes;
+* bispectrum of equilateral and squeezed triangles of shells, against the exact mean over all triples of modes;
 * Kolmogorov-Smirnov test of one site of each of 1000 maps against the exact distribution function;
 * peaks above two and four standard deviations, beside those of exact maps;
 * nats per site on new maps, beside those of the law itself: the difference is the divergence per site.
 """
 
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,13 +27,11 @@ from torch import Tensor
 
 from renorm.bench.result import Result
 from renorm.cascade.cascade import Cascade
-from renorm.cascade.conditional import CascadeConditional
 from renorm.cascade.conditionals.heads import SplineHead
 from renorm.cascade.conditionals.local import LocalConditional, SiteTop
 from renorm.cascade.conditionals.relative_details import RelativeDetails
 from renorm.cascade.conditionals.standardised import Standardised
 from renorm.cascade.learning.levels import fit_level
-from renorm.cascade.learning.warm_start import start_linear
 from renorm.coarse.wavelet import Wavelet
 from renorm.data.fields import Fields
 from renorm.diffusion.denoiser import NetworkDenoiser
@@ -43,6 +41,7 @@ from renorm.diffusion.spec import DiffusionSpec
 from renorm.fit.spec import FitSpec
 from renorm.lattice import Lattice
 from renorm.laws.lognormal import Lognormal
+from renorm.laws.lognormal_shells import shell_bispectrum, shell_power
 from renorm.measure.bispectrum import bispectrum
 from renorm.measure.one_point import kolmogorov_smirnov, peak_counts
 from renorm.measure.spectrum import power_spectrum
@@ -52,15 +51,12 @@ from renorm.recipes.spec import Recipe
 
 AMPLITUDE = 1.0
 SAMPLES, DIFFUSION_SAMPLES, TESTED = 10_000, 1000, 1000
-SECONDS = 600.0  # of training, for the cascade and again for the diffusion
+DIFFUSION_SECONDS = 180.0
 DIFFUSION_STEPS = 12
-RATE = 5e-4
-PERIOD = 4
-SITES = 2**13  # coarse sites of a batch, whatever the level: each is a sample
-LINEAR_MAPS = 2048  # that the linear laws are solved for
-FINE_MAPS, MAPS = 2**14, 2**17  # that the two finest levels learn from, and the others: few maps are learned by heart
+PERIOD, WIDTH = 4, 32
+ROWS, MAPS = 2**17, 2**16  # sites that each network is solved from, of so many maps at most
+POLISH, RATE, SITES = 60, 5e-3, 4096  # steps on the splines' shapes; coarse sites of a batch
 THRESHOLDS = (2.0, 4.0)  # of peaks, in standard deviations
-TRIPLES = 48  # of wavevectors, over which the exact bispectrum of a triangle of shells is averaged
 
 
 class Pairs(NamedTuple):
@@ -71,94 +67,67 @@ class Pairs(NamedTuple):
 
 
 def run(seed: int) -> Result:
-    """Train both on 64 x 64 maps, and the cascade alone on a small box."""
+    """Train both on 64 x 64 maps, and judge their draws and exact ones alike."""
     law = Lognormal((64, 64), AMPLITUDE)
     generator = torch.Generator().manual_seed(seed)
-    model, seconds = trained_cascade(law, SECONDS, generator)
+    model, seconds = trained_cascade(law, generator)
     samples = drawn(model, SAMPLES, generator)
     figures = judged(law, samples, generator) | {"seconds": seconds} | likelihood(law, model, generator)
     table = [{"model": "cascade", "shape": "64 x 64", "samples": len(samples)} | figures]
-    diffusion = trained_diffusion(law, SECONDS, seed, generator)
+    diffusion = trained_diffusion(law, DIFFUSION_SECONDS, seed, generator)
     other = judged(law, diffusion.sample(DIFFUSION_SAMPLES, generator=generator, steps=DIFFUSION_STEPS), generator)
-    table.append({"model": "diffusion", "shape": "64 x 64", "samples": DIFFUSION_SAMPLES, "seconds": SECONDS} | other)
+    other["seconds"] = DIFFUSION_SECONDS
+    table.append({"model": "diffusion", "shape": "64 x 64", "samples": DIFFUSION_SAMPLES} | other)
     exact = judged(law, law.sample(SAMPLES, generator=generator), generator)
     table.append({"model": "exact draws", "shape": "64 x 64", "samples": SAMPLES} | exact)
     return Result(figures | {f"diffusion_{key}": value for key, value in other.items()}, table, (seed,))
 
 
-def trained_cascade(law: Lognormal, seconds: float, generator: torch.Generator) -> tuple[Cascade, float]:
-    """Haar's levels down to one site, each with its law, trained one after the other; and how long it took.
-
-    Half of the time goes to the finest level, half of what is left to the next, and so on; the coarsest share what is
-    left over.
-    """
+def trained_cascade(law: Lognormal, generator: torch.Generator) -> tuple[Cascade, float]:
+    """Haar's levels down to one site, each with its law, learned one after the other; and how long it took."""
     begun = time.perf_counter()
     lattice, dim = Lattice(law.shape, "periodic"), len(law.shape)
     number = int(math.log2(min(law.shape)))
-    with torch.random.fork_rng():
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-        laws = [_conditional(dim, level) for level in range(number)]
-    top = Standardised(
-        SiteTop((1, *[n >> number for n in law.shape]), SplineHead(), symmetric=False), 0, 1, symmetric=False
-    )
-    levels = list(pairs(law, number, generator))
-    for index, (part, (detail, coarse)) in enumerate(zip([*laws, top], levels, strict=True)):
-        share = seconds * 2.0 ** -(min(index, 3) + 1) / (1 if index < 3 else (number + 1 - 3) / 2)
-        _fit(part, Pairs(detail, coarse), share, generator)
+    laws = []
+    for level in range(number):
+        with torch.random.fork_rng():
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            laws.append(_conditional(dim, level))
+        data = pairs(law, level, generator)
+        _fit(laws[-1], data, generator)
+    coarsest = (1, *[n >> number for n in law.shape])
+    top = Standardised(SiteTop(coarsest, SplineHead(), symmetric=False), 0, 1, symmetric=False)
+    x = data.coarse
+    fit_level(top, x, x.flatten(1)[:, :0], steps=300, batch=1024, rate=1e-2, generator=generator)
     return Cascade(lattice, [Wavelet(dim=dim)] * number, laws, top), time.perf_counter() - begun
 
 
 def _conditional(dim: int, level: int) -> RelativeDetails:
     bands = 2**dim - 1
     local = LocalConditional(
-        dim, 2, bands, SplineHead(bins=4), period=PERIOD, radius=2, width=16, layers=2, symmetric=False
+        dim, 2, bands, SplineHead(bins=6), period=PERIOD, radius=2, width=WIDTH, layers=1, symmetric=False
     )
     return RelativeDetails(Standardised(local, 2, bands, symmetric=False), 2 ** (dim * (level + 1) / 2), dim)
 
 
-def _fit(part: CascadeConditional, data: Pairs, seconds: float, generator: torch.Generator) -> None:
-    """Begin at the best linear law, then train for about so long: a few steps say how fast they are."""
-    batch = max(8, min(len(data.detail), SITES // max(1, data.detail[0, 0].numel())))
-
-    def fit(steps: int, rate: float) -> float:
-        begun = time.perf_counter()
-        fit_level(part, data.detail, data.coarse, steps=steps, batch=batch, rate=rate, generator=generator)
-        return time.perf_counter() - begun
-
-    if isinstance(part, RelativeDetails):
-        part.standardise(data.detail, data.coarse)
-        _start(part, data)
-    pace = fit(4, 1e-5) / 4
-    fit(max(20, int(seconds / pace)), RATE)
+def _fit(part: RelativeDetails, data: Pairs, generator: torch.Generator) -> None:
+    """Means and variances in closed form, then Adam on what shapes the splines, the same at every site."""
+    batch = min(len(data.detail), max(8, SITES // data.coarse[0].numel()))
+    fit_level(part, data.detail, data.coarse, steps=POLISH, batch=batch, rate=RATE, generator=generator)
 
 
-def _start(part: RelativeDetails, data: Pairs) -> None:
-    """The best linear law of relative details in their own units."""
-    scaled = part.law
-    assert isinstance(scaled, Standardised)
-    assert isinstance(scaled.law, LocalConditional)
-    y, c = part.relative(data.detail[:LINEAR_MAPS], data.coarse[:LINEAR_MAPS])
-    column = (-1, *[1] * len(y.shape[2:]))
-    y = (y - scaled.centre.reshape(column)) / scaled.spread.reshape(column)
-    start_linear(scaled.law, y, (c - scaled.coarse_centre.reshape(column)) / scaled.coarse_spread.reshape(column))
-
-
-def pairs(law: Lognormal, number: int, generator: torch.Generator) -> Iterator[Pairs]:
-    """Maps simulated and split level by level, and the coarsest fields as the details of nothing."""
+def pairs(law: Lognormal, level: int, generator: torch.Generator) -> Pairs:
+    """Details and coarse fields of one level, of so many new maps that each network has its rows."""
     step = Wavelet(dim=len(law.shape))
-    details: list[list[Tensor]] = [[] for _ in range(number + 1)]
-    coarse: list[list[Tensor]] = [[] for _ in range(number + 1)]
-    for done in range(0, MAPS, 1024):
-        x = law.sample(1024, generator=generator)
-        for level in range(number):
-            x, detail, _ = step.split(x)
-            if level > 1 or done < FINE_MAPS:
-                details[level].append(detail)
-                coarse[level].append(x)
-        details[number].append(x)
-        coarse[number].append(x.flatten(1)[:, :0])
-    for level in range(number + 1):
-        yield Pairs(torch.cat(details[level]), torch.cat(coarse[level]))
+    places = math.prod(max(1, (n >> level + 1) // PERIOD) for n in law.shape)  # a network's, on one map
+    found = []
+    for _ in range(0, min(MAPS, ROWS // places), 512):
+        x = law.sample(512, generator=generator)
+        for _ in range(level):
+            x = step.split(x).coarse
+        coarse, detail, _ = step.split(x)
+        found.append((detail, coarse))
+    return Pairs(*(torch.cat(part) for part in zip(*found, strict=True)))
 
 
 @torch.no_grad()
@@ -219,11 +188,8 @@ def power_error(law: Lognormal, x: Tensor) -> Tensor:
     lattice = Lattice(law.shape, "periodic")
     fundamental = 2 * math.pi / max(law.shape)
     edges = (torch.arange(1, max(law.shape) // 4 + 2).double() - 0.5 - 1e-9) * fundamental
-    k = lattice.k_sq().sqrt()
-    exact = torch.stack([law.power[(k >= a) & (k < b)].mean() for a, b in itertools.pairwise(edges)])
-    parts = x.split(500)
-    found = sum(power_spectrum(part, lattice, bins=edges).power * len(part) for part in parts) / len(x)
-    return found / exact - 1
+    found = sum(power_spectrum(part, lattice, bins=edges).power * len(part) for part in x.split(500)) / len(x)
+    return found / shell_power(law, edges) - 1
 
 
 def bispectrum_error(law: Lognormal, x: Tensor) -> Tensor:
@@ -235,28 +201,7 @@ def bispectrum_error(law: Lognormal, x: Tensor) -> Tensor:
     found = torch.zeros(len(triangles), dtype=torch.float64)
     for part in x.split(500):
         found += bispectrum(part, lattice, edges=edges, triangles=triangles).value * len(part) / len(x)
-    exact = [np.mean([law.bispectrum(a, b) for a, b in _triples(law.shape, edges, t)]) for t in triangles.tolist()]
-    return found / torch.tensor(exact) - 1
-
-
-def _triples(shape: tuple[int, ...], edges: Tensor, shells: list[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Some of the pairs of wavevectors that close a triangle of shells, drawn evenly."""
-    rng = np.random.default_rng(0)
-    reach = max(shape) // 2
-    grid = np.stack(np.meshgrid(*[np.arange(-reach, reach)] * len(shape), indexing="ij"), -1).reshape(-1, len(shape))
-
-    def shell(n: np.ndarray) -> np.ndarray:
-        k = 2 * math.pi * np.sqrt((n / np.array(shape)) ** 2 @ np.ones(len(shape)))
-        return np.searchsorted(edges.numpy(), k, side="right") - 1
-
-    at = shell(grid)
-    first, second = (grid[at == s] for s in shells[:2])
-    chosen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    while len(chosen) < TRIPLES:
-        a, b = (part[rng.integers(len(part), size=4096)] for part in (first, second))
-        for i in np.flatnonzero(shell(a + b) == shells[2])[: TRIPLES - len(chosen)]:
-            chosen.append((tuple(a[i].tolist()), tuple(b[i].tolist())))
-    return chosen
+    return found / shell_bispectrum(law, edges, triangles) - 1
 
 
 def distribution(law: Lognormal) -> Callable[[np.ndarray], np.ndarray]:
