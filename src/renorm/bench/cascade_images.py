@@ -43,7 +43,7 @@ class Plan:
 
     train: int | None = None
     test: int | None = None
-    seconds: float = 270.0
+    seconds: float = 150.0
 
 
 class Equalised:

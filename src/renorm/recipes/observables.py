@@ -34,6 +34,7 @@ from renorm.measure.statistics import Estimate
 
 __all__ = ["Observable", "exact_answers", "field_statistics", "observables"]
 
+GROUPS = 10  # of fields, whose scatter is the error of a ratio
 LOUD = 3.0  # standard errors beyond which a triangle of the bispectrum counts as measured
 MOST_FIELDS = 2000  # whose triangles and peaks are counted
 THRESHOLDS = (1.0, 2.0, 3.0)  # of peaks, in standard deviations of the data
@@ -188,21 +189,24 @@ def _enumerated(law: Ising) -> dict[str, float]:
 
 
 def _bispectrum(x: Tensor, reference: Tensor, lattice: Lattice) -> list[Observable]:
-    """Mean ratio over triangles whose bispectrum stands out of the noise of the reference."""
+    """Mean ratio over triangles whose bispectrum stands out of the noise, chosen on one half of the reference and
+    divided by the other; triangles share modes, so the errors are those of the ratio over groups of fields."""
     edges = _quarters(lattice)
+    chosen_on, judge = reference[::2], reference[1::2]
     try:
-        ours, theirs = (bispectrum(part, lattice, edges=edges) for part in (x, reference))
+        seen = bispectrum(chosen_on, lattice, edges=edges)
+        theirs = bispectrum(judge, lattice, edges=edges).value
+        loud = (seen.value.abs() > LOUD * seen.error) & (theirs != 0)
+        if not loud.any():
+            return []
+        groups = [
+            torch.stack([(bispectrum(part, lattice, edges=edges).value[loud] / theirs[loud]).mean() for part in parts])
+            for parts in (x.tensor_split(GROUPS), judge.tensor_split(GROUPS))
+        ]
     except DataError:
         return []
-    loud = theirs.value.abs() > LOUD * theirs.error
-    if not loud.any():
-        return []
-    ratio = ours.value[loud] / theirs.value[loud]
-    spread = (ours.error[loud] / theirs.value[loud]).square() + (
-        ratio * theirs.error[loud] / theirs.value[loud]
-    ).square()
-    count = int(loud.sum())
-    return [Observable("bispectrum_ratio", float(ratio.mean()), float(spread.sum().sqrt()) / count, None, 1.0, 0.0)]
+    (value, error), (_, noise) = [(float(g.mean()), float(g.std()) / math.sqrt(GROUPS)) for g in groups]
+    return [Observable("bispectrum_ratio", value, error, None, 1.0, noise)]
 
 
 def _exact_ratios(x: Tensor, reference: Tensor, lattice: Lattice, law: Law) -> list[Observable]:

@@ -27,7 +27,8 @@ class RelativeDetails(CascadeConditional):
        - \sum \ln p + \tfrac32 \sum \ln(1 + v^2) + \text{const} $$
 
     where $\rho$ is the block's mean density. All maps are algebraic, so the law inside needs no bounds and is told no
-    outliers: a dense block differs from a thin one by its unit alone.
+    outliers: a dense block differs from a thin one by its unit alone. Of halves a and b, $v = (a - b)/2\sqrt{ab} =
+    \sinh\frac12\ln(a/b)$: no logarithm is taken, but where halves differ little v is close to that of their ratio.
 
     Args:
         law: $p'$, of as many details and of two coarse channels.
