@@ -29,10 +29,10 @@ from renorm.measure.free_energy import log_z
 BETA = math.log(1 + math.sqrt(2)) / 2
 PLAN = {
     4: (500, 256, 1024, 1e-2),
-    8: (700, 256, 1024, 6e-3),
-    16: (1100, 256, 2048, 4e-3),
-    32: (600, 128, 1024, 3e-3),
-    64: (300, 48, 384, 2e-3),
+    8: (600, 256, 1024, 6e-3),
+    16: (850, 256, 2048, 4e-3),
+    32: (400, 128, 1024, 3e-3),
+    64: (220, 48, 384, 2e-3),
 }
 """For each edge: steps of Adam, fields a step, chains, rate."""
 
@@ -40,7 +40,7 @@ DRAWS = {4: 20_000, 8: 20_000, 16: 20_000, 32: 10_000, 64: 4000}
 TARGETS = {4: 4000, 8: 4000, 16: 4000, 32: 1500, 64: 400}
 """Fields that each model draws, and simulated ones to judge it by."""
 
-PEER, TAUGHT = 16, 20_000
+PEER, TAUGHT, PEER_DRAWS = 16, 20_000, 4000
 
 
 def run(seed: int) -> Result:
@@ -67,7 +67,7 @@ def run(seed: int) -> Result:
             figures |= {"log_z_16": float(alone.value), "log_z_16_error": float(alone.error)}
             figures["log_z_16_exact"], figures["seconds_16"] = law.log_z, seconds
             peer, spent = _peer(seconds, generator)
-            found = evidence(peer, law, DRAWS[edge], generator=generator, target=target)
+            found = evidence(peer, law, PEER_DRAWS, generator=generator, target=target)
             figures[f"ess_one_scale_{edge}"] = found.ess
             table.append(_row("one scale", law, found, spent))
     return Result(figures, table, (seed,))

@@ -1,8 +1,8 @@
 """Far correlations of critical phi^4 on 64 x 64 sites: a cascade beside a flow of one scale, equal seconds, equal maps.
 
 Both learn by maximum likelihood from the same simulated maps and know nothing of the action. Three flows of one scale
-have as many seconds each as the cascade: one of about its size, one of half of it, and a small one that makes many
-steps; the best of them by the likelihood of validation maps is the peer. The figure is the error of the two-point
+have as many seconds each as the cascade, of a third of its parameters, a fifth and a tenth (the more, the fewer steps);
+the best of them by the likelihood of validation maps is the peer. The figure is the error of the two-point
 function of their samples at a quarter to half of the lattice.
 """
 

@@ -27,7 +27,7 @@ from renorm.measure.free_energy import log_z
 from renorm.measure.statistics import jackknife
 
 KAPPA, LAM = 0.34, 1.0
-PLAN = {4: (1800, 384, 8e-3), 8: (800, 256, 4e-3), 16: (700, 256, 3e-3)}
+PLAN = {4: (1500, 384, 8e-3), 8: (600, 256, 4e-3), 16: (550, 256, 3e-3)}
 """For each edge: steps of Adam, fields a step, rate."""
 
 DRAWS, TARGETS = 10_000, 2000

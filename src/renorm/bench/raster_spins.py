@@ -52,35 +52,37 @@ class RasterSpins(CascadeConditional):
         self.register_buffer("loose", seen)
 
     def draw(self, coarse: Tensor, *, generator: torch.Generator) -> Draw:
-        """Spins site after site: one pass of the network for each of them."""
-        n, edge = len(coarse), self.edge
-        x = torch.zeros(n, 1, edge, edge, dtype=self.convs[0].weight.dtype)  # type: ignore[arg-type]
-        uniform = torch.rand(n, edge, edge, generator=generator, dtype=x.dtype)
-        total = x.new_zeros(n)
+        """Spins site after site; of each layer only the site itself is worked out, what lies before it is kept."""
+        n, edge, r = len(coarse), self.edge, self.radius
+        kernels = [conv.weight * self._mask(index) for index, conv in enumerate(self.convs)]  # type: ignore[operator]
+        kept = [torch.zeros(n, kernel.shape[1], edge + 2 * r, edge + 2 * r, dtype=kernel.dtype) for kernel in kernels]
+        uniform = torch.rand(n, edge, edge, generator=generator, dtype=kernels[0].dtype)
+        total = torch.zeros(n, dtype=kernels[0].dtype)
         for row in range(edge):
             for column in range(edge):
-                field = self._fields(x, row)[:, column]
-                spin = torch.where(uniform[:, row, column] < field.sigmoid(), 1.0, -1.0)
-                x[:, 0, row, column] = spin
+                for index, kernel in enumerate(kernels):
+                    patch = kept[index][:, :, row : row + 2 * r + 1, column : column + 2 * r + 1]
+                    out = patch.flatten(1) @ kernel.flatten(1).T
+                    if index + 1 < len(kernels):
+                        kept[index + 1][:, :, row + r, column + r] = torch.tanh(out)
+                field = out[:, 0]
+                spin = torch.where(uniform[:, row, column] < field.sigmoid(), 1.0, -1.0).to(field.dtype)
+                kept[0][:, 0, row + r, column + r] = spin
                 total = total + functional.logsigmoid(spin * field)
-        return Draw(x, total)
+        return Draw(kept[0][:, :, r : r + edge, r : r + edge].clone(), total)
 
     def log_prob(self, detail: Tensor, coarse: Tensor) -> Tensor:
         """Log probability of each field."""
         return functional.logsigmoid(detail[:, 0] * self._all(detail)).flatten(1).sum(1)
 
-    def _fields(self, x: Tensor, row: int) -> Tensor:
-        """Theta of one row: only the rows that it can see go through the network."""
-        reach = len(self.convs) * self.radius
-        first = max(0, row - reach)
-        return self._all(x[:, :, first : row + 1])[:, -1]
-
     def _all(self, x: Tensor) -> Tensor:
+        """Theta of every site, in one pass."""
         # No wrapping: what lies beyond the edge was not drawn yet, or is far back in the order of reading.
         r = self.radius
         for index, conv in enumerate(self.convs):
-            mask = self.strict if index == 0 else self.loose
-            x = functional.pad(x, (r, r, r, r))
-            x = functional.conv2d(x, conv.weight * mask)  # type: ignore[operator, arg-type]
+            x = functional.conv2d(functional.pad(x, (r, r, r, r)), conv.weight * self._mask(index))  # type: ignore[operator]
             x = torch.tanh(x) if index < len(self.convs) - 1 else x
         return x[:, 0]
+
+    def _mask(self, layer: int) -> Tensor:
+        return self.strict if layer == 0 else self.loose  # type: ignore[return-value]
