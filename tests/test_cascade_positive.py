@@ -84,7 +84,8 @@ def test_the_linear_start_is_least_squares(generator):
     solved = torch.linalg.lstsq(x, value[:, None]).solution[:, 0]
     spread = (value - x @ solved).square().mean().sqrt()
     net = law.nets["1_0"]
-    found = torch.stack([*net.linear.weight[0, 0], net.linear.weight[0, 1, 0], net.linear.weight[0, 1, 2]])
+    weight = net.linear.weight[0].reshape(2, 3)  # of the channels, on three sites
+    found = torch.stack([*weight[0], weight[1, 0], weight[1, 2]])
     torch.testing.assert_close(found, solved[:5], rtol=1e-6, atol=1e-6)
     assert float(net.linear.bias[0]) == pytest.approx(float(solved[5]), abs=1e-6)
     assert float((4 * torch.tanh(net.linear.bias[1] / 4)).exp()) == pytest.approx(float(spread), rel=1e-6)

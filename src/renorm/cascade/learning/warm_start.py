@@ -12,7 +12,7 @@ from renorm.cascade.conditionals.local import LocalConditional, sublattices
 from renorm.cascade.conditionals.relative_details import RelativeDetails
 from renorm.cascade.conditionals.standardised import Standardised
 from renorm.errors import DataError
-from renorm.nn.patch import PatchNet, patches
+from renorm.nn.patch import PatchNet, neighbourhoods
 
 __all__ = ["start_linear", "start_positive", "start_quadratic"]
 
@@ -152,18 +152,8 @@ def _nets(law: LocalConditional, detail: Tensor, coarse: Tensor) -> Iterator[tup
             net = law.nets["_".join(map(str, (*place, channel)))]
             assert isinstance(net, PatchNet)
             part: tuple[slice | int, ...] = (slice(None), channel, *(slice(first, None, law.period) for first in place))
-            yield net, _seen(known, place, law.period, net.radius), detail[part].flatten()
+            yield net, neighbourhoods(known, place, law.period, net.radius).flatten(0, -2), detail[part].flatten()
             known[:, coarse.shape[1] + channel][(slice(None), *part[2:])] = detail[part]
-
-
-def _seen(known: Tensor, place: tuple[int, ...], period: int, radius: int) -> Tensor:
-    """One row for each chosen site: what a convolution there multiplies its kernel with."""
-    x = patches(known, place, period, radius)
-    dim = known.ndim - 2
-    for axis in range(dim):
-        x = x.unfold(axis + 2, 2 * radius + 1, period)
-    sites = range(2, 2 + dim)
-    return x.permute(0, *sites, 1, *range(2 + dim, 2 + 2 * dim)).reshape(-1, known.shape[1] * (2 * radius + 1) ** dim)
 
 
 def _solve(net: PatchNet, seen: Tensor, value: Tensor, ridge: float) -> None:
@@ -177,7 +167,7 @@ def _solve(net: PatchNet, seen: Tensor, value: Tensor, ridge: float) -> None:
     rest = (value - centre - (seen - mean) @ weight).square().mean().clamp_min(1e-12)
     bias = net.linear.bias
     assert bias is not None
-    net.linear.weight[0] = weight.reshape(net.linear.weight[0].shape).to(net.linear.weight)
+    net.linear.weight[0] = weight.to(net.linear.weight)
     bias[0] = centre - mean @ weight
     bias[1] = 4 * torch.atanh((rest.log() / 2 / 4).clamp(-0.999, 0.999))  # the head keeps scales within +-4
 
@@ -207,15 +197,14 @@ def _solve_quadratic(net: PatchNet, seen: Tensor, value: Tensor, ridge: float) -
     assert net.linear.bias is not None
     assert net.first.bias is not None
     number = ways.shape[1]
-    kernel = ways.T.reshape(number, *net.first.weight.shape[1:])
     for half, sign in ((slice(0, number), 1), (slice(number, 2 * number), -1)):
-        net.first.weight[half] = sign * kernel
+        net.first.weight[half] = sign * ways.T
         net.first.bias[half] = -sign * (mean @ ways)
     for row, (offset, a) in enumerate(((centre, slopes), (4 * torch.atanh(scale / 4), tilt * stretch))):
-        net.linear.weight[row] = a[:inputs].reshape(net.linear.weight[row].shape).to(seen)
+        net.linear.weight[row] = a[:inputs].to(seen)
         net.linear.bias[row] = offset - a[:inputs] @ mean.double() - a[inputs:] @ middle
         for half in (slice(0, number), slice(number, 2 * number)):
-            net.last.weight[row, half] = a[inputs:].reshape(-1, *[1] * net.dim).to(seen)
+            net.last.weight[row, half] = a[inputs:].to(seen)
 
 
 def _least_squares(x: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
@@ -232,7 +221,8 @@ def _least_squares(x: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
 
 def _hessian_directions(x: Tensor, rest: Tensor, net: PatchNet) -> Tensor:
     """Directions of inputs of unit variance along which the mean and the variance of a residual bend most."""
-    near = torch.zeros(net.linear.weight.shape[1:], dtype=torch.bool)
+    edge = 2 * net.radius + 1
+    near = torch.zeros(net.linear.in_features // edge**net.dim, *[edge] * net.dim, dtype=torch.bool)
     near[(slice(None), *[slice(net.radius - 1, net.radius + 2)] * net.dim)] = True
     chosen = near.flatten().nonzero()[:, 0]
     u = x[:, chosen]
@@ -245,7 +235,7 @@ def _hessian_directions(x: Tensor, rest: Tensor, net: PatchNet) -> Tensor:
     for bend in (unit, unit.square() - 1):
         bend = bend - bend.mean()
         value, vector = torch.linalg.eigh((u.T @ (u * bend.to(u)[:, None])).double() / len(u))
-        ways.append(vector[:, value.abs().argsort(descending=True)[: net.first.out_channels // 4]])
+        ways.append(vector[:, value.abs().argsort(descending=True)[: net.first.out_features // 4]])
     found = torch.zeros(x.shape[1], sum(way.shape[1] for way in ways), dtype=torch.float64)
     found[chosen] = white @ torch.cat(ways, 1)
     return found.to(x)
