@@ -205,8 +205,8 @@ class CascadeSpec:
         kind = self.conditional.kind
         rule = "heat_bath needs a conditional that is trained, 'local' or 'flow', at the other levels"
         require(not self.heat_bath or kind in ("local", "flow"), rule, kind)
-        rule = "tied needs a conditional that serves lattices of every size, 'local' or 'flow'"
-        require(not self.tied or kind in ("local", "flow"), rule, kind)
+        rule = "tied needs a conditional that serves lattices of every size in their own units, 'local'"
+        require(not self.tied or kind == "local", rule, kind)
         rule = "a learned block is trained along with its conditionals, which must be 'local' or 'flow'"
         require(self.coarse != "learned" or kind in ("local", "flow"), rule, kind)
         rule = "local energies need a wavelet, 'haar', 'db2' or 'db4' (details on blocks of fine sites)"
