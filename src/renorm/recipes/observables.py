@@ -46,9 +46,11 @@ class Observable:
 
     Attributes:
         name: As in the figures.
-        value, error: Of the model's fields, reweighted where there are weights; one standard error.
+        value: Of the model's fields, reweighted where there are weights.
+        error: One standard error of the value.
         exact: The exact answer, where it is known.
-        reference, reference_error: Of other fields of the law, or of test fields.
+        reference: Of other fields of the law, or of test fields.
+        reference_error: One standard error of the reference.
     """
 
     name: str
