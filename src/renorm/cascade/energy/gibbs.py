@@ -124,10 +124,10 @@ class GibbsConditional(CascadeConditional):
             DataError: If a value is not finite, a detail channel never moves, or a term does not; or if there are fewer
                 numbers than terms.
         """
-        if detail.numel() < 4 * self.theta.numel():
+        if detail.numel() < self.theta.numel():
             raise DataError(
-                f"an energy of {self.theta.numel()} terms needs at least {4 * self.theta.numel()} detail values, got "
-                f"{detail.numel()}; give more or larger fields, or take fewer terms"
+                f"an energy of {self.theta.numel()} terms needs at least as many detail values, got {detail.numel()}; "
+                "give more or larger fields, or take fewer terms"
             )
         parts = merged(self.step, coarse, detail)
         if not bool(parts.field.isfinite().all()):
