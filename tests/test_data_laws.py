@@ -158,6 +158,7 @@ def test_bad_input():
         ({"num": 1, "chains": 0}, "chains must be >= 1"),
         ({"num": 1, "burn_in": 0}, "burn_in must be >= 1"),
         ({"num": 1, "thin": 0}, "thin must be >= 1"),
+        ({"num": 1, "clusters": "wolff", "thin": 1}, "clusters = 'wolff' needs burn_in and thin"),
     ):
         with pytest.raises(ValueError, match=message):
             simulate(law, generator=generator, **values)

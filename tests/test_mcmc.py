@@ -15,6 +15,7 @@ from renorm.laws.gaussian_field import GaussianField
 from renorm.laws.ising import Ising
 from renorm.laws.kaufman import CRITICAL_BETA
 from renorm.laws.phi4 import Phi4
+from renorm.laws.simulate import simulate
 from renorm.mcmc.cluster import Cluster
 from renorm.mcmc.hmc import HMC, leapfrog, value_and_grad
 from renorm.mcmc.kernel import Cycle, Kernel, run, tuned
@@ -83,14 +84,15 @@ def test_metropolis_of_spins_keeps_detailed_balance(beta, generator):
         assert info.acceptance.shape == (num,)
 
 
+@pytest.mark.parametrize("single", [False, True], ids=["swendsen-wang", "wolff"])
 @pytest.mark.parametrize("coupling", [CRITICAL_BETA, -0.3, 0.1])
-def test_clusters_keep_the_law_of_spins(coupling, generator):
+def test_clusters_keep_the_law_of_spins(coupling, single, generator):
     """Exact spins, one cluster move: still exact spins, on a torus with double bonds and an odd side."""
     shape = (2, 3)
     states = Ising(shape, 0.0).enumerate().states
     weight = -(-coupling * (states * forward_sum(states)).flatten(1).sum(1)).double()
     weight = weight.softmax(0)
-    num, kernel = 60000, Cluster(coupling)
+    num, kernel = 60000, Cluster(coupling, single)
     drawn = torch.multinomial(weight, num, replacement=True, generator=generator)
     state, info = kernel.step(kernel.start(states[drawn]), generator=generator)
     codes = ((state.x.flatten(1) > 0).long() * 2 ** torch.arange(6)).sum(1)
@@ -101,7 +103,9 @@ def test_clusters_keep_the_law_of_spins(coupling, generator):
 
 
 @pytest.mark.parametrize(
-    "kernel", [Cluster(CRITICAL_BETA), SpinMetropolis(CRITICAL_BETA)], ids=lambda k: type(k).__name__
+    "kernel",
+    [Cluster(CRITICAL_BETA), Cluster(CRITICAL_BETA, single=True), SpinMetropolis(CRITICAL_BETA)],
+    ids=["swendsen-wang", "wolff", "metropolis"],
 )
 def test_critical_spins_against_enumeration(kernel, generator):
     law = Ising((4, 4), CRITICAL_BETA)
@@ -113,6 +117,41 @@ def test_critical_spins_against_enumeration(kernel, generator):
     second = spins.flatten(1).mean(1).square().reshape(60, -1)
     assert _near(energy, exact.mean(law))
     assert _near(second, 0.7613589085686718)
+    assert _near(second.sqrt(), 0.8438604448134195)
+
+
+@pytest.mark.parametrize(("beta", "chi"), [(CRITICAL_BETA, 16 * 0.7613589085686718), (0.2, None)])
+def test_the_size_of_a_wolff_cluster_is_the_susceptibility(beta, chi, generator):
+    """The improved estimator, beside enumeration; in disorder it is less noisy than the square of the mean."""
+    law = Ising((4, 4), beta)
+    chi = 16 * law.enumerate().mean(lambda x: x.flatten(1).mean(1).square()) if chi is None else chi
+    kernel = Cluster(beta, single=True)
+    state = run(kernel, kernel.start(torch.ones(1000, 1, 4, 4)), 60, generator=generator).state
+    sizes, squares = [], []
+    for _ in range(60):
+        before = state.x
+        squares.append(16 * before.flatten(1).mean(1).square())
+        state, info = kernel.step(state, generator=generator)
+        turned = (state.x != before).flatten(1).sum(1)
+        assert torch.equal(turned, (16 * info.acceptance).long())
+        assert bool((turned >= 1).all())
+        sizes.append(turned)
+    assert _near(torch.stack(sizes), float(chi))
+    quieter = torch.stack(sizes).double().std() < torch.stack(squares).double().std()
+    assert bool(quieter) == (beta < CRITICAL_BETA)
+
+
+def test_embedded_wolff_clusters_with_metropolis(generator):
+    """phi^4 beside the transfer matrix, and the susceptibility of its signs beside the sizes of clusters."""
+    law = Phi4((4, 4), 0.34, 1.0)
+    fields = simulate(law, 40_000, generator=generator, chains=1000, burn_in=60, thin=2, clusters="wolff")
+    values = fields.double().reshape(40, 1000, -1)
+    assert _near(values.square().mean(2), 0.86397793)
+    assert _near(16 * values.mean(2).square(), 9.86297193)
+    kernel = Cluster(law.bond, single=True)
+    _, info = kernel.step(kernel.start(fields), generator=generator)
+    signs = 16 * fields.sign().flatten(1).mean(1).square().double()
+    assert _near((16 * info.acceptance).double().reshape(40, 1000) - signs.reshape(40, 1000), 0.0)
 
 
 def test_metropolis_of_fields_against_exact_moments(generator):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,7 @@ def simulate(
     chains: int | None = None,
     burn_in: int | None = None,
     thin: int | None = None,
+    clusters: Literal["swendsen-wang", "wolff"] = "swendsen-wang",
 ) -> Float[Tensor, "num 1 *sites"]:
     r"""Fields of a law.
 
@@ -56,12 +57,16 @@ def simulate(
             than ``num``, so that small fields are all independent.
         burn_in: Moves before the first field is kept, in which proposals are tuned; by default 50 for spins, else 100.
         thin: Moves from one kept field to the next; by default 5 for spins, else 8.
+        clusters: Which turn in a move: each with probability one half (``"swendsen-wang"``), or that of one random site
+            (``"wolff"``; embedded, for fields). A Wolff move turns few sites away from order, so ``burn_in`` and
+            ``thin`` must be said with it.
 
     Raises:
-        ValueError: If ``num``, ``chains``, ``burn_in`` or ``thin`` is out of range.
+        ValueError: If ``num``, ``chains``, ``burn_in``, ``thin`` or ``clusters`` is out of range, or Wolff has no pace.
 
     Source:
-        Swendsen & Wang 1987 (Phys. Rev. Lett. 58, 86); Brower & Tamayo 1989 (Phys. Rev. Lett. 62, 1087).
+        Swendsen & Wang 1987 (Phys. Rev. Lett. 58, 86); Wolff 1989 (Phys. Rev. Lett. 62, 361); Brower & Tamayo 1989
+        (Phys. Rev. Lett. 62, 1087).
 
     Example:
         >>> spins = simulate(Ising((8, 8), 0.3), 100, generator=torch.Generator().manual_seed(0))
@@ -69,6 +74,11 @@ def simulate(
         (torch.Size([100, 1, 8, 8]), [-1.0, 1.0])
     """
     require(num >= 1, "num must be >= 1 (there is nothing to draw)", num)
+    single = clusters == "wolff"
+    require(single or clusters == "swendsen-wang", "clusters must be 'swendsen-wang' or 'wolff'", clusters)
+    paced = burn_in is not None and thin is not None
+    rule = "clusters = 'wolff' needs burn_in and thin (a move turns one cluster, and how many are needed depends on it)"
+    require(not single or paced, rule, (burn_in, thin))
     if isinstance(law, GaussianField | Lognormal):
         return law.sample(num, generator=generator)
     require(chains is None or chains >= 1, "chains must be >= 1 (something must move)", chains)
@@ -77,7 +87,7 @@ def simulate(
     require(thin >= 1, "thin must be >= 1 (each kept field is so many moves after the last)", thin)
     shape = (law.sites,) if isinstance(law, DoubleWellChain) else law.shape
     chains = min(num, max(FEWEST, TOGETHER // math.prod(shape)) if chains is None else chains)
-    kernel = _kernel(law, shape, burn_in)
+    kernel = _kernel(law, shape, burn_in, single=single)
     state = kernel.start(torch.ones(chains, 1, *shape, device=generator.device))
     for _ in range(burn_in):
         state, _ = kernel.step(state, generator=generator)
@@ -91,15 +101,15 @@ def _pace(law: Law, burn_in: int | None, thin: int | None) -> tuple[int, int]:
     return wait if burn_in is None else burn_in, step if thin is None else thin
 
 
-def _kernel(law: Ising | Phi4 | DoubleWellChain, shape: tuple[int, ...], burn_in: int) -> Any:
+def _kernel(law: Ising | Phi4 | DoubleWellChain, shape: tuple[int, ...], burn_in: int, *, single: bool) -> Any:
     """Clusters, and for fields a local kernel after each."""
     if isinstance(law, Ising):
-        return Cluster(law.beta)
+        return Cluster(law.beta, single)
     bond = law.stiffness if isinstance(law, DoubleWellChain) else law.bond
     local: Any = HMC(law, step_size=0.1, burn_in=burn_in)
     if not any(side % 2 for side in shape):  # sweeps need two colours, and are cheaper by far on a large lattice
         local = SiteMetropolis(_potential(law), bond, burn_in=burn_in)
-    return Cycle((Cluster(bond), local))
+    return Cycle((Cluster(bond, single), local))
 
 
 def _potential(law: Phi4 | DoubleWellChain) -> Callable[[Tensor], Tensor]:
