@@ -162,6 +162,8 @@ def test_spectra_in_other_bins_are_refused_and_empty_ones_agree():
     [
         (lambda: power_spectrum(torch.zeros(1, 1, 4), Lattice((4,))), "at least 2 fields"),
         (lambda: power_spectrum(torch.zeros(2, 1, 5), Lattice((4,))), "to live here"),
+        (lambda: power_spectrum(torch.zeros(2, 1, 4), Lattice((4,)), bins=torch.tensor([1.0, 1.0])), "edges that rise"),
+        (lambda: power_spectrum(torch.zeros(2, 1, 4), Lattice((4,)), bins=torch.tensor([0.1, 0.2])), "bin with a mode"),
         (lambda: mode_power([], Lattice((4,))), "at least 1 field"),
         (lambda: mode_power([torch.zeros(1, 1, 4)], Lattice((4,)), about="mean"), "at least 2 fields"),
     ],

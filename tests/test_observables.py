@@ -506,6 +506,9 @@ def test_correlation_length_of_a_sampled_free_field(generator, dtype):
         (lambda: two_point_radial(torch.zeros(2, 1, 4), bins=torch.tensor([10.0, 11.0])), "some distance must lie"),
         (lambda: peak_counts(torch.zeros(2, 1, 2), torch.zeros(1)), "at least 3 sites an axis"),
         (lambda: histogram(torch.zeros(2, 1, 2), torch.tensor([1.0, 1.0])), "at least 2 edges that rise"),
+        (lambda: histogram(torch.zeros(2, 1, 2), torch.linspace(-1, 1, 6)), "fewer bins .* got 4 values for 5 bins"),
+        (lambda: histogram(torch.zeros(2, 1, 2), torch.linspace(-1, 1, 4), blocks=3), "1 to 2 blocks, got 3"),
+        (lambda: peak_counts(torch.zeros(2, 1, 3), torch.zeros(1), blocks=3), "1 to 2 blocks, got 3"),
         (lambda: kolmogorov_smirnov(torch.zeros(2, 1, 2), torch.tensor([math.nan])), "perhaps nan"),
         (lambda: kolmogorov_smirnov(torch.zeros(2, 1, 2), torch.zeros(3), per_independent=0.0), "must be > 0"),
         (lambda: kolmogorov_smirnov(torch.zeros(2, 1, 2), torch.zeros(3), per_independent=50.0), "1 independent value"),
@@ -537,6 +540,13 @@ def test_histogram_is_numpys(generator):
 def test_the_last_bin_of_a_histogram_holds_its_edge():
     x = torch.tensor([[[0.0, 0.5, 1.0, 1.0]], [[0.0, 2.0, -1.0, 1.0]]])
     close(histogram(x, torch.tensor([0.0, 0.5, 1.0])).density, [2 / 8 / 0.5, 4 / 8 / 0.5])
+
+
+def test_an_empty_bin_of_a_histogram_has_no_error():
+    result = histogram(torch.tensor([[[0.1, 0.6]], [[0.2, 0.3]]]), torch.tensor([-1.0, 0.0, 0.5, 1.0]))
+    close(result.density, [0.0, 3 / 4 / 0.5, 1 / 4 / 0.5])
+    assert result.error.isnan().tolist() == [True, False, False]
+    assert bool((result.error[1:] > 0).all())
 
 
 def test_kolmogorov_smirnov_is_scipys(generator):
@@ -733,6 +743,9 @@ def test_triangles_may_be_chosen_and_weighed(generator):
         (lambda x, p: bispectrum(x, Lattice((8, 4), "periodic")), "to live here"),
         (lambda x, p: bispectrum(x[:1], p), "at least 2 blocks"),
         (lambda x, p: bispectrum(x, p, edges=torch.tensor([0.1, 0.2, 1.0])), "every shell needs a mode"),
+        (lambda x, p: bispectrum(x, p, edges=torch.tensor([0.1, 0.2, 0.3])), r"no mode in shells \[0, 1\]"),
+        (lambda x, p: reduced_bispectrum(x, p, blocks=3), "1 to 2 blocks, got 3"),
+        (lambda x, p: bispectrum(x, p, edges=torch.tensor([2.3, 2.4])), "some triangle of the shells must close"),
         (lambda x, p: bispectrum(x, p, edges=torch.tensor([1.0, 0.5])), "2 edges that rise"),
         (lambda x, p: bispectrum(x, p, triangles=torch.tensor([[0, 0, 9]])), "from 0 to 1"),
         (

@@ -21,6 +21,9 @@ def shell_power(law: Lognormal, edges: Float[Tensor, " edges"]) -> Float64[Tenso
         law: Whose.
         edges: Rising, in rad/site.
 
+    Raises:
+        DataError: If a bin holds no mode.
+
     Example: one bin of all modes but the zero mode.
         >>> law = Lognormal((8, 8), 0.5)
         >>> value = shell_power(law, torch.tensor([1e-3, 9.0]))
@@ -28,7 +31,11 @@ def shell_power(law: Lognormal, edges: Float[Tensor, " edges"]) -> Float64[Tenso
         1.0
     """
     k = Lattice(law.shape, "periodic").k_sq().sqrt()
-    return torch.stack([law.power[(k >= a) & (k < b)].mean() for a, b in itertools.pairwise(edges.double())])
+    bins = [(k >= a) & (k < b) for a, b in itertools.pairwise(edges.double())]
+    empty = [index for index, chosen in enumerate(bins) if not bool(chosen.any())]
+    if empty:
+        raise DataError(f"every bin needs a mode: merge it with the next, got no mode in bins {empty}")
+    return torch.stack([law.power[chosen].mean() for chosen in bins])
 
 
 def shell_bispectrum(

@@ -54,6 +54,7 @@ class _Shells(NamedTuple):
     mask: Float64[Tensor, "shells *half"]  # on the half of the modes that a real transform keeps
     modes: Float64[Tensor, " shells"]
     k: Float64[Tensor, " shells"]
+    edges: list[float]
 
 
 def bispectrum(
@@ -87,7 +88,7 @@ def bispectrum(
 
     Raises:
         DataError: If the lattice is not periodic, fields do not live on it or are too few for the blocks, a shell
-            is empty, or a triangle does not close.
+            is empty, a triangle does not close, or none does.
 
     Source:
         Scoccimarro 2015, arXiv:1506.02729 (the estimator by FFT); Sefusatti 2005 (counting triangles with it).
@@ -182,8 +183,9 @@ def _shells(lattice: Lattice, edges: Tensor | None) -> _Shells:
     member = ((k >= low) & (k < high)).double().flatten(1)
     modes = member.sum(1)
     if not (modes > 0).all():
-        raise DataError(f"every shell needs a mode: merge it with the next, got empty shells {(modes == 0).nonzero()}")
-    return _Shells(((half >= low) & (half < high)).double(), modes, member @ k.flatten() / modes)
+        empty = (modes == 0).nonzero()[:, 0].tolist()
+        raise DataError(f"every shell needs a mode: merge it with the next, got no mode in shells {empty}")
+    return _Shells(((half >= low) & (half < high)).double(), modes, member @ k.flatten() / modes, rising.tolist())
 
 
 def _closing(
@@ -206,6 +208,10 @@ def _closing(
     count = (_triple_products(ones, shells, chosen)[0] * math.sqrt(lattice.sites)).round().long()
     if isinstance(triangles, Tensor) and not (count > 0).all():
         raise DataError(f"no modes of these shells add up to zero, got triangles {chosen[count == 0].tolist()}")
+    if not (count > 0).any():
+        raise DataError(
+            f"some triangle of the shells must close: take wider shells or longer waves, got edges {shells.edges}"
+        )
     return chosen[count > 0], count[count > 0]
 
 

@@ -19,7 +19,10 @@ __all__ = ["Histogram", "KolmogorovSmirnov", "histogram", "kolmogorov_smirnov", 
 
 @dataclass(frozen=True)
 class Histogram:
-    """A one-point density: ``density`` in inverse field units, one standard error of it, and the edges of its bins."""
+    """A one-point density: ``density`` in inverse field units, one standard error of it, and the edges of its bins.
+
+    An empty bin has a density of 0 and an error that is nan: what was never seen has no spread to be measured.
+    """
 
     edges: Float64[Tensor, " edges"]
     density: Float64[Tensor, " bins"]
@@ -48,7 +51,8 @@ def histogram(
     times the widths sum to the share that lies inside.
 
     Raises:
-        DataError: If edges do not rise, fields are too few for the blocks, or not finite.
+        DataError: If edges do not rise, there are fewer values than bins, fields are too few for the blocks, or not
+            finite.
 
     Example:
         >>> x = torch.tensor([[[0.0, 0.2, 0.7, 1.0]], [[0.1, 0.2, 0.3, 9.0]]])
@@ -59,12 +63,17 @@ def histogram(
     if len(e) < 2 or not (e.diff() > 0).all():
         raise DataError(f"a histogram needs at least 2 edges that rise, got {e.tolist()}")
     values = _finite(x).flatten(1)
+    if values.numel() < len(e) - 1:
+        raise DataError(
+            "a histogram needs at least as many values as bins (most would be empty): take fewer bins or more fields, "
+            f"got {values.numel()} values for {len(e) - 1} bins"
+        )
     place = torch.bucketize(values, e, right=True)  # 0: below all edges
     place = torch.where(values == e[-1], len(e) - 1, place)
     counts = torch.zeros(len(values), len(e) + 1, dtype=torch.float64)
     counts = counts.scatter_add(1, place, torch.ones_like(values))[:, 1:-1]
     density = jackknife(counts / values.shape[1] / e.diff(), blocks=blocks, log_weights=log_weights)
-    return Histogram(e, density.value, density.error)
+    return Histogram(e, density.value, torch.where(density.value > 0, density.error, torch.nan))
 
 
 def kolmogorov_smirnov(

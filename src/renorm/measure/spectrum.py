@@ -86,11 +86,13 @@ def power_spectrum(
     Args:
         bins: Rising edges in rad/site, bins closed on the left; modes outside them are left out. By default
             each bin is one fundamental $k_1$ wide and centred on a multiple of it, so the zero mode stands
-            alone: $k_1 = \pi/L$ (open) or $2\pi/L$ (periodic), $L$ the longest axis.
+            alone: $k_1 = \pi/L$ (open) or $2\pi/L$ (periodic), $L$ the longest axis. A bin without a mode has no
+            entry in what is given back.
         about: The point about which the second moment is taken.
 
     Raises:
-        DataError: If there are fewer than two fields, or they do not live on ``lattice``.
+        DataError: If there are fewer than two fields, they do not live on ``lattice``, edges do not rise, or no mode
+            lies between them.
 
     Invariant:
         Parseval: ``(count * power).sum()`` is the mean squared norm of a channel, with the default bins.
@@ -204,8 +206,15 @@ def _bins(
         fundamental = (1 if lattice.boundary == "open" else 2) * math.pi / max(lattice.shape)
         # A hair below one half: modes midway between two bins go to the upper one, whatever the rounding.
         edges = (torch.arange(int(k.max() / fundamental + 0.5) + 2).double() - 0.5 - 1e-9) * fundamental
-    edges = edges.double()
+    edges = edges.detach().cpu().double()
+    if len(edges) < 2 or not (edges.diff() > 0).all():
+        raise DataError(f"bins need at least 2 edges that rise, got {edges.tolist()}")
     member = ((k >= edges[:-1, None]) & (k < edges[1:, None])).double()
     member = member[member.sum(1) > 0]
+    if len(member) == 0:
+        raise DataError(
+            f"a spectrum needs a bin with a mode: wavenumbers here are 0 to {k.max():.4g} rad/site, got bins from "
+            f"{edges[0]:.4g} to {edges[-1]:.4g}"
+        )
     count = member.sum(1).long()
     return member, count, member @ k / count

@@ -238,6 +238,8 @@ def _listed(name: str, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor
 
 
 def _quarters(lattice: Lattice) -> Tensor:
-    """Edges of four bins up to half the Nyquist wavenumber, in rad/site."""
+    """Edges of four bins up to half the Nyquist wavenumber, in rad/site; of fewer below 16 sites, so that each holds
+    modes."""
     side = min(lattice.shape)
-    return torch.linspace(0.5, side // 4 + 0.5, 5, dtype=torch.float64) * 2 * math.pi / side
+    last = max(1, side // 4)
+    return torch.linspace(0.5, last + 0.5, min(4, last) + 1, dtype=torch.float64) * 2 * math.pi / side
