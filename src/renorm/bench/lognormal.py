@@ -53,8 +53,8 @@ AMPLITUDE = 1.0
 SAMPLES, DIFFUSION_SAMPLES, TESTED = 10_000, 1000, 1000
 DIFFUSION_SECONDS = 180.0
 DIFFUSION_STEPS = 12
-PERIOD, WIDTH = 4, 32
-ROWS, MAPS = 2**17, 2**16  # sites that each network is solved from, of so many maps at most
+PERIOD, RADIUS, WIDTH = 4, 3, 256
+ROWS, MAPS = 2**18, 2**17  # sites that each network is solved from, of so many maps at most
 POLISH, RATE, SITES = 60, 5e-3, 4096  # steps on the splines' shapes; coarse sites of a batch
 THRESHOLDS = (2.0, 4.0)  # of peaks, in standard deviations
 
@@ -105,7 +105,7 @@ def trained_cascade(law: Lognormal, generator: torch.Generator) -> tuple[Cascade
 def _conditional(dim: int, level: int) -> RelativeDetails:
     bands = 2**dim - 1
     local = LocalConditional(
-        dim, 2, bands, SplineHead(bins=6), period=PERIOD, radius=2, width=WIDTH, layers=1, symmetric=False
+        dim, 2, bands, SplineHead(bins=6), period=PERIOD, radius=RADIUS, width=WIDTH, layers=1, symmetric=False
     )
     return RelativeDetails(Standardised(local, 2, bands, symmetric=False), 2 ** (dim * (level + 1) / 2), dim)
 

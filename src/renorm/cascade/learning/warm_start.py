@@ -1,7 +1,9 @@
 """Where the training of a local law begins: at the best linear or quadratic one, found in closed form."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -14,10 +16,11 @@ from renorm.cascade.conditionals.standardised import Standardised
 from renorm.errors import DataError
 from renorm.nn.patch import PatchNet, neighbourhoods
 
-__all__ = ["start_linear", "start_positive", "start_quadratic"]
+__forms_ = ["start_linear", "start_positive", "start_quadratic"]
 
 ROUNDS = 4  # of Fisher scoring, for log variances
 ROWS = 2**18  # sites of samples that a network is solved from, at most
+BEND = 0.5  # scale of directions of variance one: the smaller, the more like squares q is, also of rare values
 
 
 @torch.no_grad()
@@ -54,8 +57,8 @@ def start_linear(
         >>> round(law.sample(torch.ones(1, 1, 8), generator=torch.Generator().manual_seed(2)).mean().item(), 1)
         3.0
     """
-    for net, seen, value in _nets(law, detail, coarse):
-        _solve(net, seen, value, ridge)
+    for part in _parts(law, detail, coarse):
+        _solve(part, ridge)
     return law
 
 
@@ -65,18 +68,22 @@ def start_quadratic(
     detail: Float[Tensor, "batch details *sites"],
     coarse: Float[Tensor, "batch channel *sites"],
     *,
-    ridge: float = 1e-4,
+    ridge: float = 1e-5,
 ) -> LocalConditional:
     r"""Give every part the Gaussian whose mean and log variance are the best of the form linear plus bent squares.
 
     $$ \mu_i = b + A u_i + \sum_j \beta_j q(w_j u_i), \qquad 2 s_i = b' + A' u_i + \sum_j \beta'_j q(w_j u_i), \qquad
        q(a) = a \tanh(a/2) $$
 
-    The directions $w_j$, as many as half of the width, are the principal Hessian directions of the residual $r$ of the
-    linear mean and of its square: eigenvectors of $\langle r\,u u^T\rangle$ and $\langle r^2 u u^T\rangle$ for whitened
-    inputs at most one site away, which for Gaussian inputs are the mean Hessians of $\mu$ and of the variance (Stein).
-    The mean is solved by least squares, the log variance by Fisher scoring of the Gamma likelihood of $r^2$. $q$ is
-    a pair of hidden units, $\mathrm{silu}(a) + \mathrm{silu}(-a)$, so that training goes on from there.
+    Directions $w_j u$, as many as half of the width, are, for each site at most one away, near ones first: every detail
+    $m$ there, or its best linear guess where it is not drawn yet; the surprise $g$ of the coarse field there, what it
+    is more than all else that is seen lets expect; and the sums $g + m$; at the site itself the sums of all pairs of
+    $m$, $g$, and the surprises of the details drawn there; and the $m$ of sites two away. To the first order beyond a
+    Gaussian little more is needed for a field that is a bent Gaussian one: the mean of a block is bent by half the
+    variance within, which $m^2$ mends, and to hold it fixed tilts the law of the details by a term $g\,m^2$, which
+    moves their mean by $\propto g\,m$. The mean is solved by least squares, the log variance by Fisher scoring of the
+    Gamma likelihood of the squared residuals. $q$ is a pair of hidden units, $\mathrm{silu}(a) + \mathrm{silu}(-a)$,
+    so that training goes on from there.
 
     Args:
         law: Changed in place; its head must be a ``SplineHead``, its networks of one hidden layer.
@@ -87,9 +94,6 @@ def start_quadratic(
     Raises:
         DataError: If the law's sites are no splines over a Gaussian, or its networks have more layers.
 
-    Source:
-        Li 1992, J. Am. Stat. Assoc. 87:1025 (principal Hessian directions).
-
     Example: details as wide as the coarse field is far from its mean.
         >>> law = LocalConditional(1, 1, 1, SplineHead(), width=8, layers=1, symmetric=False)
         >>> g = torch.Generator().manual_seed(0)
@@ -99,10 +103,10 @@ def start_quadratic(
         >>> bool(far > 3 * near)
         True
     """
-    for net, seen, value in _nets(law, detail, coarse):
-        if len(net.hidden) > 0:
-            raise DataError(f"a quadratic start needs networks of one hidden layer, got {len(net.hidden) + 1}")
-        _solve_quadratic(net, seen, value, ridge)
+    for part in _parts(law, detail, coarse):
+        if len(part.net.hidden) > 0:
+            raise DataError(f"a quadratic start needs networks of one hidden layer, got {len(part.net.hidden) + 1}")
+        _solve_quadratic(part, ridge)
     return law
 
 
@@ -141,8 +145,26 @@ def start_positive(
     return True
 
 
-def _nets(law: LocalConditional, detail: Tensor, coarse: Tensor) -> Iterator[tuple[PatchNet, Tensor, Tensor]]:
-    """Every part's network, what it sees at each site of the samples, and the values there."""
+class _Part(NamedTuple):
+    """One network, and what it is solved from.
+
+    Attributes:
+        net: Says the law of one channel of the details on one sublattice.
+        channel: Which.
+        seen: What it sees of each sample: (rows, inputs).
+        value: The detail there: (rows,).
+        around: All details at most two sites away, also those not drawn yet: (rows, details times patch).
+    """
+
+    net: PatchNet
+    channel: int
+    seen: Tensor
+    value: Tensor
+    around: Tensor
+
+
+def _parts(law: LocalConditional, detail: Tensor, coarse: Tensor) -> Iterator[_Part]:
+    """Every network in the order of the draw, with what it sees at each site of the samples."""
     if not isinstance(law.head, SplineHead):
         raise DataError(f"a start in closed form needs a head with a mean and a scale, got {type(law.head).__name__}")
     shape = tuple(coarse.shape[2:])
@@ -152,12 +174,14 @@ def _nets(law: LocalConditional, detail: Tensor, coarse: Tensor) -> Iterator[tup
             net = law.nets["_".join(map(str, (*place, channel)))]
             assert isinstance(net, PatchNet)
             part: tuple[slice | int, ...] = (slice(None), channel, *(slice(first, None, law.period) for first in place))
-            yield net, neighbourhoods(known, place, law.period, net.radius).flatten(0, -2), detail[part].flatten()
+            seen = neighbourhoods(known, place, law.period, net.radius).flatten(0, -2)
+            around = neighbourhoods(detail, place, law.period, _reach(net)).flatten(0, -2)
+            yield _Part(net, channel, seen, detail[part].flatten(), around)
             known[:, coarse.shape[1] + channel][(slice(None), *part[2:])] = detail[part]
 
 
-def _solve(net: PatchNet, seen: Tensor, value: Tensor, ridge: float) -> None:
-    seen, value = seen.double(), value.double()
+def _solve(part: _Part, ridge: float) -> None:
+    net, seen, value = part.net, part.seen.double(), part.value.double()
     mean, centre = seen.mean(0), value.mean()
     covariance = (seen.T @ seen) / len(seen) - mean[:, None] * mean
     cross = (seen.T @ value) / len(seen) - mean * centre
@@ -172,14 +196,15 @@ def _solve(net: PatchNet, seen: Tensor, value: Tensor, ridge: float) -> None:
     bias[1] = 4 * torch.atanh((rest.log() / 2 / 4).clamp(-0.999, 0.999))  # the head keeps scales within +-4
 
 
-def _solve_quadratic(net: PatchNet, seen: Tensor, value: Tensor, ridge: float) -> None:
-    mean = seen.double().mean(0).to(seen)
-    x, value = seen - mean, value.double()
-    first = _least_squares(x, ridge)
-    rest = value - value.mean() - (x @ first(value).to(x)).double()
-    ways = _hessian_directions(x, rest, net)
+def _solve_quadratic(part: _Part, ridge: float) -> None:
+    net, value = part.net, part.value.double()
+    mean = part.seen.double().mean(0).to(part.seen)
+    x = part.seen - mean
+    ways = _ways(x, part)
     along = x @ ways
     squares = along * torch.tanh(along / 2)
+    spread = squares.double().std(0).clamp_min(1e-12)
+    squares = squares / spread.to(x)
     middle = squares.double().mean(0)
     x = torch.cat([x, squares - middle.to(x)], 1)
     solve = _least_squares(x, ridge)
@@ -201,10 +226,10 @@ def _solve_quadratic(net: PatchNet, seen: Tensor, value: Tensor, ridge: float) -
         net.first.weight[half] = sign * ways.T
         net.first.bias[half] = -sign * (mean @ ways)
     for row, (offset, a) in enumerate(((centre, slopes), (4 * torch.atanh(scale / 4), tilt * stretch))):
-        net.linear.weight[row] = a[:inputs].to(seen)
+        net.linear.weight[row] = a[:inputs].to(x)
         net.linear.bias[row] = offset - a[:inputs] @ mean.double() - a[inputs:] @ middle
         for half in (slice(0, number), slice(number, 2 * number)):
-            net.last.weight[row, half] = a[inputs:].to(seen)
+            net.last.weight[row, half] = (a[inputs:] / spread).to(x)
 
 
 def _least_squares(x: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
@@ -219,23 +244,54 @@ def _least_squares(x: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
     return solve
 
 
-def _hessian_directions(x: Tensor, rest: Tensor, net: PatchNet) -> Tensor:
-    """Directions of inputs of unit variance along which the mean and the variance of a residual bend most."""
-    edge = 2 * net.radius + 1
-    near = torch.zeros(net.linear.in_features // edge**net.dim, *[edge] * net.dim, dtype=torch.bool)
-    near[(slice(None), *[slice(net.radius - 1, net.radius + 2)] * net.dim)] = True
-    chosen = near.flatten().nonzero()[:, 0]
-    u = x[:, chosen]
-    variance, axes = torch.linalg.eigh((u.T @ u).double() / len(u))
-    kept = variance > 1e-3 * variance.mean()
-    white = axes[:, kept] / variance[kept].sqrt()
-    u = u @ white.to(u)
-    unit = rest / rest.square().mean().sqrt()
-    ways = []
-    for bend in (unit, unit.square() - 1):
-        bend = bend - bend.mean()
-        value, vector = torch.linalg.eigh((u.T @ (u * bend.to(u)[:, None])).double() / len(u))
-        ways.append(vector[:, value.abs().argsort(descending=True)[: net.first.out_features // 4]])
-    found = torch.zeros(x.shape[1], sum(way.shape[1] for way in ways), dtype=torch.float64)
-    found[chosen] = white @ torch.cat(ways, 1)
-    return found.to(x)
+def _ways(x: Tensor, part: _Part) -> Tensor:
+    """Directions of centred inputs along which mean and variance bend: (inputs, number); see ``start_quadratic``."""
+    net, inputs = part.net, x.shape[1]
+    reach = _reach(net)
+    sites = list(itertools.product(range(-reach, reach + 1), repeat=net.dim))
+    patch, details = (2 * net.radius + 1) ** net.dim, part.around.shape[1] // len(sites)
+    channels = inputs // patch - details
+    # Channels of the coarse field may say nearly the same: their mean stands for them.
+    mean = torch.eye(patch, dtype=torch.float64).repeat(channels, 1) / channels
+    fold = torch.block_diag(mean, torch.eye(details * patch, dtype=torch.float64))
+    covariance = (x.T @ x).double() / len(x)
+    folded = fold.T @ covariance @ fold
+    surprise = _inverse(folded)
+    surprise = surprise / (surprise * (folded @ surprise)).sum(0).clamp_min(1e-12).sqrt()
+    surprises = (fold @ surprise).unflatten(1, (1 + details, patch))
+    around = part.around - part.around.mean(0)
+    guess = (_inverse(covariance) @ ((x.T @ around).double() / len(x))).unflatten(1, (details, -1))
+    found = []
+    for site in sorted(sites, key=lambda site: (max(map(abs, site)), sum(map(abs, site)))):
+        m, here = guess[:, :, _place(site, reach)], surprises[:, :, _place(site, net.radius)]
+        if not any(site):
+            forms = torch.cat([m, here[:, : 1 + part.channel]], 1)
+            first, second = torch.triu_indices(forms.shape[1], forms.shape[1], 1)
+            found += [forms, forms[:, first] + forms[:, second]]
+        elif max(map(abs, site)) == 1:
+            found += [m, here[:, :1], here[:, :1] + m]
+        else:
+            found.append(m)
+    number = net.first.out_features // 2
+    ways = BEND * torch.cat(found, 1)[:, :number]
+    return torch.cat([ways, ways.new_zeros(inputs, number - ways.shape[1])], 1).to(x)
+
+
+def _reach(net: PatchNet) -> int:
+    """How far away details bend the law."""
+    return min(2, net.radius)
+
+
+def _place(site: tuple[int, ...], radius: int) -> int:
+    """Where a site stands in the patch around its middle."""
+    place = 0
+    for offset in site:
+        place = place * (2 * radius + 1) + offset + radius
+    return place
+
+
+def _inverse(covariance: Tensor) -> Tensor:
+    """The pseudo-inverse: inputs not drawn yet, or seen twice around a small lattice, have no variance of their own."""
+    value, axes = torch.linalg.eigh(covariance)
+    kept = value > 1e-6 * value.mean()
+    return (axes[:, kept] / value[kept]) @ axes[:, kept].T
