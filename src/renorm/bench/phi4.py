@@ -31,7 +31,7 @@ KAPPA, LAM = 0.34, 1.0
 PLAN = {4: (1500, 384, 8e-3), 8: (400, 256, 4e-3), 16: (450, 256, 3e-3)}
 """For each edge: steps of Adam, fields a step, rate."""
 
-DRAWS, TARGETS = 10_000, 2000
+DRAWS, TARGETS = {4: 160_000, 8: 20_000, 16: 20_000}, 2000
 CHAINS, MOVES, BURN = 200, 150, 200
 
 
@@ -49,7 +49,7 @@ def run(seed: int) -> Result:
         seconds = time.process_time() - begun
         law = Phi4((edge, edge), KAPPA, LAM)
         target = simulate(law, TARGETS, generator=generator, thin=20)
-        found = evidence(model, law, DRAWS, generator=generator, target=target)
+        found = evidence(model, law, DRAWS[edge], generator=generator, target=target)
         weight = found.drawn.log_weight
         alone = log_z(weight)  # from the model's draws alone
         square = jackknife(found.drawn.fields.square().flatten(1).mean(1), log_weights=weight, blocks=100)
