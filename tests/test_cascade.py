@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import TOLERANCE
-from renorm.cascade.cascade import Cascade, fit_gaussian_cascade, gaussian_cascade
+from renorm.cascade.cascade import Cascade
 from renorm.cascade.checkerboards import checkerboard_cascade, doubled
 from renorm.cascade.conditionals.heads import SpinHead, SplineHead
 from renorm.cascade.conditionals.heat_bath import EvenAction, HeatBath
@@ -15,6 +15,7 @@ from renorm.cascade.conditionals.linear_gaussian import GaussianTop, LinearGauss
 from renorm.cascade.conditionals.local import LocalConditional, SiteTop, sublattices
 from renorm.cascade.conditionals.site_laws import IsingSite, Phi4Site
 from renorm.cascade.conditionals.spectral_gaussian import SpectralGaussian, joint_covariance, spectral_covariance
+from renorm.cascade.gaussian import gaussian_cascade
 from renorm.cascade.learning.training import fit_to_action, fit_to_fields
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
 from renorm.coarse.fourier import FourierShell
@@ -120,12 +121,12 @@ def test_a_learned_block_is_a_linear_step_too():
 def test_samples_teach_the_linear_cascade():
     lattice, covariance = free_field(8, 0.2)
     exact = gaussian_cascade(lattice, covariance, STEPS["haar"])
-    model = fit_gaussian_cascade(lattice, exact.sample(4000, generator=generator()), STEPS["haar"])
+    model = gaussian_cascade(lattice, spectral_covariance(exact.sample(4000, generator=generator())), STEPS["haar"])
     x = exact.sample(500, generator=generator(1))
     lost = (exact.log_prob(x) - model.log_prob(x)).mean()
     assert 0 < lost < 0.02  # half a nat for each of some tens of spectra, over 4000 samples
     with pytest.raises(DataError, match="every mode needs a variance > 0"):
-        fit_gaussian_cascade(lattice, torch.zeros(4, 1, 8, 8, dtype=torch.float64), STEPS["haar"])
+        gaussian_cascade(lattice, spectral_covariance(torch.zeros(4, 1, 8, 8, dtype=torch.float64)), STEPS["haar"])
 
 
 def test_draws_have_the_covariance(dtype):

@@ -16,6 +16,7 @@ from renorm.cascade.conditionals.coupling import CouplingFlow
 from renorm.cascade.conditionals.heads import Head
 from renorm.cascade.conditionals.local import LocalConditional
 from renorm.cascade.conditionals.mixture import MixtureHead
+from renorm.cascade.conditionals.standardised import Standardised
 from renorm.cascade.learning.training import fit_to_fields
 from renorm.coarse.wavelet import Wavelet
 from renorm.errors import DataError, RecipeError
@@ -24,24 +25,30 @@ from renorm.nn.local import LocalNet
 
 
 def shaken(flow, seed=0, size=0.15):
-    """A flow far from its untrained start, though not so far that digits go: last layers and units are random."""
+    """A flow far from its untrained start, though not so far that digits go: last layers, and units, are random."""
     generator = torch.Generator().manual_seed(seed)
     flow = flow.double()
     with torch.no_grad():
         for name, parameter in flow.named_parameters():
             spread = size if "last" in name else 1 / math.sqrt(max(1, parameter[0].numel()))
             parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
-        for name, buffer in flow.named_buffers():
-            noise = torch.randn(buffer.shape, generator=generator)
-            if "spread" in name:
-                buffer.copy_((0.3 * noise).exp())
-            elif not flow.symmetric:
-                buffer.copy_(0.3 * noise)
+        if isinstance(flow, Standardised):
+            for name, buffer in flow.named_buffers(recurse=False):
+                noise = torch.randn(buffer.shape, generator=generator)
+                if "spread" in name:
+                    buffer.copy_((0.3 * noise).exp())
+                elif not flow.symmetric:
+                    buffer.copy_(0.3 * noise)
     return flow
 
 
 def flow_on(dim, channels, details, **options):
     return CouplingFlow(dim, channels, details, **{"bins": 4, "width": 6, **options})
+
+
+def in_units(dim, channels, details, **options):
+    flow = flow_on(dim, channels, details, **options)
+    return Standardised(flow, channels, details, symmetric=flow.symmetric)
 
 
 SHAPES = [((1,), 1, 1), ((2,), 1, 1), ((5,), 2, 1), ((1, 1), 1, 3), ((2, 2), 1, 3), ((3, 4), 2, 2), ((2, 1, 3), 1, 7)]
@@ -63,7 +70,7 @@ def test_log_det_is_that_of_the_jacobian(sites, channels, details, symmetric, ge
 @pytest.mark.parametrize(("sites", "channels", "details"), SHAPES, ids=str)
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_draws_know_their_density(sites, channels, details, symmetric, generator):
-    flow = shaken(flow_on(len(sites), channels, details, symmetric=symmetric))
+    flow = shaken(in_units(len(sites), channels, details, symmetric=symmetric))
     coarse = torch.randn(7, channels, *sites, generator=generator, dtype=torch.float64)
     draw = flow.draw(coarse, generator=generator)
     assert draw.value.shape == (7, details, *sites)
@@ -76,7 +83,7 @@ def test_draws_know_their_density(sites, channels, details, symmetric, generator
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_density_of_two_sites_integrates_to_one(symmetric, generator):
     """A sum over a fine grid, whose error at the splines' kinks is what the bound leaves room for."""
-    flow = shaken(flow_on(1, 1, 1, symmetric=symmetric))
+    flow = shaken(in_units(1, 1, 1, symmetric=symmetric))
     coarse = torch.randn(1, 1, 2, generator=generator, dtype=torch.float64)
     axis = torch.linspace(-10, 10, 301, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)[:, None]
@@ -123,7 +130,7 @@ def test_untrained_flow_is_noise_in_the_units_of_the_samples(generator):
     detail = 3 * torch.randn(500, 2, 4, generator=generator) + 1
     coarse = torch.randn(500, 1, 4, generator=generator)
     for symmetric in (True, False):
-        flow = flow_on(1, 1, 2, symmetric=symmetric).standardise(detail, coarse)
+        flow = in_units(1, 1, 2, symmetric=symmetric).standardise(detail, coarse)
         rows = detail.transpose(0, 1).flatten(1)
         centre = 0 * rows[:, 0] if symmetric else rows.mean(1)
         spread = ((rows - centre[:, None]) ** 2).mean(1).sqrt()
@@ -166,8 +173,8 @@ def test_one_scale_is_a_cascade_without_steps(dim, generator):
 
 def test_in_a_cascade(generator):
     """Parts of the levels add up, and gradients of a draw reach every level."""
-    flows = [shaken(flow_on(2, 1, 3), seed) for seed in range(2)]
-    top = shaken(flow_on(2, 0, 1, sites=(2, 2)), 7)
+    flows = [shaken(in_units(2, 1, 3), seed) for seed in range(2)]
+    top = shaken(in_units(2, 0, 1, sites=(2, 2)), 7)
     model = Cascade(Lattice((8, 8), boundary="periodic"), [Wavelet()] * 2, flows, top)
     draw = model.draw(4, generator=generator)
     parts = model.log_prob(draw.value, per_level=True)

@@ -6,14 +6,15 @@ import math
 import pytest
 import torch
 
-from renorm.cascade.cascade import Cascade, Weighted, gaussian_cascade
+from renorm.cascade.cascade import Cascade, Weighted
 from renorm.cascade.checkerboards import checkerboard_cascade, doubled
 from renorm.cascade.conditionals.heads import SpinHead
 from renorm.cascade.conditionals.heat_bath import EvenAction
 from renorm.cascade.conditionals.local import LocalConditional, SiteTop
 from renorm.cascade.conditionals.site_laws import IsingSite
 from renorm.cascade.couplings import couplings, exponents, rg_flow, stability_matrix
-from renorm.cascade.evidence import evidence, two_fold
+from renorm.cascade.evidence import evidence, evidence_of, two_fold
+from renorm.cascade.gaussian import gaussian_cascade
 from renorm.cascade.interactions import (
     DIAGONAL,
     EVEN,
@@ -26,7 +27,7 @@ from renorm.cascade.interactions import (
     Interaction,
     measure,
 )
-from renorm.cascade.learning.chain import heat_bath_sweep, metropolis, weights
+from renorm.cascade.learning.chain import heat_bath_sweep, metropolis
 from renorm.coarse.block_spin import Majority
 from renorm.coarse.checkerboard import Checkerboard
 from renorm.coarse.majority import MajorityBlock
@@ -207,8 +208,27 @@ def test_evidence_has_the_partition_function_between_its_bounds():
     assert abs(float(found.log_z.value) - law.log_z) < 4 * float(found.log_z.error)
     assert 0.01 < found.ess < 1
     assert not found.collapsed
+    assert abs(float(found.one_sided.value) - law.log_z) < 4 * float(found.one_sided.error)
+    assert found.log_z.error < found.one_sided.error
+    assert found.target_log_weight is not None
+    assert found.upper.value == pytest.approx(float(found.target_log_weight.mean()), abs=1e-12)
+    alone = evidence_of(model, law, found.drawn)
+    assert (alone.log_z, alone.upper, alone.target_log_weight) == (found.one_sided, None, None)
     assert two_fold(found.drawn) == pytest.approx(0.5, abs=0.1)
     assert two_fold(Weighted(torch.ones(3, 1, 2, 2), torch.zeros(3), torch.zeros(3))) == 1.0
+
+
+def test_weights_are_those_of_the_definition_however_many_fields_are_weighed_together(monkeypatch):
+    law, model = Ising((4, 4), beta=0.3), checkerboard_cascade(4, IsingSite(0.3), SpinHead(), width=4)
+    drawn = model.weigh(law, 7, generator=generator(), rows=3)
+    with torch.no_grad():
+        exact = -law(drawn.fields).double() - model.log_prob(drawn.fields).double()
+    torch.testing.assert_close(drawn.log_weight, exact, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.log_weight(law, drawn.fields), exact, rtol=0, atol=1e-12)
+    monkeypatch.setattr("renorm.cascade.cascade.TOGETHER", 2 * 16)
+    assert model.rows == 2
+    torch.testing.assert_close(model.log_weight(law, drawn.fields), exact, rtol=0, atol=1e-5)
+    assert torch.equal(model.log_weight(law, drawn.fields, drawn.log_prob), drawn.log_weight)
 
 
 @pytest.mark.parametrize("level", [None, 1, 2, 4])
@@ -232,7 +252,7 @@ def test_chains_keep_the_law_of_any_model(level):
     assert abs(float(energy.mean()) - exact) < 4 * float(energy.std()) / 6000**0.5
     assert 0.05 < min(taken) <= max(taken) < 1
     with pytest.raises(DataError, match="action must be finite"):
-        weights(model, lambda f: f.sum((1, 2, 3)) / 0.0, x)
+        model.log_weight(lambda f: f.sum((1, 2, 3)) / 0.0, x)
 
 
 def test_sweeps_of_the_heat_bath_keep_the_law():

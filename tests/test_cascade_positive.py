@@ -182,6 +182,8 @@ def test_a_shell_is_the_mean_of_its_triangles():
         assert found == pytest.approx(sum(each) / len(each), rel=1e-9)
     with pytest.raises(DataError, match="every triangle of shells must close"):
         shell_bispectrum(law, torch.tensor([0.9, 1.1, 2.9]) * unit, torch.tensor([[0, 0, 9]]))
+    with pytest.raises(DataError, match=r"no mode in bins \[0\]"):
+        shell_power(law, torch.tensor([0.1, 0.2, 2.9]) * unit)
 
 
 def test_lognormal_fields_are_held_against_exact_answers(generator):
@@ -198,3 +200,11 @@ def test_lognormal_fields_are_held_against_exact_answers(generator):
     assert (
         abs({r.name: r for r in field_statistics(1.2 * x, other, lattice, LognormalSpec())}["power_1"].value - 1) > 0.3
     )
+
+
+@pytest.mark.parametrize("edge", [3, 4, 8, 12])
+def test_small_lognormal_fields_have_as_many_bins_as_hold_modes(edge, generator):
+    x = Lognormal((edge, edge), 0.3).sample(200, generator=generator)
+    found = field_statistics(x[:100], x[100:], Lattice((edge, edge), boundary="periodic"), LognormalSpec(amplitude=0.3))
+    assert sum(one.name.startswith("power_") for one in found) == max(1, edge // 4)
+    assert all(math.isfinite(one.value) for one in found)

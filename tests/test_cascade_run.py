@@ -11,11 +11,12 @@ import torch
 
 import renorm
 from renorm.cascade.build import make_parts, make_steps, site_law
-from renorm.cascade.cascade import Cascade, gaussian_cascade
+from renorm.cascade.cascade import Cascade
 from renorm.cascade.conditionals.heads import SplineHead
 from renorm.cascade.conditionals.linear_gaussian import GaussianTop, LinearGaussian
 from renorm.cascade.conditionals.local import LocalConditional, SiteTop
 from renorm.cascade.conditionals.standardised import Standardised
+from renorm.cascade.gaussian import gaussian_cascade
 from renorm.cascade.pictures import rendered
 from renorm.cascade.spec import CascadeFit, CascadeSpec, EnergySpec, FlowSpec, GaussianSpec, LocalSpec
 from renorm.cli import main
@@ -61,6 +62,7 @@ KINDS = {
     "phi4": (CascadeSpec(conditional=SMALL, heat_bath=True), Phi4Spec()),
     "positive": (CascadeSpec(coarse="haar", conditional=SMALL, symmetric=False, positive=True), None),
     "tied": (CascadeSpec(conditional=SMALL, tied=True, symmetric=False), None),
+    "tied flow": (CascadeSpec(coarse="haar", conditional=FlowSpec(width=4, rounds=1), tied=True), None),
 }
 
 
@@ -145,6 +147,28 @@ def test_tied_levels_share_their_weights():
     assert model.conditionals[0].law is model.conditionals[4].law
     assert model.conditionals[0].law is not model.conditionals[1].law
     assert (model.stages, alone.stages) == (1, 7)
+
+
+def test_tied_flows_share_their_weights_and_keep_their_units():
+    """A chain of 4 sites, whose two levels have other spreads: one flow, and each level's law a density by itself."""
+    spec = CascadeSpec(coarse="haar", conditional=FlowSpec(width=6, rounds=1, bins=4), tied=True, symmetric=False)
+    model = Cascade.of(spec, Lattice((4,), boundary="periodic"))
+    x = 2 + torch.randn(500, 1, 4, generator=seeded()).cumsum(-1)
+    model.fit(x, spec=CascadeFit(steps=20, batch=64, rate=0.02)).double()
+    fine, coarse = model.conditionals
+    assert fine.law is coarse.law
+    assert fine.spread.item() < 0.9 * coarse.spread.item()
+    with torch.no_grad():
+        next(fine.law.parameters()).add_(0.3)
+        draw = model.draw(50, generator=seeded(1))
+        torch.testing.assert_close(model.log_prob(draw.value), draw.log_prob, rtol=0, atol=1e-8)
+        torch.testing.assert_close(model.decode(model.encode(draw.value)), draw.value, rtol=0, atol=1e-12)
+        for law, sites in ((coarse, 1), (fine, 2)):
+            axis = torch.linspace(-20, 20, 4001 if sites == 1 else 401, dtype=torch.float64)
+            grid = torch.cartesian_prod(*[axis] * sites).reshape(-1, 1, sites)
+            for c in (1.0, 6.0):
+                density = law.log_prob(grid, torch.full((len(grid), 1, sites), c, dtype=torch.float64)).exp()
+                assert float(density.sum() * axis.diff()[0] ** sites) == pytest.approx(1, abs=1e-3)
 
 
 def test_steps_are_as_many_as_the_lattice_allows():

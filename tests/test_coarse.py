@@ -10,7 +10,6 @@ from renorm.coarse.base import BlockRule, CoarseGraining, Split
 from renorm.coarse.block_spin import BlockMean, BlockSum, Decimation, Majority
 from renorm.coarse.blocks import from_blocks, to_blocks
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard, centre_neighbours, odd_neighbours
-from renorm.coarse.composed import Tower
 from renorm.coarse.filters import MAX_ORDER, daubechies, mirror
 from renorm.coarse.fourier import FourierShell
 from renorm.coarse.learned import CayleyBlock
@@ -387,8 +386,8 @@ def test_block_rules_in_all_dimensions(shape, dtype):
 
 def test_decimation_of_a_checkerboard_is_two_steps():
     x = field(periodic(6, 8))
-    tower = Tower([Checkerboard(), RotatedCheckerboard()])
-    assert torch.equal(tower.split(x).coarse, Decimation().coarsen(x))
+    coarse = RotatedCheckerboard().split(Checkerboard().split(x).coarse).coarse
+    assert torch.equal(coarse, Decimation().coarsen(x))
 
 
 # -- checkerboard ------------------------------------------------------------------------------------------------------
@@ -474,36 +473,6 @@ def test_gradients_of_a_block_against_differences():
     assert torch.autograd.gradcheck(coarse_of, (block.rotation.detach().requires_grad_(),))
 
 
-# -- towers ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_tower_goes_there_and_back():
-    lattice = periodic(16, 16)
-    tower = Tower([Wavelet(), FourierShell(), Wavelet(2), Checkerboard()])
-    x = field(lattice)
-    coarse, details, log_det = tower.split(x)
-    torch.testing.assert_close(tower.merge(coarse, details), x, rtol=0, atol=1e-12)
-    levels = tower.lattices(lattice)
-    assert [level.event_shape for level in levels] == [(1, 16, 16), (1, 8, 8), (1, 4, 4), (1, 2, 2), (2, 1, 1)]
-    assert [level.spacing for level in levels] == [1, 2, 4, 8, 16]
-    assert tuple(coarse.shape[1:]) == levels[-1].event_shape
-    assert tuple(tuple(detail.shape[1:]) for detail in details) == tower.detail_shapes(lattice)
-    torch.testing.assert_close(log_det, torch.full_like(log_det, -16 * math.log(2)))  # the shell alone, 16 sites
-
-
-def test_the_log_det_of_a_tower_is_that_of_its_jacobian():
-    tower = Tower([FourierShell(), turned(), FourierShell()])
-    x = field(periodic(8, 8), num=1)
-
-    def flat(values):
-        coarse, details, _ = tower.split(values.reshape(1, 1, 8, 8))
-        return torch.cat([part.flatten() for part in (coarse, *details)])
-
-    jacobian = torch.autograd.functional.jacobian(flat, x.flatten())
-    exact = torch.linalg.slogdet(jacobian).logabsdet
-    torch.testing.assert_close(tower.split(x).log_det[0], exact, rtol=1e-12, atol=0)
-
-
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -551,7 +520,6 @@ def test_a_lattice_that_cannot_be_coarse_grained(step, lattice, message):
         (lambda: Majority().coarsen(torch.zeros(1, 1, 4)), r"values are \+1 and -1, got 0"),
         (lambda: BlockSum().coarsen(torch.zeros(1, 1, 5)), "multiple of 2 sites"),
         (lambda: Decimation().coarsen(torch.zeros(1, 1)), "one to three axes, got shape"),
-        (lambda: Tower([Wavelet()]).merge(torch.zeros(1, 1, 2, 2), ()), "tower of 1 steps needs as many details"),
     ],
 )
 def test_fields_that_do_not_fit(call, message):
@@ -565,8 +533,6 @@ def test_fields_that_do_not_fit(call, message):
         (lambda: Wavelet(dim=4), "dim is 1, 2 or 3, got 4"),
         (lambda: FourierShell(dim=0), "dim is 1, 2 or 3, got 0"),
         (lambda: Majority(1), "2 sites or more on every axis, .*got 1"),
-        (lambda: Tower([]), "at least one step"),
-        (lambda: Tower([Wavelet()] * 3).lattices(periodic(4, 4)), r"step 2 of the tower: every axis"),
     ],
 )
 def test_steps_that_cannot_be(call, message):

@@ -19,6 +19,7 @@ from renorm.bench.equal_time import mean_log_prob, parameters, train_for
 from renorm.bench.result import Result
 from renorm.cascade.conditional import CascadeConditional
 from renorm.cascade.conditionals.coupling import CouplingFlow
+from renorm.cascade.conditionals.standardised import Standardised
 from renorm.coarse.base import CoarseGraining
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
 from renorm.coarse.wavelet import Wavelet
@@ -132,7 +133,7 @@ def cascade(coarse: str, *, width: int = 24, rounds: int = 1, layers: int = 2) -
     top = CouplingFlow(
         2, 0, 1, rounds=2, width=width, layers=2, bins=12, symmetric=False, boundary="open", places=True, sites=(7, 7)
     )
-    return steps, [*laws, top]
+    return steps, [*laws, Standardised(top, 0, 1, symmetric=False)]
 
 
 def one_scale(*, width: int = 26, rounds: int = 2, layers: int = 2) -> Model:
@@ -151,11 +152,11 @@ def one_scale(*, width: int = 26, rounds: int = 2, layers: int = 2) -> Model:
         places=True,
         sites=(EDGE // 2, EDGE // 2),
     )
-    return [], [flow]
+    return [], [Standardised(flow, 0, 4, symmetric=False)]
 
 
-def _flow(channels: int, details: int, width: int, rounds: int, layers: int) -> CouplingFlow:
-    return CouplingFlow(
+def _flow(channels: int, details: int, width: int, rounds: int, layers: int) -> Standardised:
+    flow = CouplingFlow(
         2,
         channels,
         details,
@@ -167,6 +168,7 @@ def _flow(channels: int, details: int, width: int, rounds: int, layers: int) -> 
         boundary="open",
         places=True,
     )
+    return Standardised(flow, channels, details, symmetric=False)
 
 
 def fit(
@@ -197,7 +199,7 @@ def fit(
             coarse, detail, _ = steps[level].split(x)
             return detail, coarse
 
-        assert isinstance(law, CouplingFlow)
+        assert isinstance(law, Standardised)
         law.standardise(*batch())
         made.append(train_for(law, batch, seconds=seconds * weights[level] / sum(weights), rate=rate))
     return made
@@ -214,4 +216,4 @@ def level_log_probs(steps: list[CoarseGraining], laws: list[CascadeConditional],
 
 def _whole(x: Tensor, law: CascadeConditional) -> Tensor:
     """A field as the law above all others takes it: its sites may be channels."""
-    return functional.pixel_unshuffle(x, 2) if isinstance(law, CouplingFlow) and law.details == 4 else x
+    return functional.pixel_unshuffle(x, 2) if isinstance(law, Standardised) and len(law.spread) == 4 else x

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from renorm.bench.result import Result
-from renorm.cascade.cascade import gaussian_cascade
 from renorm.cascade.conditionals.linear_gaussian import LinearGaussian
+from renorm.cascade.gaussian import gaussian_cascade
 from renorm.coarse.base import CoarseGraining
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
 from renorm.coarse.wavelet import Wavelet

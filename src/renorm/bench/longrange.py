@@ -17,6 +17,7 @@ from renorm.bench.equal_time import parameters, train_for
 from renorm.bench.result import Result
 from renorm.cascade.cascade import Cascade
 from renorm.cascade.conditionals.coupling import CouplingFlow
+from renorm.cascade.conditionals.standardised import Standardised
 from renorm.coarse.wavelet import Wavelet
 from renorm.lattice import Lattice
 from renorm.laws.phi4 import Phi4
@@ -94,8 +95,8 @@ def run(seed: int, plan: Plan = Plan()) -> Result:
 def cascade(edge: int) -> Cascade:
     """Haar steps down to one site; a coupling flow of three details for each."""
     steps = [Wavelet()] * (edge.bit_length() - 1)
-    flows = [CouplingFlow(2, 1, 3, rounds=1, width=24, layers=1, bins=6) for _ in steps]
-    top = CouplingFlow(2, 0, 1, sites=(1, 1), rounds=2, width=8, layers=1, bins=12)
+    flows = [Standardised(CouplingFlow(2, 1, 3, rounds=1, width=24, layers=1, bins=6), 1, 3) for _ in steps]
+    top = Standardised(CouplingFlow(2, 0, 1, sites=(1, 1), rounds=2, width=8, layers=1, bins=12), 0, 1)
     return Cascade(Lattice((edge, edge), boundary="periodic"), steps, flows, top)
 
 
@@ -116,7 +117,7 @@ def one_scale(edge: int, width: int) -> Cascade:
     flow = CouplingFlow(
         2, 0, 1, sites=(edge, edge), rounds=6, dilations=(1, 2, 4, 8, 16, 1), width=width, layers=1, bins=6
     )
-    return Cascade(Lattice((edge, edge), boundary="periodic"), [], [], flow)
+    return Cascade(Lattice((edge, edge), boundary="periodic"), [], [], Standardised(flow, 0, 1))
 
 
 def fit(
@@ -132,7 +133,7 @@ def fit(
             coarse = x
         else:
             law, detail, coarse = model.top, x, x.new_empty(len(x), 0)
-        assert isinstance(law, CouplingFlow)
+        assert isinstance(law, Standardised)
         law.standardise(detail, coarse)
         size = max(least, min(256, 2**13 // detail[0, 0].numel()))
 

@@ -12,6 +12,7 @@ from renorm.cascade.conditionals.heat_bath import HeatBath
 from renorm.cascade.conditionals.linear_gaussian import GaussianTop, LinearGaussian
 from renorm.cascade.conditionals.local import LocalConditional, SiteTop
 from renorm.cascade.conditionals.mixture import MixtureHead
+from renorm.cascade.conditionals.mode_gaussian import ModeGaussian, shell_waves, waves
 from renorm.cascade.conditionals.relative_details import RelativeDetails
 from renorm.cascade.conditionals.site_laws import IsingSite, Phi4Site, SiteLaw
 from renorm.cascade.conditionals.standardised import Standardised
@@ -19,6 +20,7 @@ from renorm.cascade.energy.gibbs import GibbsConditional, local_terms
 from renorm.cascade.spec import CascadeSpec, DiffusionPartSpec, EnergySpec, FlowSpec, GaussianSpec, LocalSpec
 from renorm.coarse.base import CoarseGraining
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
+from renorm.coarse.fourier import FourierShell
 from renorm.coarse.learned import CayleyBlock
 from renorm.coarse.wavelet import Wavelet
 from renorm.errors import RecipeError
@@ -103,7 +105,7 @@ def make_steps(spec: CascadeSpec, lattice: Lattice) -> list[CoarseGraining]:
     steps: list[CoarseGraining] = []
     at = lattice
     while spec.levels is None or len(steps) < spec.levels:
-        step = _step(spec, len(steps), lattice.dim)
+        step = _step(spec, len(steps), lattice)
         try:
             at = step.coarse_lattice(at)
         except RecipeError as error:
@@ -133,12 +135,14 @@ def site_law(law: LawSpec | None) -> SiteLaw:
     )
 
 
-def _step(spec: CascadeSpec, index: int, dim: int) -> CoarseGraining:
+def _step(spec: CascadeSpec, index: int, lattice: Lattice) -> CoarseGraining:
     if spec.coarse == "checkerboard":
         return RotatedCheckerboard() if index % 2 else Checkerboard()
     if spec.coarse == "learned":
         return CayleyBlock()
-    return Wavelet(order=ORDERS[spec.coarse], dim=dim)
+    if spec.coarse == "fourier":
+        return FourierShell(lattice.dim, lattice.boundary)
+    return Wavelet(order=ORDERS[spec.coarse], dim=lattice.dim)
 
 
 def _head(spec: LocalSpec) -> Head:
@@ -162,6 +166,8 @@ def _conditional(
     if isinstance(law, FlowSpec):
         return _flow(spec, law, coarse, channels, detail[0])
     if isinstance(law, GaussianSpec):
+        if spec.coarse == "fourier":
+            return ModeGaussian.unfitted(channels, shell_waves(fine))
         _require_periodic(coarse)
         return LinearGaussian.unfitted(channels, detail[0], coarse.shape)
     if isinstance(law, DiffusionPartSpec):
@@ -177,6 +183,8 @@ def _conditional(
 def _top(spec: CascadeSpec, coarse: Lattice) -> CascadeConditional:
     law = spec.conditional
     if isinstance(law, GaussianSpec):
+        if spec.coarse == "fourier":
+            return ModeGaussian.unfitted(coarse.channels, waves(coarse), coarse)
         _require_periodic(coarse)
         return GaussianTop.unfitted(coarse.channels, coarse.shape)
     if isinstance(law, LocalSpec):
@@ -184,8 +192,9 @@ def _top(spec: CascadeSpec, coarse: Lattice) -> CascadeConditional:
     else:
         head = SplineHead(law.bins, law.bound) if isinstance(law, FlowSpec) else SplineHead()
     if coarse.sites * coarse.channels > 1 and isinstance(law, FlowSpec):
-        return _flow(spec, law, coarse, 0, coarse.channels, sites=coarse.shape)
-    top = SiteTop(coarse.event_shape, head, symmetric=spec.symmetric)
+        top = _flow(spec, law, coarse, 0, coarse.channels, sites=coarse.shape)
+    else:
+        top = SiteTop(coarse.event_shape, head, symmetric=spec.symmetric)
     return top if spec.spins else Standardised(top, 0, coarse.channels, symmetric=spec.symmetric)
 
 
@@ -213,7 +222,7 @@ def _wrapped(
     spec: CascadeSpec, law: CascadeConditional, coarse: Lattice, details: int, level: int
 ) -> CascadeConditional:
     """Networks see numbers of order one; what is solved in closed form, and spins, need no units."""
-    if spec.spins or not isinstance(law, LocalConditional):
+    if spec.spins or not isinstance(law, LocalConditional | CouplingFlow):
         return law
     channels = 2 if spec.positive else coarse.channels
     if spec.positive:

@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from renorm.cascade.build import Maker, make_parts
 from renorm.cascade.conditional import CascadeConditional, Draw
 from renorm.cascade.conditionals.heads import SpinHead
-from renorm.cascade.conditionals.linear_gaussian import GaussianTop, LinearGaussian
-from renorm.cascade.conditionals.spectral_gaussian import joint_covariance, spectral_covariance
-from renorm.cascade.learning.descent import Tell, descend
-from renorm.cascade.learning.levels import fit_level, require_learnable, standardise
+from renorm.cascade.learning.descent import Keeper, Tell, descend
+from renorm.cascade.learning.levels import (
+    begin_from_coarser,
+    fit_level,
+    require_learnable,
+    require_transferable,
+    standardise,
+)
 from renorm.cascade.spec import CascadeFit, CascadeSpec
 from renorm.cascade.storage import CascadeCard, read, write
 from renorm.coarse.base import CoarseGraining
@@ -28,12 +32,13 @@ from renorm.laws.build import make_law
 from renorm.laws.spec import LawSpec
 from renorm.model import Grade, Level, Pyramid
 
-__all__ = ["Action", "Cascade", "Weighted", "gaussian_cascade"]
+__all__ = ["Action", "Cascade", "Weighted"]
 
 Action = Callable[[Tensor], Tensor]
 """Fields (batch, channel, *sites) to nats (batch,); their density is exp(-S) / Z."""
 
-ROWS = 1024  # fields drawn or weighed together
+ROWS = 1024  # fields drawn together
+TOGETHER = 2**20  # components of fields weighed together
 
 
 class Weighted(NamedTuple):
@@ -42,7 +47,7 @@ class Weighted(NamedTuple):
     Attributes:
         fields: (batch, channel, \*sites).
         log_prob: Under the model, (batch,).
-        log_weight: $-S(\phi) - \ln q(\phi)$, (batch,); its exponential's mean is Z.
+        log_weight: $-S(\phi) - \ln q(\phi)$, float64 (batch,); its exponential's mean is Z.
     """
 
     fields: Tensor
@@ -70,6 +75,7 @@ class Cascade(nn.Module):
         level l itself.
 
     Example: a free field on a chain, exact.
+        >>> from renorm.cascade.gaussian import gaussian_cascade
         >>> from renorm.coarse.wavelet import Wavelet
         >>> k = Lattice((8,), boundary="periodic")
         >>> variance = 1 / (0.1 + 4 * torch.sin(math.pi * torch.arange(8, dtype=torch.float64) / 8) ** 2)
@@ -150,7 +156,7 @@ class Cascade(nn.Module):
         """
         _no_condition(condition)
         spec = spec or CascadeFit()
-        for stage in range(self.stages):
+        for stage in self.order(spec):
             self.fit_stage(x, stage, spec, tell=tell)
         return self
 
@@ -160,23 +166,39 @@ class Cascade(nn.Module):
         tied = self.card is not None and self.card.spec.tied
         return 1 if tied or len(self.learned_steps) else len(self.parts)
 
-    def fit_stage(self, x: Tensor, stage: int, spec: CascadeFit, *, tell: Tell | None = None) -> list[float]:
-        """Learn one stage, a function of the fields, the spec and the stage alone; gives the losses in nats."""
+    def order(self, spec: CascadeFit) -> list[int]:
+        """Stages in the order in which they are learned: finest first, or, where weights are handed on, coarsest first.
+
+        Raises:
+            RecipeError: If ``spec.transfer`` asks to hand on weights that there are not.
+        """
+        if spec.transfer:
+            require_transferable(self.parts, at_once=self.stages == 1)
+        return sorted(range(self.stages), reverse=spec.transfer)
+
+    def fit_stage(
+        self, x: Tensor, stage: int, spec: CascadeFit, *, tell: Tell | None = None, keeper: Keeper | None = None
+    ) -> list[float]:
+        """Learn one stage; gives the losses in nats. What it does depends on the fields, the spec and the stage alone,
+        and, where weights are handed on, on the coarser levels; a keeper makes it go on where it was stopped.
+        """
         self._require_event(x, 0)
         require_learnable(len(x))
         require_finite(x, "what is fitted")
         self._require_spins(x)
         generator = torch.Generator().manual_seed(seed_of(spec.seed, "order", stage))
         if self.stages == 1:
-            return self._fit_at_once(x, spec, generator, tell)
+            return self._fit_at_once(x, spec, generator, tell, keeper)
         coarse = self.coarsen(x, min(stage, len(self.steps)))
         if stage < len(self.steps):
             coarse, detail, _ = self.steps[stage].split(coarse)
         else:
             coarse, detail = coarse.new_empty(len(coarse), 0), coarse
         law = self.parts[stage]
-        size = {"steps": spec.steps, "batch": spec.batch, "rate": spec.rate}
-        return fit_level(law, detail, coarse, **size, generator=generator, tell=tell).losses  # type: ignore[arg-type]
+        if spec.transfer:
+            begin_from_coarser(law, self.parts[stage + 1 :])
+        size = {"steps": spec.steps, "batch": spec.batch, "rate": spec.rate, "tell": tell, "keeper": keeper}
+        return fit_level(law, detail, coarse, **size, generator=generator).losses  # type: ignore[arg-type]
 
     @property
     def domain(self) -> Lattice:
@@ -333,18 +355,39 @@ class Cascade(nn.Module):
             NoLikelihoodError: If the densities are not exact.
         """
         self.require_density()
-        parts = []
-        for start in range(0, num, rows):
-            value, log_prob = self.draw(min(rows, num - start), generator=generator)
-            energy = action(value)
-            if not torch.isfinite(energy).all():
-                bad = int((~torch.isfinite(energy)).sum())
-                raise DataError(
-                    f"the action must be finite on every field, got {bad} of {len(energy)} that are not: is it bounded "
-                    "below, and are its couplings finite?"
-                )
-            parts.append(Weighted(value, log_prob, -energy.to(log_prob.dtype) - log_prob))
-        return Weighted(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        drawn = [self.draw(min(rows, num - start), generator=generator) for start in range(0, num, rows)]
+        value, log_prob = torch.cat([part.value for part in drawn]), torch.cat([part.log_prob for part in drawn])
+        return Weighted(value, log_prob, self.log_weight(action, value, log_prob))
+
+    @torch.no_grad()
+    def log_weight(self, action: Action, x: Tensor, log_prob: Tensor | None = None) -> Float64[Tensor, " batch"]:
+        r"""$\ln w = -S(\phi) - \ln q(\phi)$ of each field, in nats, as many together as fit into memory.
+
+        Args:
+            action: S.
+            x: Fields.
+            log_prob: Their $\ln q$ where it is known, as of a draw.
+
+        Raises:
+            DataError: If the action is not finite on a field.
+            NoLikelihoodError: If the densities are not exact.
+        """
+        self.require_density()
+        energy = torch.cat([action(part).double() for part in x.split(self.rows)])
+        bad = int((~energy.isfinite()).sum())
+        if bad:
+            raise DataError(
+                f"the action must be finite on every field, got {bad} of {len(energy)} that are not: is it bounded "
+                "below, and are its couplings finite?"
+            )
+        if log_prob is None:
+            log_prob = torch.cat([self.log_prob(part) for part in x.split(self.rows)])
+        return -energy - log_prob.double()
+
+    @property
+    def rows(self) -> int:
+        """Fields that are weighed together."""
+        return max(1, TOGETHER // (self.lattice.sites * self.lattice.channels))
 
     def require_density(self) -> None:
         """Raise ``NoLikelihoodError`` unless densities are exact: weights and log Z need their constants."""
@@ -366,7 +409,9 @@ class Cascade(nn.Module):
             total = total + log_prob + step.split(x).log_det.to(log_prob.dtype)
         return Draw(x, total)
 
-    def _fit_at_once(self, x: Tensor, spec: CascadeFit, generator: torch.Generator, tell: Tell | None) -> list[float]:
+    def _fit_at_once(
+        self, x: Tensor, spec: CascadeFit, generator: torch.Generator, tell: Tell | None, keeper: Keeper | None
+    ) -> list[float]:
         """All levels together: they share weights, or the steps themselves learn."""
         for index, (step, law) in enumerate(zip(self.steps, self.conditionals, strict=True)):
             split = step.split(self.coarsen(x, index))
@@ -378,7 +423,8 @@ class Cascade(nn.Module):
             nats = -self.log_prob(x[index])
             return nats.mean(), float(nats.detach().std())
 
-        return descend(self.parameters(), loss, steps=spec.steps, rate=spec.rate, tell=tell).losses
+        kept = {"tell": tell, "keeper": keeper, "generator": generator}
+        return descend(self.parameters(), loss, steps=spec.steps, rate=spec.rate, **kept).losses  # type: ignore[arg-type]
 
     def _require_spins(self, x: Tensor) -> None:
         spins = any(isinstance(getattr(part, "head", None), SpinHead) for part in self.parts)
@@ -394,34 +440,6 @@ class Cascade(nn.Module):
         if tuple(x.shape[1:]) != event:
             wanted = ", ".join(map(str, event))
             raise DataError(f"fields of level {level} have the shape (batch, {wanted}), got {tuple(x.shape)}")
-
-
-def gaussian_cascade(lattice: Lattice, covariance: Tensor, steps: Sequence[CoarseGraining]) -> Cascade:
-    r"""The exact cascade of a translation-invariant Gaussian field: nothing is learned.
-
-    Args:
-        lattice: Periodic.
-        covariance: C(k), complex128 (\*sites, channel, channel), in the order of ``torch.fft``.
-        steps: Linear steps with details on the coarse lattice (wavelets, checkerboards).
-    """
-    conditionals, at = [], lattice
-    for step in steps:
-        joint = joint_covariance(step, at, covariance)
-        at = step.coarse_lattice(at)
-        conditionals.append(LinearGaussian(joint, at.channels))
-        covariance = joint[..., : at.channels, : at.channels]
-    return Cascade(lattice, steps, conditionals, GaussianTop(covariance))
-
-
-def fit_gaussian_cascade(
-    lattice: Lattice, x: Float[Tensor, "batch channel *sites"], steps: Sequence[CoarseGraining]
-) -> Cascade:
-    """The most likely linear-Gaussian cascade of samples.
-
-    Raises:
-        DataError: If there are too few samples for their covariance to have full rank.
-    """
-    return gaussian_cascade(lattice, spectral_covariance(x), steps)
 
 
 def _no_condition(condition: Tensor | None) -> None:

@@ -9,7 +9,7 @@ from renorm.cascade.cascade import Action, Cascade, Weighted
 from renorm.measure.free_energy import acceptance, bar, log_z, lower_bound, upper_bound
 from renorm.measure.statistics import Estimate, ess
 
-__all__ = ["COLLAPSED", "Evidence", "evidence", "two_fold"]
+__all__ = ["COLLAPSED", "Evidence", "evidence", "evidence_of", "two_fold"]
 
 COLLAPSED = 1e-3  # an effective sample size below which weights say nothing
 
@@ -20,19 +20,23 @@ class Evidence:
 
     Attributes:
         log_z: $\ln Z$ by importance sampling; from both ends (Bennett) where samples of the target were given.
+        one_sided: $\ln Z$ from the model's draws alone: what the model misses it does not see.
         lower: $\langle\ln w\rangle_q = \ln Z - \mathrm{KL}(q|p) \le \ln Z$.
         upper: $\langle\ln w\rangle_p = \ln Z + \mathrm{KL}(p|q) \ge \ln Z$; none without samples of the target.
         ess: Effective share of the draws.
         acceptance: Of independent proposals in equilibrium.
         drawn: The draws themselves, with their weights.
+        target_log_weight: $\ln w$ of the samples of the target; none without them.
     """
 
     log_z: Estimate
+    one_sided: Estimate
     lower: Estimate
     upper: Estimate | None
     ess: float
     acceptance: Estimate
     drawn: Weighted
+    target_log_weight: Tensor | None
 
     @property
     def collapsed(self) -> bool:
@@ -66,13 +70,33 @@ def evidence(
         >>> round(float(found.log_z.value), 4), round(found.ess, 4)  # 16 ln 2
         (11.0904, 1.0)
     """
-    drawn = model.weigh(action, num, generator=generator)
-    weight = drawn.log_weight
-    if target is None:
-        return Evidence(log_z(weight), lower_bound(weight), None, ess(weight), acceptance(weight), drawn)
-    there = -action(target).to(weight.dtype) - model.log_prob(target)
+    return evidence_of(model, action, model.weigh(action, num, generator=generator), target)
+
+
+def evidence_of(model: Cascade, action: Action, drawn: Weighted, target: Tensor | None = None) -> Evidence:
+    """What draws that were weighed already say; see `evidence`.
+
+    Args:
+        model: q, which they were drawn from.
+        action: S, which they were weighed in.
+        drawn: The draws.
+        target: Independent samples of $e^{-S}/Z$.
+
+    Raises:
+        DataError: If the action is not finite on a sample of the target.
+    """
+    ours = drawn.log_weight
+    theirs = None if target is None else model.log_weight(action, target)
+    alone = log_z(ours)
     return Evidence(
-        bar(weight, there), lower_bound(weight), upper_bound(there), ess(weight), acceptance(weight, there), drawn
+        log_z=alone if theirs is None else bar(ours, theirs),
+        one_sided=alone,
+        lower=lower_bound(ours),
+        upper=None if theirs is None else upper_bound(theirs),
+        ess=ess(ours),
+        acceptance=acceptance(ours, theirs),
+        drawn=drawn,
+        target_log_weight=theirs,
     )
 
 

@@ -17,13 +17,16 @@ __all__ = [
     "LocalSpec",
 ]
 
-Coarse = Literal["haar", "db2", "db4", "checkerboard", "learned"]
+Coarse = Literal["haar", "db2", "db4", "fourier", "checkerboard", "learned"]
 Head = Literal["spline", "spin", "mixture"]
 
 
 @dataclass(frozen=True)
 class GaussianSpec:
-    """Linear filters of the coarse field and coloured noise, solved from covariances: exact for Gaussian fields."""
+    """Linear filters of the coarse field and coloured noise, solved from covariances: exact for Gaussian fields.
+
+    On Fourier shells, modes of different wave vectors are independent, and there is no filter.
+    """
 
     kind: Literal["gaussian"] = "gaussian"
 
@@ -170,13 +173,15 @@ class CascadeSpec:
 
     Args:
         coarse: The step $T$: wavelets ``"haar"``, ``"db2"``, ``"db4"``; ``"checkerboard"``, straight and turned in
-            turn, which halves the sites each time; ``"learned"``, an orthogonal block of 2 x 2 trained along.
+            turn, which halves the sites each time; ``"fourier"``, shells of the modes above half the wavenumbers;
+            ``"learned"``, an orthogonal block of 2 x 2 trained along.
         levels: How many steps; not given: as many as the lattice allows.
         conditional: The law $p_l$ of every level.
         heat_bath: Whether the finest level is the exact heat bath of the data's law: spins or $\phi^4$ on a
             checkerboard.
         symmetric: Whether the law is symmetric under $\phi \to -\phi$, by construction.
-        tied: Whether all levels of one kind share one set of weights (a fixed point of the flow).
+        tied: Whether all levels of one kind share one set of weights (a fixed point of the flow), each in the units of
+            its own fields; of conditionals ``"local"`` and ``"flow"``.
         positive: Whether fields are contrasts of a positive density, and stay above -1 in every draw; ``"haar"`` alone.
 
     Raises:
@@ -205,14 +210,16 @@ class CascadeSpec:
         kind = self.conditional.kind
         rule = "heat_bath needs a conditional that is trained, 'local' or 'flow', at the other levels"
         require(not self.heat_bath or kind in ("local", "flow"), rule, kind)
-        rule = "tied needs a conditional that serves lattices of every size in their own units, 'local'"
-        require(not self.tied or kind == "local", rule, kind)
+        rule = "tied needs a conditional that serves lattices of every size, 'local' or 'flow'"
+        require(not self.tied or kind in ("local", "flow"), rule, kind)
         rule = "a learned block is trained along with its conditionals, which must be 'local' or 'flow'"
         require(self.coarse != "learned" or kind in ("local", "flow"), rule, kind)
         rule = "local energies need a wavelet, 'haar', 'db2' or 'db4' (details on blocks of fine sites)"
         require(kind != "energy" or self.coarse in ("haar", "db2", "db4"), rule, self.coarse)
         rule = "a diffusion needs a wavelet, 'haar', 'db2' or 'db4' (details on the coarse lattice)"
         require(kind != "diffusion" or self.coarse in ("haar", "db2", "db4"), rule, self.coarse)
+        rule = "Fourier shells have modes for details, and only a conditional of kind 'gaussian' is a law of modes"
+        require(self.coarse != "fourier" or kind == "gaussian", rule, kind)
         rule = "positive shares out the content of blocks, so it needs coarse = 'haar'"
         require(not self.positive or self.coarse == "haar", rule, self.coarse)
         rule = "positive needs symmetric = false (a density has no two-fold symmetry)"
@@ -241,6 +248,8 @@ class CascadeFit:
         batch: Fields a step.
         rate: Learning rate at first; it falls to 0 along a cosine.
         grow: Whether a lattice of 4 x 4 is learned first, then its double, and so on.
+        transfer: Whether levels are learned from the coarsest to the finest, each beginning with the weights of the
+            coarser one of its kind (fields); near a critical point levels are alike.
         chains: How many Markov chains (chain).
         every: Steps between moves of the chains (chain).
         sweeps: Heat-bath sweeps in each move (chain).
@@ -256,6 +265,7 @@ class CascadeFit:
     batch: int = 256
     rate: float = 2e-3
     grow: bool = False
+    transfer: bool = False
     chains: int = 2048
     every: int = 10
     sweeps: int = 2
@@ -271,6 +281,8 @@ class CascadeFit:
         require(self.every >= 1, "every must be >= 1 step", self.every)
         require(self.sweeps >= 0, "sweeps must be >= 0", self.sweeps)
         require(0 <= self.seed < 2**63, "seed must be in [0, 2^63)", self.seed)
+        rule = "transfer needs a teacher that reads fields, 'fields' or 'fields+action' (else all levels learn at once)"
+        require(not self.transfer or self.reads_fields, rule, self.teacher)
         rule = "grow needs the teacher 'action' or 'chain' (the data have one size)"
         require(not self.grow or self.teacher in ("action", "chain"), rule, self.teacher)
 

@@ -12,7 +12,7 @@ from renorm.cascade.cascade import Action, Cascade
 from renorm.cascade.checkerboards import doubled
 from renorm.cascade.conditionals.heat_bath import EvenAction
 from renorm.cascade.learning.chain import fit_to_chain
-from renorm.cascade.learning.descent import Tell
+from renorm.cascade.learning.descent import Keeper, Tell
 from renorm.cascade.learning.training import fit_to_action
 from renorm.errors import DataError, RecipeError
 from renorm.fit.checkpoint import load_weights
@@ -57,7 +57,7 @@ def plan(recipe: CascadeRecipe, model: Cascade) -> list[Stage]:
     stages: list[Stage] = []
     if spec.reads_fields:
         sizes = [level.modes for level in model.levels]
-        for index in range(model.stages):
+        for index in model.order(spec):
             numbers = sizes[index] - (sizes[index + 1] if index + 1 < len(sizes) else 0)
             stages.append(Stage("fields", lattice.shape, index, spec.steps, sizes[0] if model.stages == 1 else numbers))
     if spec.teacher != "fields":
@@ -84,7 +84,13 @@ def grown(model: Cascade, recipe: CascadeRecipe, shape: tuple[int, ...]) -> Casc
 
 
 def run_stage(
-    recipe: CascadeRecipe, model: Cascade, stage: Stage, number: int, fields: Tensor | None, tell: Tell
+    recipe: CascadeRecipe,
+    model: Cascade,
+    stage: Stage,
+    number: int,
+    fields: Tensor | None,
+    tell: Tell,
+    keeper: Keeper | None = None,
 ) -> list[float]:
     """Learn one stage; gives its losses, in nats.
 
@@ -95,25 +101,27 @@ def run_stage(
         number: Its place in the plan, on which its randomness depends.
         fields: The training fields, where they are read.
         tell: Told of each step.
+        keeper: Where a stage that may be stopped is kept, to go on from there to the same end.
     """
     spec = recipe.fit
     if stage.teacher == "fields":
         if fields is None:
             raise DataError("the teacher 'fields' needs fields, got none")
-        return model.fit_stage(fields, stage.level, spec, tell=tell)
+        return model.fit_stage(fields, stage.level, spec, tell=tell, keeper=keeper)
     generator = torch.Generator().manual_seed(seed_of(spec.seed, "noise", number))
     law = recipe.data.law
     action = action_of(law, stage.shape)
     if action is None:
         raise RecipeError(f"fit.teacher = '{spec.teacher}' needs a law with an action, got {law!r}")
     size: dict[str, Any] = {"steps": stage.steps, "batch": spec.batch, "rate": spec.rate}
+    size |= {"generator": generator, "tell": tell, "keeper": keeper}
     if stage.teacher == "chain":
-        walk = {"chains": spec.chains, "every": spec.every, "sweeps": spec.sweeps}
-        return fit_to_chain(model, action, site_law(law), **size, **walk, generator=generator, tell=tell).losses
+        walk: dict[str, Any] = {"chains": spec.chains, "every": spec.every, "sweeps": spec.sweeps}
+        return fit_to_chain(model, action, site_law(law), **size, **walk).losses
     if not recipe.model.heat_bath:
-        return fit_to_action(model, action, **size, generator=generator, tell=tell).losses
+        return fit_to_action(model, action, **size).losses
     even = EvenAction(site_law(law))  # the odd sites are drawn exactly, and are not weighed
-    return fit_to_action(model, even, **size, level=1, generator=generator, tell=tell).losses
+    return fit_to_action(model, even, **size, level=1).losses
 
 
 def action_of(law: LawSpec | None, shape: tuple[int, ...]) -> Action | None:

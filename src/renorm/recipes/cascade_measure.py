@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renorm.cascade.cascade import Action, Cascade
+from renorm.cascade.cascade import Action, Cascade, Weighted
 from renorm.cascade.couplings import rg_flow
+from renorm.cascade.evidence import COLLAPSED, evidence_of
 from renorm.cascade.interactions import EVEN, FIELD
 from renorm.cascade.pictures import rendered
 from renorm.data import load as load_data
@@ -21,8 +22,6 @@ from renorm.data.fields import Fields
 from renorm.errors import DataError
 from renorm.laws.build import make_law
 from renorm.laws.lognormal import Lognormal
-from renorm.measure.free_energy import acceptance, bar, log_z, lower_bound, upper_bound
-from renorm.measure.statistics import ess
 from renorm.model import Grade
 from renorm.recipes.cascade_fit import action_of
 from renorm.recipes.cascade_run import continuous
@@ -35,9 +34,7 @@ __all__ = ["measure"]
 
 FIELDS = 2000  # drawn at each level for its couplings
 ROWS = 8  # generated fields shown at every level
-COLLAPSED = 1e-3  # ESS below which a fit has missed the law
 ONE_SIDED = 0.05  # share of draws on the rarer side of a two-fold symmetry
-TOGETHER = 2**20  # components of fields weighed together
 SIGMAS = 5.0  # by how much free energies from both ends may differ
 
 
@@ -88,15 +85,9 @@ def measure(
 @torch.no_grad()
 def _drawn(model: Cascade, num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Fields, and the log density that each was drawn with; in rows that fit into memory."""
-    rows = max(1, TOGETHER // (model.lattice.sites * model.lattice.channels))
-    parts = [model.draw(min(rows, num - start), generator=generator) for start in range(0, num, rows)]
+    sizes = [min(model.rows, num - start) for start in range(0, num, model.rows)]
+    parts = [model.draw(size, generator=generator) for size in sizes]
     return torch.cat([part.value for part in parts]), torch.cat([part.log_prob for part in parts])
-
-
-@torch.no_grad()
-def _weights(model: Cascade, action: Action, x: Tensor) -> Tensor:
-    rows = max(1, TOGETHER // (model.lattice.sites * model.lattice.channels))
-    return torch.cat([-action(part).double() - model.log_prob(part).double() for part in x.split(rows)])
 
 
 def _weighed(
@@ -109,29 +100,27 @@ def _weighed(
 ) -> tuple[dict[str, Any], dict[str, Any], list[Observable]]:
     """Free energy from both ends, effective sample size, acceptance, and observables of the law by reweighting."""
     x, log_prob = drawn
-    energy = action(x).double()
-    if not torch.isfinite(energy).all():
-        bad = int((~torch.isfinite(energy)).sum())
-        raise DataError(f"the action must be finite on every field that is drawn, got {bad} of {len(x)} that are not")
-    ours, theirs = -energy - log_prob.double(), _weights(model, action, target)
-    share = ess(ours)
-    forward, both = log_z(ours), bar(ours, theirs)
-    low, high, taken = lower_bound(ours), upper_bound(theirs), acceptance(ours, theirs)
-    figures: dict[str, Any] = {"log_z": float(forward.value), "log_z_error": float(forward.error)}
+    found = evidence_of(model, action, Weighted(x, log_prob, model.log_weight(action, x, log_prob)), target)
+    ours, theirs = found.drawn.log_weight, found.target_log_weight
+    alone, upper = found.one_sided, found.upper
+    assert theirs is not None
+    assert upper is not None
+    figures: dict[str, Any] = {"log_z": float(alone.value), "log_z_error": float(alone.error)}
     answers = exact_answers(make_law(recipe.data.law, model.lattice.shape)) if recipe.data.law is not None else {}
     if "log_z" in answers:
         figures["log_z_exact"] = answers["log_z"]
-    for name, estimate in (("log_z_bar", both), ("log_z_lower", low), ("log_z_upper", high), ("acceptance", taken)):
+    both = {"log_z_bar": found.log_z, "log_z_lower": found.lower, "log_z_upper": upper, "acceptance": found.acceptance}
+    for name, estimate in both.items():
         figures |= {name: float(estimate.value), f"{name}_error": float(estimate.error)}
-    figures["ess"] = share
+    figures["ess"] = found.ess
     notes: dict[str, Any] = {"target": f"{len(target)} simulated fields of the law, for the upper bound and beside it"}
-    if share < COLLAPSED:
+    if found.collapsed:
         notes["collapsed"] = (
-            f"the effective sample size is {share:.2g}, below {COLLAPSED:g}: the model misses the law, and neither "
+            f"the effective sample size is {found.ess:.2g}, below {COLLAPSED:g}: the model misses the law, and neither "
             "log Z nor reweighted observables can be trusted; train longer, or take a smaller lattice"
         )
-    gap = abs(float(forward.value - both.value))
-    if gap > SIGMAS * math.hypot(float(forward.error), float(both.error)) + 1e-3:
+    gap = abs(float(alone.value - found.log_z.value))
+    if gap > SIGMAS * math.hypot(float(alone.error), float(found.log_z.error)) + 1e-3:
         notes["both_ends"] = (
             f"log Z from the model's draws alone lies {gap:.3g} nats from that of both ends: part of the law is missed"
         )
@@ -146,9 +135,8 @@ def _likelihood(
     recipe: CascadeRecipe, folder: Path, model: Cascade, reference: Tensor, test: Fields, log_z_exact: float | None
 ) -> dict[str, Any]:
     """Nats of test fields, level by level."""
-    rows = max(1, TOGETHER // (model.lattice.sites * model.lattice.channels))
     with torch.no_grad():
-        each = torch.cat([model.log_prob(part, per_level=True) for part in reference.split(rows)]).double()
+        each = torch.cat([model.log_prob(part, per_level=True) for part in reference.split(model.rows)]).double()
     numbers = model.lattice.sites * model.lattice.channels
     nats = -each.sum(1)
     figures: dict[str, Any] = {"nats_per_site": float(nats.mean()) / numbers}

@@ -1,11 +1,13 @@
 """Runs of a cascade: fit.
 
-model.toml  model.safetensors  checkpoints/  metrics.jsonl      beside what every run has
+model.toml  model.safetensors  metrics.jsonl    beside what every run has
+checkpoints/                                    the model after the last stage, and in stage/ where the next one stands
 """
 
 import json
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,11 @@ from renorm.spec import to_mapping, to_toml
 __all__ = ["continuous", "fit"]
 
 LINES = 200  # of metrics.jsonl for a stage
+KEEP = 60.0  # seconds between the moments of a stage that are kept
 
 
 def fit(recipe: CascadeRecipe, folder: Path, *, progress: bool, command: str) -> Cascade:
-    """Learn stage by stage; killed at any moment, it resumes after the last stage that was finished."""
+    """Learn stage by stage; killed at any moment, it resumes to the same model, from where the stage was last kept."""
     fields = _fields(recipe) if recipe.fit.reads_fields else None
     lattice = _lattice(recipe) if fields is None else fields.lattice
     known = _identity(recipe, fields)
@@ -58,10 +61,14 @@ def fit(recipe: CascadeRecipe, folder: Path, *, progress: bool, command: str) ->
     write_json(folder / "manifest.json", {**facts, "seconds": begun.seconds or None})
     try:
         model = _learn(recipe, folder, begun, stages, x, progress=progress, known=known)
-    except RenormError:
-        if begun.done == 0 and latest(folder / "checkpoints") is None:  # leave the place to a mended recipe
+    except RenormError as error:
+        full = isinstance(error, CheckpointError)  # of the disk: what is there is good, and goes on
+        if (
+            begun.done == 0 and latest(folder / "checkpoints") is None and not full
+        ):  # leave the place to a mended recipe
             for name in ("recipe.toml", "manifest.json", "metrics.jsonl"):
                 (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         raise
     write_json(folder / "manifest.json", {**facts, "seconds": begun.seconds})
     model.save(folder)  # model.toml says that the run is finished
@@ -106,24 +113,61 @@ def _learn(
     metrics = _Metrics(folder / "metrics.jsonl", at.steps)
     try:
         for number, stage in enumerate(stages[at.done :], start=at.done):
-            begun, before = time.perf_counter(), at.steps
+            before = at.steps
             at.model = grown(at.model, recipe, stage.shape)
 
             def tell(step: int, loss: float, before: int = before, stage: Stage = stage, number: int = number) -> None:
                 bar.update(before + step, loss / stage.numbers)
                 metrics.add(before + step, loss / stage.numbers, number, last=step == stage.steps, every=stage.steps)
 
-            losses = run_stage(recipe, at.model, stage, number, x, tell)
+            keeper = _Keeper(folder / "checkpoints" / "stage", known, number)
+            losses = run_stage(recipe, at.model, stage, number, x, tell, keeper)
             if len(losses) == 1 and stage.steps > 1:  # solved, not trained
                 metrics.add(before + 1, losses[0] / stage.numbers, number, last=True, every=1)
             at.steps = before + len(losses)
-            at.done, at.seconds = number + 1, at.seconds + time.perf_counter() - begun
+            at.done, at.seconds = number + 1, at.seconds + keeper.seconds()
             about = {"identity": dict(known), "seconds": at.seconds, "steps": at.steps}
             save_checkpoint(folder / "checkpoints", Checkpoint(at.done, dict(at.model.state_dict()), about), keep=1)
+            keeper.forget()
     finally:
         bar.close()
         metrics.close()
     return at.model
+
+
+class _Keeper:
+    """Keeps a stage every ``KEEP`` seconds, beside the checkpoint of the stages before it."""
+
+    def __init__(self, folder: Path, known: Mapping[str, Any], stage: int) -> None:
+        self._folder, self._about = folder, {"identity": json.loads(json.dumps(known)), "stage": stage}
+        self._spent, self._begun = 0.0, time.perf_counter()
+        self._kept = self._begun
+
+    def load(self) -> Mapping[str, Tensor] | None:
+        """What was kept of this very stage, if anything."""
+        try:
+            saved = latest(self._folder)
+        except CheckpointError:  # damaged: the stage begins again, and ends the same
+            return None
+        if saved is None or any(saved.about.get(key) != value for key, value in self._about.items()):
+            return None
+        self._spent = float(saved.about["seconds"])
+        return saved.tensors
+
+    def save(self, step: int, standing: Callable[[], dict[str, Tensor]]) -> None:
+        """Keep the stage, if it is time."""
+        if time.perf_counter() - self._kept >= KEEP:
+            about = {**self._about, "seconds": self.seconds()}
+            save_checkpoint(self._folder, Checkpoint(step, standing(), about), keep=1)
+            self._kept = time.perf_counter()
+
+    def seconds(self) -> float:
+        """How long this stage has taken, over all attempts that were kept."""
+        return self._spent + time.perf_counter() - self._begun
+
+    def forget(self) -> None:
+        """Remove what was kept: the stage is finished."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class _Metrics:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from renorm.cascade.build import Maker
 from renorm.cascade.conditional import CascadeConditional, Draw
+from renorm.cascade.conditionals.standardised import columns, units_of
 from renorm.cascade.spec import CascadeSpec, DiffusionPartSpec
 from renorm.coarse.base import CoarseGraining
 from renorm.data.fields import Fields
@@ -120,13 +121,11 @@ class DiffusionConditional(CascadeConditional):
     ) -> "DiffusionConditional":
         """Measure units, mean and spectrum on samples; a channel that never moves keeps its spread of 1."""
         symmetric = self.network.symmetric
-        rows = coarse.transpose(0, 1).flatten(1)
-        centre = torch.zeros_like(rows[:, 0]) if symmetric else rows.mean(1)
+        centre, spread = units_of(coarse, symmetric=symmetric)
         self.coarse_centre.copy_(centre)
-        self.coarse_spread.copy_(_spread(rows - centre[:, None]))
-        rows = detail.transpose(0, 1).flatten(1)
-        self.spread.copy_(_spread(rows if symmetric else rows - rows.mean(1, keepdim=True)))
-        fields = Fields((detail / _columns(self.spread, detail)).float(), self.at)
+        self.coarse_spread.copy_(spread)
+        self.spread.copy_(units_of(detail, symmetric=symmetric)[1])
+        fields = Fields((detail / columns(self.spread, detail)).float(), self.at)
         moments = measure_moments(fields, centred=not symmetric, isotropic=False)
         self.mean.copy_(moments.mean)
         self.spectrum.copy_(moments.spectrum)
@@ -141,7 +140,7 @@ class DiffusionConditional(CascadeConditional):
         t = self.diffusion.training.quantile(u, self.diffusion.schedule)
         noise = torch.randn(detail.shape, generator=generator).to(detail)
         with self.network.seeing(self._seen(coarse)):
-            mean = denoising_loss(denoiser, detail / _columns(self.spread, detail), t, noise)
+            mean = denoising_loss(denoiser, detail / columns(self.spread, detail), t, noise)
         return (mean * detail[0].numel()).expand(len(detail))
 
     @torch.no_grad()
@@ -152,7 +151,7 @@ class DiffusionConditional(CascadeConditional):
             with self.network.seeing(self._seen(part)):
                 drawn.append(self.diffusion.sample(len(part), generator=generator, batch=len(part)))
         value = torch.cat(drawn).to(coarse)
-        value = value * _columns(self.spread, value)
+        value = value * columns(self.spread, value)
         return Draw(value, value.new_full((len(value),), math.nan))
 
     def log_prob(self, detail: Tensor, coarse: Tensor) -> Tensor:
@@ -166,7 +165,7 @@ class DiffusionConditional(CascadeConditional):
         )
 
     def _seen(self, coarse: Tensor) -> Tensor:
-        return (coarse - _columns(self.coarse_centre, coarse)) / _columns(self.coarse_spread, coarse)
+        return (coarse - columns(self.coarse_centre, coarse)) / columns(self.coarse_spread, coarse)
 
     def _assemble(self) -> None:
         """Put the walk together around the moments, which come from samples or from a file."""
@@ -200,15 +199,6 @@ def _unet_spec(spec: DiffusionPartSpec, shape: tuple[int, ...]) -> UNetSpec:
         dropout=0.0,
         groups=max(n for n in (1, 2, 4, 8) if n == 1 or (spec.width % n == 0 and spec.width >= n * TOGETHER)),
     )
-
-
-def _spread(rows: Tensor) -> Tensor:
-    spread = rows.square().mean(1).sqrt()
-    return torch.where(spread > 0, spread, 1.0)
-
-
-def _columns(of_channels: Tensor, like: Tensor) -> Tensor:
-    return of_channels.to(like).reshape(-1, *[1] * (like.ndim - 2))
 
 
 def _assembled(part: Any, _: Any) -> None:

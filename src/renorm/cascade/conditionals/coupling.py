@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from renorm.cascade.conditional import CascadeConditional, Draw
@@ -40,7 +39,8 @@ class CouplingFlow(CascadeConditional):
     ``symmetric`` the flow turns over with the field, $p(-y \mid -c) = p(y \mid c)$, by construction: $\mu$ is odd,
     s even, and the knots of the spline are reflected.
 
-    With no coarse field (``channels`` 0, and ``sites``) it is a flow of one scale, or the top of a cascade.
+    With no coarse field (``channels`` 0, and ``sites``) it is a flow of one scale, or the top of a cascade. The splines
+    bend numbers of order one: wrap it in ``Standardised``, which takes the units of samples.
 
     Args:
         dim: Axes of the lattice.
@@ -64,11 +64,6 @@ class CouplingFlow(CascadeConditional):
         >>> torch.allclose(flow.log_prob(draw.value, torch.ones(5, 1, 4, 4)), draw.log_prob)
         True
     """
-
-    coarse_centre: Tensor
-    coarse_spread: Tensor
-    centre: Tensor
-    spread: Tensor
 
     def __init__(
         self,
@@ -107,58 +102,31 @@ class CouplingFlow(CascadeConditional):
             outputs = len(part.channels) * self.head.size
             nets.append(LocalNet(dim, seen, outputs, width=width, layers=layers, boundary=boundary, dilation=dilation))
         self.nets = nn.ModuleList(nets)
-        for name, number in (("coarse_", channels), ("", details)):
-            self.register_buffer(f"{name}centre", torch.zeros(number))
-            self.register_buffer(f"{name}spread", torch.ones(number))
-
-    @torch.no_grad()
-    def standardise(
-        self, detail: Float[Tensor, "batch details *sites"], coarse: Float[Tensor, "batch *rest"]
-    ) -> "CouplingFlow":
-        r"""Take the units of samples, channel by channel: $y \to (y - \bar y)/\sigma$.
-
-        A symmetric flow leaves the centre at 0. Nothing else of the samples is learned here.
-        """
-        for name, x in (("coarse_", coarse), ("", detail)):
-            if x.ndim < 3:
-                continue
-            rows = x.transpose(0, 1).flatten(1)
-            centre = torch.zeros_like(rows[:, 0]) if self.symmetric else rows.mean(1)
-            spread = (rows - centre[:, None]).square().mean(1).sqrt()
-            getattr(self, f"{name}centre").copy_(centre)
-            getattr(self, f"{name}spread").copy_(torch.where(spread > 0, spread, 1.0))
-        return self
 
     def draw(self, coarse: Tensor, *, generator: torch.Generator) -> Draw:
         """One detail for each coarse field, and its log density; gradients pass."""
         seen = self._seen(coarse, None)
         shape = (len(coarse), self.details, *seen.shape[2:])
         z = torch.randn(shape, generator=generator, dtype=coarse.dtype, device=coarse.device)
-        log_prob = self._of_noise(z)
+        log_prob = _of_noise(z)
         for index in reversed(range(len(self.parts))):
             z, log_slope = self._layer(index, z, seen, inverse=True)
             log_prob = log_prob + log_slope
-        return Draw(z * _columns(self.spread, z) + _columns(self.centre, z), log_prob)
+        return Draw(z, log_prob)
 
     def log_prob(self, detail: Tensor, coarse: Tensor) -> Tensor:
         """Log density of each detail given its coarse field, in nats."""
         z, total = self.whiten(detail, coarse)
-        return self._of_noise(z) + total
+        return _of_noise(z) + total
 
     def whiten(self, detail: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The noise z that a detail was bent from, and $\ln|\det \partial z/\partial y|$ but for its constant part."""
-        seen = self._seen(coarse, detail)
-        z = (detail - _columns(self.centre, detail)) / _columns(self.spread, detail)
+        r"""The noise z that a detail was bent from, and $\ln|\det \partial z/\partial y|$."""
+        seen, z = self._seen(coarse, detail), detail
         total = z.new_zeros(len(z))
         for index in range(len(self.parts)):
             z, log_slope = self._layer(index, z, seen, inverse=False)
             total = total + log_slope
         return z, total
-
-    def _of_noise(self, z: Tensor) -> Tensor:
-        """ln N(z), in the units of the details."""
-        volume = self.spread.log().sum() * z[0, 0].numel()
-        return -0.5 * (z**2 + _LOG_2PI).flatten(1).sum(1) - volume
 
     def _seen(self, coarse: Tensor, detail: Tensor | None) -> Tensor:
         """What the networks see of the coarse field and the lattice."""
@@ -168,8 +136,7 @@ class CouplingFlow(CascadeConditional):
             coarse = coarse.new_zeros(len(coarse), 0, *sites)
         if detail is not None and detail.shape[1] != self.details:
             raise DataError(f"details have {self.details} channel(s) here, got shape {tuple(detail.shape)}")
-        seen = (coarse - _columns(self.coarse_centre, coarse)) / _columns(self.coarse_spread, coarse)
-        return seen
+        return coarse
 
     def _layer(self, index: int, value: Tensor, seen: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """Move the part of one layer: the new values, and ln dz/dy summed over the part."""
@@ -197,8 +164,9 @@ class CouplingFlow(CascadeConditional):
         return self.head.mirrored(*theta.chunk(2)) if self.symmetric else theta
 
 
-def _columns(of_channels: Tensor, like: Tensor) -> Tensor:
-    return of_channels.to(like.dtype).reshape(-1, *[1] * (like.ndim - 2))
+def _of_noise(z: Tensor) -> Tensor:
+    """ln N(z)."""
+    return -0.5 * (z**2 + _LOG_2PI).flatten(1).sum(1)
 
 
 def _sites(shape: tuple[int, ...], colour: int | None, device: torch.device) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from renorm.cascade.conditional import CascadeConditional, Draw
 
-__all__ = ["Standardised"]
+__all__ = ["Standardised", "columns", "units_of"]
 
 
 class Standardised(CascadeConditional):
@@ -53,31 +53,58 @@ class Standardised(CascadeConditional):
         for name, x in (("coarse_", coarse), ("", detail)):
             if x.ndim < 3:
                 continue
-            rows = x.transpose(0, 1).flatten(1)
-            centre = torch.zeros_like(rows[:, 0]) if self.symmetric else rows.mean(1)
-            spread = (rows - centre[:, None]).square().mean(1).sqrt()
+            centre, spread = units_of(x, symmetric=self.symmetric)
             getattr(self, f"{name}centre").copy_(centre)
-            getattr(self, f"{name}spread").copy_(torch.where(spread > 0, spread, 1.0))
+            getattr(self, f"{name}spread").copy_(spread)
         return self
 
     def draw(self, coarse: Tensor, *, generator: torch.Generator) -> Draw:
         """One detail for each coarse field, and its log density."""
         value, log_prob = self.law.draw(self._seen(coarse), generator=generator)
-        return Draw(value * _columns(self.spread, value) + _columns(self.centre, value), log_prob - self._volume(value))
+        return Draw(value * columns(self.spread, value) + columns(self.centre, value), log_prob - self._volume(value))
 
     def log_prob(self, detail: Tensor, coarse: Tensor) -> Tensor:
         """Log density of each detail given its coarse field, in nats."""
-        inner = (detail - _columns(self.centre, detail)) / _columns(self.spread, detail)
+        inner = (detail - columns(self.centre, detail)) / columns(self.spread, detail)
         return self.law.log_prob(inner, self._seen(coarse)) - self._volume(detail)
 
     def _seen(self, coarse: Tensor) -> Tensor:
         if coarse.ndim < 3:  # the top of a cascade is told nothing
             return coarse
-        return (coarse - _columns(self.coarse_centre, coarse)) / _columns(self.coarse_spread, coarse)
+        return (coarse - columns(self.coarse_centre, coarse)) / columns(self.coarse_spread, coarse)
 
     def _volume(self, detail: Tensor) -> Tensor:
         return self.spread.log().sum() * detail[0, 0].numel()
 
 
-def _columns(of_channels: Tensor, like: Tensor) -> Tensor:
-    return of_channels.to(like.dtype).reshape(-1, *[1] * (like.ndim - 2))
+def units_of(
+    x: Float[Tensor, "batch channel *sites"], *, symmetric: bool
+) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
+    r"""Centre $\mu$ and spread $\sigma = \sqrt{\langle (x - \mu)^2 \rangle}$ of each channel, over batch and sites.
+
+    Args:
+        x: Samples.
+        symmetric: Whether the centres are 0 by symmetry; else they are means.
+
+    Returns:
+        Centres, and spreads: 1 for a channel that never moves.
+
+    Example:
+        >>> centre, spread = units_of(torch.tensor([[[1.0, 5.0], [2.0, 2.0]]]), symmetric=False)
+        >>> centre.tolist(), spread.tolist()
+        ([3.0, 2.0], [2.0, 1.0])
+    """
+    rows = x.transpose(0, 1).flatten(1)
+    centre = torch.zeros_like(rows[:, 0]) if symmetric else rows.mean(1)
+    spread = (rows - centre[:, None]).square().mean(1).sqrt()
+    return centre, torch.where(spread > 0, spread, 1.0)
+
+
+def columns(of_channels: Float[Tensor, " channel"], like: Float[Tensor, "batch channel *sites"]) -> Tensor:
+    """One number for each channel, shaped so that it meets all the sites of fields.
+
+    Example:
+        >>> columns(torch.ones(3), torch.zeros(5, 3, 4, 4)).shape
+        torch.Size([3, 1, 1])
+    """
+    return of_channels.to(like).reshape(-1, *[1] * (like.ndim - 2))

@@ -12,12 +12,11 @@ from torch import Tensor
 from renorm.cascade.cascade import Action, Cascade
 from renorm.cascade.conditionals.heat_bath import HeatBath
 from renorm.cascade.conditionals.site_laws import SiteLaw
-from renorm.cascade.learning.training import Tell, Trained, descent
+from renorm.cascade.learning.training import Keeper, Tell, Trained, descent
 from renorm.coarse.checkerboard import Checkerboard
-from renorm.errors import DataError
 from renorm.spec import require
 
-__all__ = ["ChainState", "fit_to_chain", "heat_bath_sweep", "metropolis", "weights"]
+__all__ = ["ChainState", "fit_to_chain", "heat_bath_sweep", "metropolis"]
 
 
 class ChainState(NamedTuple):
@@ -53,21 +52,6 @@ def heat_bath_sweep(site: SiteLaw, x: Tensor, *, generator: torch.Generator) -> 
 
 
 @torch.no_grad()
-def weights(model: Cascade, action: Action, x: Tensor) -> Tensor:
-    r"""$\ln w = -S(\phi) - \ln q(\phi)$ of each field, in nats.
-
-    Raises:
-        DataError: If the action is not finite on a field.
-    """
-    model.require_density()
-    energy = action(x)
-    if not bool(torch.isfinite(energy).all()):
-        raise DataError("the action must be finite on every field: is it bounded below, and are its couplings finite?")
-    log_prob = model.log_prob(x)
-    return -energy.to(log_prob.dtype) - log_prob
-
-
-@torch.no_grad()
 def metropolis(
     model: Cascade, action: Action, x: Tensor, *, level: int | None = None, generator: torch.Generator
 ) -> ChainState:
@@ -93,9 +77,9 @@ def metropolis(
         proposed, _, there = model.weigh(action, len(x), generator=generator)
     else:
         proposed = model.refine(model.coarsen(x, level), level=level, generator=generator)
-        there = weights(model, action, proposed)
-    uniform = torch.rand(len(x), generator=generator, dtype=there.dtype, device=x.device)
-    taken = uniform.log() < there - weights(model, action, x)
+        there = model.log_weight(action, proposed)
+    uniform = torch.rand(len(x), generator=generator, dtype=proposed.dtype, device=x.device)
+    taken = uniform.log() < there - model.log_weight(action, x)
     fields = torch.where(taken.reshape(-1, *[1] * (x.ndim - 1)), proposed.to(x.dtype), x)
     return ChainState(fields, float(taken.double().mean()))
 
@@ -114,6 +98,7 @@ def fit_to_chain(
     level: int = 1,
     generator: torch.Generator,
     tell: Tell | None = None,
+    keeper: Keeper | None = None,
 ) -> Trained:
     r"""Maximise the likelihood of chains that the model itself keeps moving: no samples are needed, and no gradient
     passes through a draw, so spins learn as fast as fields do.
@@ -132,26 +117,27 @@ def fit_to_chain(
         level: Whose law is fitted: 1 where the finest conditional is a heat bath, which has nothing to learn.
         generator: Source of randomness.
         tell: Told of each step: how many are done, and the loss.
+        keeper: Where a training that may be stopped is kept, chains and all.
 
     Source:
         Gabrie, Rotskoff, Vanden-Eijnden 2022, PNAS 119, e2109420119 (adaptive Monte Carlo with flows).
     """
     require(every >= 1, "every must be >= 1 (steps between moves of the chains)", every)
-    state = model.draw(chains, generator=generator).value.detach()
-    done = 0
+    memory = {"chains": model.draw(chains, generator=generator).value.detach(), "done": torch.tensor(0)}
 
     def loss() -> tuple[Tensor, float]:
-        nonlocal state, done
-        if done % every == 0:
+        state = memory["chains"]
+        if int(memory["done"]) % every == 0:
             state = metropolis(model, action, state, generator=generator).fields
             for _ in range(sweeps):
                 state = heat_bath_sweep(site, state, generator=generator)
-        done += 1
+        memory["chains"], memory["done"] = state, memory["done"] + 1
         index = torch.randint(len(state), (batch,), generator=generator)
         nats = -model.log_prob_level(model.coarsen(_turned(state[index], generator), level), level)
         return nats.mean(), float(nats.detach().std())
 
-    return descent(model, level, loss, steps, rate, tell)
+    size = {"steps": steps, "rate": rate, "tell": tell, "keeper": keeper}
+    return descent(model, level, loss, **size, generator=generator, memory=memory)  # type: ignore[arg-type]
 
 
 def _turned(x: Tensor, generator: torch.Generator) -> Tensor:

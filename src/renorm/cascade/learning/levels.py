@@ -1,15 +1,17 @@
 """One level of a cascade learned from samples: the levels know nothing of each other once the fields are given."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from renorm.cascade.conditional import CascadeConditional
 from renorm.cascade.conditionals.relative_details import RelativeDetails
-from renorm.cascade.learning.descent import Tell, Trained, descend
+from renorm.cascade.learning.descent import Keeper, Tell, Trained, descend
 from renorm.cascade.learning.warm_start import start_positive
-from renorm.errors import DataError
+from renorm.errors import DataError, RecipeError
 
-__all__ = ["fit_level", "require_learnable", "standardise"]
+__all__ = ["begin_from_coarser", "fit_level", "require_learnable", "require_transferable", "standardise"]
 
 
 def fit_level(
@@ -22,6 +24,7 @@ def fit_level(
     rate: float,
     generator: torch.Generator,
     tell: Tell | None = None,
+    keeper: Keeper | None = None,
 ) -> Trained:
     r"""The most likely law of details given their coarse fields: in closed form where there is one, else by gradient.
 
@@ -37,6 +40,7 @@ def fit_level(
         steps, batch, rate: Of Adam, the rate falling to 0 along a cosine.
         generator: Draws the batches.
         tell: Told of each step.
+        keeper: Where a training that may be stopped is kept.
 
     Returns:
         The losses; one of them where the law is solved, none where it has nothing to learn (a heat bath).
@@ -69,7 +73,50 @@ def fit_level(
         nats = law.loss(detail[index], coarse[index], generator=generator)
         return nats.mean(), float(nats.detach().std())
 
-    return descend(parameters, loss, steps=steps, rate=rate, tell=tell)
+    return descend(parameters, loss, steps=steps, rate=rate, tell=tell, keeper=keeper, generator=generator)
+
+
+@torch.no_grad()
+def begin_from_coarser(law: nn.Module, coarser: Sequence[nn.Module]) -> bool:
+    r"""Give a level the weights of the nearest coarser one whose weights have the same names and shapes.
+
+    $$ \theta_l \leftarrow \theta_{l'}, \qquad l' = \min\{\,k > l : \theta_k \text{ is made like } \theta_l\,\} $$
+
+    On checkerboards, straight and turned ones alternate, so that is two steps up. Units of samples are no weights:
+    each level keeps, or measures, its own.
+
+    Args:
+        law: Changed in place.
+        coarser: The levels above it, finest first.
+
+    Returns:
+        Whether there was one.
+
+    Example:
+        >>> fine, other, coarse = nn.Linear(2, 1), nn.Linear(3, 1), nn.Linear(2, 1)
+        >>> begin_from_coarser(fine, [other, coarse]), torch.equal(fine.weight, coarse.weight)
+        (True, True)
+    """
+    own = dict(law.named_parameters())
+    for each in coarser:
+        theirs = dict(each.named_parameters())
+        if own and {name: p.shape for name, p in theirs.items()} == {name: p.shape for name, p in own.items()}:
+            for name, parameter in own.items():
+                parameter.copy_(theirs[name])
+            return True
+    return False
+
+
+def require_transferable(parts: Sequence[nn.Module], *, at_once: bool) -> None:
+    """Raise ``RecipeError`` unless levels are trained one by one, from weights that can be handed on."""
+    rule = "fit.transfer hands the weights of a level to the next finer one, "
+    if at_once:
+        raise RecipeError(f"{rule}and here all levels learn at once (tied, or a learned block); set it to false")
+    closed = [type(part).__name__ for part in parts if getattr(part, "closed_form", False)]
+    if closed:
+        raise RecipeError(f"{rule}and a closed form has none to begin with; set it to false, got {closed[0]}")
+    if any(isinstance(part, RelativeDetails) for part in parts):
+        raise RecipeError(f"{rule}and levels of model.positive begin in closed form; set it to false")
 
 
 def standardise(law: nn.Module, detail: Tensor, coarse: Tensor) -> None:

@@ -1,16 +1,16 @@
 """How a cascade learns: from samples (likelihood), from an action (reverse KL), or first one, then the other."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 
 import torch
 from torch import Tensor, nn
 
 from renorm.cascade.cascade import Action, Cascade
-from renorm.cascade.learning.descent import Tell, Trained, descend
+from renorm.cascade.learning.descent import Keeper, Tell, Trained, descend
 from renorm.errors import DataError
 from renorm.spec import require
 
-__all__ = ["Tell", "Trained", "descent", "fit_to_action", "fit_to_fields"]
+__all__ = ["Keeper", "Tell", "Trained", "descent", "fit_to_action", "fit_to_fields"]
 
 
 def fit_to_fields(
@@ -23,6 +23,7 @@ def fit_to_fields(
     level: int = 0,
     generator: torch.Generator,
     tell: Tell | None = None,
+    keeper: Keeper | None = None,
 ) -> Trained:
     r"""Maximise the likelihood of samples.
 
@@ -35,6 +36,7 @@ def fit_to_fields(
         level: Which level's law is fitted; finer conditionals stay as they are.
         generator: Draws the batches.
         tell: Told of each step: how many are done, and the loss.
+        keeper: Where a training that may be stopped is kept.
 
     Raises:
         NonFiniteLossError: If the loss is no number.
@@ -47,7 +49,7 @@ def fit_to_fields(
         nats = -model.log_prob_level(fields[index], level)
         return nats.mean(), float(nats.detach().std())
 
-    return descent(model, level, loss, steps, rate, tell)
+    return descent(model, level, loss, steps=steps, rate=rate, tell=tell, keeper=keeper, generator=generator)
 
 
 def fit_to_action(
@@ -60,6 +62,7 @@ def fit_to_action(
     level: int = 0,
     generator: torch.Generator,
     tell: Tell | None = None,
+    keeper: Keeper | None = None,
 ) -> Trained:
     r"""Minimise the reverse Kullback-Leibler divergence to $e^{-S}/Z$; no sample is needed.
 
@@ -76,6 +79,7 @@ def fit_to_action(
         level: Which level's law is fitted; 1 where level 0 is a heat bath, which has nothing to learn.
         generator: Draws the fields.
         tell: Told of each step: how many are done, and the loss.
+        keeper: Where a training that may be stopped is kept.
 
     Raises:
         NonFiniteLossError: If the loss is no number, as where the action is not bounded below.
@@ -95,7 +99,7 @@ def fit_to_action(
         return scored + (each.mean() - scored).detach(), float(each.std())
 
     require(batch >= 2, "batch must be >= 2 (draws are compared with each other)", batch)
-    return descent(model, level, loss, steps, rate, tell)
+    return descent(model, level, loss, steps=steps, rate=rate, tell=tell, keeper=keeper, generator=generator)
 
 
 def _learnable(model: Cascade, level: int) -> list[nn.Parameter]:
@@ -107,9 +111,14 @@ def descent(
     model: Cascade,
     level: int,
     loss: Callable[[], tuple[Tensor, float]],
+    *,
     steps: int,
     rate: float,
     tell: Tell | None,
+    keeper: Keeper | None,
+    generator: torch.Generator,
+    memory: MutableMapping[str, Tensor] | None = None,
 ) -> Trained:
-    """Adam on the parts above a level; ``loss`` gives its value and the spread behind it."""
-    return descend(_learnable(model, level), loss, steps=steps, rate=rate, tell=tell)
+    """Adam on the parts above a level; ``loss`` gives its value and the spread behind it. See ``descend``."""
+    kept = {"keeper": keeper, "generator": generator, "memory": memory}
+    return descend(_learnable(model, level), loss, steps=steps, rate=rate, tell=tell, **kept)  # type: ignore[arg-type]
