@@ -143,6 +143,36 @@ def test_the_quadratic_start_finds_bent_means_and_variances(generator):
         start_quadratic(LocalConditional(1, 1, 1, SplineHead(), symmetric=False), coarse, coarse)
 
 
+@pytest.mark.parametrize("sites", [(1, 1), (2, 1), (2, 2)])
+def test_the_quadratic_start_blows_up_no_noise_on_small_lattices(sites, generator):
+    """Details that nothing foretells, on lattices seen several times around: no worse than linear on other samples."""
+
+    def fields():
+        coarse = torch.randn(2000, 1, *sites, generator=generator)
+        return (0.5 + 0.1 * coarse.square()) * torch.randn(2000, 3, *sites, generator=generator), coarse
+
+    (detail, coarse), (other, at) = fields(), fields()
+    nats = []
+    for start in (start_quadratic, start_linear):
+        law = LocalConditional(2, 1, 3, SplineHead(), width=32, layers=1, symmetric=False)
+        log_prob = start(law, detail, coarse).log_prob(other, at).detach()
+        nats.append(float(-log_prob.mean()))
+        assert log_prob.min() > -100
+    assert nats[0] < nats[1] - 0.05
+
+
+def test_a_share_is_foretold_by_products_of_the_coarse_field_and_shares_before(generator):
+    """v_2 = 0.3 c v_1 + noise: the product of a surprise and a detail drawn before is found, to its coefficient."""
+    coarse, first = torch.randn(2, 20_000, 1, 2, 2, generator=generator).unbind(0)
+    noise = torch.randn(20_000, 1, 2, 2, generator=generator)
+    law = LocalConditional(2, 1, 2, SplineHead(), radius=1, width=64, layers=1, symmetric=False)
+    law = start_quadratic(law, torch.cat([first, 0.3 * coarse * first + 0.5 * noise], 1), coarse)
+    coarse, first = torch.randn(2, 4000, 1, 2, 2, generator=generator).unbind(0)
+    drawn = law.sample(coarse, generator=generator).detach()
+    slope = (drawn[:, 1] * drawn[:, 0] * coarse[:, 0]).mean() / (drawn[:, 0] * coarse[:, 0]).square().mean()
+    assert abs(float(slope) - 0.3) < 0.03
+
+
 def test_shares_begin_in_closed_form_once(generator):
     """The quadratic start beats the linear one on coarse lognormal maps; what has learned is not begun again."""
     delta = Lognormal((8, 8), 1.0).sample(6000, generator=generator)

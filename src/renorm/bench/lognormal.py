@@ -53,10 +53,29 @@ AMPLITUDE = 1.0
 SAMPLES, DIFFUSION_SAMPLES, TESTED = 10_000, 1000, 1000
 DIFFUSION_SECONDS = 180.0
 DIFFUSION_STEPS = 12
-PERIOD, RADIUS, WIDTH = 4, 3, 256
-ROWS, MAPS = 2**18, 2**17  # sites that each network is solved from, of so many maps at most
 POLISH, RATE, SITES = 60, 5e-3, 4096  # steps on the splines' shapes; coarse sites of a batch
 THRESHOLDS = (2.0, 4.0)  # of peaks, in standard deviations
+
+
+class Networks(NamedTuple):
+    """How large the networks of a cascade are, and what each is solved from.
+
+    Attributes:
+        period: Spacing of a sublattice, each of which has networks of its own.
+        radius: How far they see, in coarse sites.
+        width: Hidden units.
+        rows: Sites that each is solved from.
+        maps: Maps that the sites are taken from, at most.
+    """
+
+    period: int
+    radius: int
+    width: int
+    rows: int
+    maps: int
+
+
+NETWORKS = Networks(period=4, radius=3, width=256, rows=2**18, maps=2**17)
 
 
 class Pairs(NamedTuple):
@@ -70,7 +89,7 @@ def run(seed: int) -> Result:
     """Train both on 64 x 64 maps, and judge their draws and exact ones alike."""
     law = Lognormal((64, 64), AMPLITUDE)
     generator = torch.Generator().manual_seed(seed)
-    model, seconds = trained_cascade(law, generator)
+    model, seconds = trained_cascade(law, NETWORKS, generator)
     samples = drawn(model, SAMPLES, generator)
     figures = judged(law, samples, generator) | {"seconds": seconds} | likelihood(law, model, generator)
     table = [{"model": "cascade", "shape": "64 x 64", "samples": len(samples)} | figures]
@@ -83,7 +102,7 @@ def run(seed: int) -> Result:
     return Result(figures | {f"diffusion_{key}": value for key, value in other.items()}, table, (seed,))
 
 
-def trained_cascade(law: Lognormal, generator: torch.Generator) -> tuple[Cascade, float]:
+def trained_cascade(law: Lognormal, networks: Networks, generator: torch.Generator) -> tuple[Cascade, float]:
     """Haar's levels down to one site, each with its law, learned one after the other; and how long it took."""
     begun = time.perf_counter()
     lattice, dim = Lattice(law.shape, "periodic"), len(law.shape)
@@ -92,8 +111,8 @@ def trained_cascade(law: Lognormal, generator: torch.Generator) -> tuple[Cascade
     for level in range(number):
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            laws.append(_conditional(dim, level))
-        data = pairs(law, level, generator)
+            laws.append(_conditional(dim, level, networks))
+        data = pairs(law, level, networks, generator)
         _fit(laws[-1], data, generator)
     coarsest = (1, *[n >> number for n in law.shape])
     top = Standardised(SiteTop(coarsest, SplineHead(), symmetric=False), 0, 1, symmetric=False)
@@ -102,11 +121,10 @@ def trained_cascade(law: Lognormal, generator: torch.Generator) -> tuple[Cascade
     return Cascade(lattice, [Wavelet(dim=dim)] * number, laws, top), time.perf_counter() - begun
 
 
-def _conditional(dim: int, level: int) -> RelativeDetails:
+def _conditional(dim: int, level: int, networks: Networks) -> RelativeDetails:
     bands = 2**dim - 1
-    local = LocalConditional(
-        dim, 2, bands, SplineHead(bins=6), period=PERIOD, radius=RADIUS, width=WIDTH, layers=1, symmetric=False
-    )
+    size = {"period": networks.period, "radius": networks.radius, "width": networks.width, "layers": 1}
+    local = LocalConditional(dim, 2, bands, SplineHead(bins=6), symmetric=False, **size)
     return RelativeDetails(Standardised(local, 2, bands, symmetric=False), 2 ** (dim * (level + 1) / 2), dim)
 
 
@@ -116,12 +134,12 @@ def _fit(part: RelativeDetails, data: Pairs, generator: torch.Generator) -> None
     fit_level(part, data.detail, data.coarse, steps=POLISH, batch=batch, rate=RATE, generator=generator)
 
 
-def pairs(law: Lognormal, level: int, generator: torch.Generator) -> Pairs:
+def pairs(law: Lognormal, level: int, networks: Networks, generator: torch.Generator) -> Pairs:
     """Details and coarse fields of one level, of so many new maps that each network has its rows."""
     step = Wavelet(dim=len(law.shape))
-    places = math.prod(max(1, (n >> level + 1) // PERIOD) for n in law.shape)  # a network's, on one map
+    places = math.prod(max(1, (n >> level + 1) // networks.period) for n in law.shape)  # a network's, on one map
     found = []
-    for _ in range(0, min(MAPS, ROWS // places), 512):
+    for _ in range(0, max(1024, min(networks.maps, networks.rows // places)), 512):
         x = law.sample(512, generator=generator)
         for _ in range(level):
             x = step.split(x).coarse

@@ -16,11 +16,12 @@ from renorm.cascade.conditionals.standardised import Standardised
 from renorm.errors import DataError
 from renorm.nn.patch import PatchNet, neighbourhoods
 
-__forms_ = ["start_linear", "start_positive", "start_quadratic"]
+__all__ = ["start_linear", "start_positive", "start_quadratic"]
 
 ROUNDS = 4  # of Fisher scoring, for log variances
 ROWS = 2**18  # sites of samples that a network is solved from, at most
-BEND = 0.5  # scale of directions of variance one: the smaller, the more like squares q is, also of rare values
+NOISE = 0.02  # spread below which a direction, of standard deviation one at most, is left out
+BEND = 0.5  # spread of the directions: the smaller, the more like squares q is, also of rare values
 
 
 @torch.no_grad()
@@ -83,7 +84,8 @@ def start_quadratic(
     variance within, which $m^2$ mends, and to hold it fixed tilts the law of the details by a term $g\,m^2$, which
     moves their mean by $\propto g\,m$. The mean is solved by least squares, the log variance by Fisher scoring of the
     Gamma likelihood of the squared residuals. $q$ is a pair of hidden units, $\mathrm{silu}(a) + \mathrm{silu}(-a)$,
-    so that training goes on from there.
+    so that training goes on from there. For three details in two dimensions all of these are 250 units; a narrower
+    network begins with the nearest.
 
     Args:
         law: Changed in place; its head must be a ``SplineHead``, its networks of one hidden layer.
@@ -153,14 +155,14 @@ class _Part(NamedTuple):
         channel: Which.
         seen: What it sees of each sample: (rows, inputs).
         value: The detail there: (rows,).
-        around: All details at most two sites away, also those not drawn yet: (rows, details times patch).
+        around: Gives all details so many sites away and less, also those not drawn yet: (rows, details times patch).
     """
 
     net: PatchNet
     channel: int
     seen: Tensor
     value: Tensor
-    around: Tensor
+    around: Callable[[int], Tensor]
 
 
 def _parts(law: LocalConditional, detail: Tensor, coarse: Tensor) -> Iterator[_Part]:
@@ -175,7 +177,10 @@ def _parts(law: LocalConditional, detail: Tensor, coarse: Tensor) -> Iterator[_P
             assert isinstance(net, PatchNet)
             part: tuple[slice | int, ...] = (slice(None), channel, *(slice(first, None, law.period) for first in place))
             seen = neighbourhoods(known, place, law.period, net.radius).flatten(0, -2)
-            around = neighbourhoods(detail, place, law.period, _reach(net)).flatten(0, -2)
+
+            def around(reach: int, place: tuple[int, ...] = place) -> Tensor:
+                return neighbourhoods(detail, place, law.period, reach).flatten(0, -2)
+
             yield _Part(net, channel, seen, detail[part].flatten(), around)
             known[:, coarse.shape[1] + channel][(slice(None), *part[2:])] = detail[part]
 
@@ -203,7 +208,7 @@ def _solve_quadratic(part: _Part, ridge: float) -> None:
     ways = _ways(x, part)
     along = x @ ways
     squares = along * torch.tanh(along / 2)
-    spread = squares.double().std(0).clamp_min(1e-12)
+    spread = squares.double().std(0, correction=0).clamp_min(1e-12)
     squares = squares / spread.to(x)
     middle = squares.double().mean(0)
     x = torch.cat([x, squares - middle.to(x)], 1)
@@ -247,9 +252,10 @@ def _least_squares(x: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
 def _ways(x: Tensor, part: _Part) -> Tensor:
     """Directions of centred inputs along which mean and variance bend: (inputs, number); see ``start_quadratic``."""
     net, inputs = part.net, x.shape[1]
-    reach = _reach(net)
+    reach = min(2, net.radius)
+    around = part.around(reach)
     sites = list(itertools.product(range(-reach, reach + 1), repeat=net.dim))
-    patch, details = (2 * net.radius + 1) ** net.dim, part.around.shape[1] // len(sites)
+    patch, details = (2 * net.radius + 1) ** net.dim, around.shape[1] // len(sites)
     channels = inputs // patch - details
     # Channels of the coarse field may say nearly the same: their mean stands for them.
     mean = torch.eye(patch, dtype=torch.float64).repeat(channels, 1) / channels
@@ -259,7 +265,7 @@ def _ways(x: Tensor, part: _Part) -> Tensor:
     surprise = _inverse(folded)
     surprise = surprise / (surprise * (folded @ surprise)).sum(0).clamp_min(1e-12).sqrt()
     surprises = (fold @ surprise).unflatten(1, (1 + details, patch))
-    around = part.around - part.around.mean(0)
+    around = around - around.mean(0)
     guess = (_inverse(covariance) @ ((x.T @ around).double() / len(x))).unflatten(1, (details, -1))
     found = []
     for site in sorted(sites, key=lambda site: (max(map(abs, site)), sum(map(abs, site)))):
@@ -273,13 +279,11 @@ def _ways(x: Tensor, part: _Part) -> Tensor:
         else:
             found.append(m)
     number = net.first.out_features // 2
-    ways = BEND * torch.cat(found, 1)[:, :number]
-    return torch.cat([ways, ways.new_zeros(inputs, number - ways.shape[1])], 1).to(x)
-
-
-def _reach(net: PatchNet) -> int:
-    """How far away details bend the law."""
-    return min(2, net.radius)
+    ways = torch.cat(found, 1)[:, :number].to(x)
+    # What is hardly there is noise (a guess of nothing, inputs not drawn yet), and must not be blown up.
+    spread = (x @ ways).square().mean(0).sqrt()
+    ways = torch.where(spread > NOISE, ways * (BEND / spread), 0.0)
+    return torch.cat([ways, ways.new_zeros(inputs, number - ways.shape[1])], 1)
 
 
 def _place(site: tuple[int, ...], radius: int) -> int:
