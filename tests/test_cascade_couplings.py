@@ -220,13 +220,22 @@ def test_evidence_has_the_partition_function_between_its_bounds():
 
 def test_weights_are_those_of_the_definition_however_many_fields_are_weighed_together(monkeypatch):
     law, model = Ising((4, 4), beta=0.3), checkerboard_cascade(4, IsingSite(0.3), SpinHead(), width=4)
-    drawn = model.weigh(law, 7, generator=generator(), rows=3)
+    drawn = model.weigh(law, 7, generator=generator())
     with torch.no_grad():
         exact = -law(drawn.fields).double() - model.log_prob(drawn.fields).double()
     torch.testing.assert_close(drawn.log_weight, exact, rtol=0, atol=1e-5)
     torch.testing.assert_close(model.log_weight(law, drawn.fields), exact, rtol=0, atol=1e-12)
-    monkeypatch.setattr("renorm.cascade.cascade.TOGETHER", 2 * 16)
-    assert model.rows == 2
+    assert model.together == 1024
+    monkeypatch.setattr("renorm.cascade.cascade.COMPONENTS", 2 * 16)
+    assert model.together == 2
+    sizes, draw = [], model.draw
+    monkeypatch.setattr(model, "draw", lambda num, **words: sizes.append(num) or draw(num, **words))
+    value, log_prob = model.draw_many(7, generator=generator())
+    assert sizes == [2, 2, 2, 1]
+    torch.testing.assert_close(log_prob, model.log_prob(value), rtol=0, atol=1e-5)
+    assert not log_prob.requires_grad
+    assert len(model.weigh(law, 3, generator=generator()).fields) == 3
+    assert sizes[4:] == [2, 1]
     torch.testing.assert_close(model.log_weight(law, drawn.fields), exact, rtol=0, atol=1e-5)
     assert torch.equal(model.log_weight(law, drawn.fields, drawn.log_prob), drawn.log_weight)
 

@@ -9,7 +9,7 @@ from renorm.bases import basis_for
 from renorm.bench.wcrg import LocalPhi4, plane_waves, windows
 from renorm.cascade.conditionals.spectral_gaussian import joint_covariance
 from renorm.cascade.energy.gibbs import ConditionalAction, GibbsConditional, local_terms
-from renorm.cascade.energy.operator_coefficients import couplings, phi4_couplings, phi4_terms
+from renorm.cascade.energy.phi4_couplings import couplings, phi4_couplings, phi4_terms
 from renorm.cascade.energy.score_matching import merged, score_moments, solve_energy
 from renorm.cascade.energy.stencils import DetailStencil, FieldStencil
 from renorm.cascade.energy.terms import Bumps, Monomials, cell_sum

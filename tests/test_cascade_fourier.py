@@ -173,12 +173,51 @@ def test_what_cannot_be_is_named():
         Cascade.of(SHELLS, two).fit(torch.ones(5, 2, 4) * torch.randn(5, 1, 4, generator=seeded()))
     ring = Lattice((4,), "periodic")
     power = torch.tensor([1.0, 2.0, 3.0, 1.0]).double()[:, None, None]
+    with pytest.raises(RecipeError, match="levels must be >= 0 steps, got -1"):
+        shell_cascade(ring, power, -1)
+    with pytest.raises(RecipeError, match=r"power must be real .* got torch.complex128"):
+        shell_cascade(ring, power.to(torch.complex128), 1)
+    for bad in (torch.tensor([[1.0, 0.5], [0.4, 1.0]]), torch.full((2, 2), math.nan)):
+        with pytest.raises(RecipeError, match=r"power must be a covariance over channels, .*got (0\.1|nan) between"):
+            shell_cascade(two, bad.expand(4, 2, 2), 1)
     with pytest.raises(RecipeError, match="a cosine and its sine must have the same power"):
         shell_cascade(ring, power, 0)
     with pytest.raises(RecipeError, match=r"a covariance over channels for every mode, \(4, 1, 1\)"):
         shell_cascade(ring, power[:3], 1)
     with pytest.raises(RecipeError, match="multiple of 2 sites"):
         Cascade.of(SHELLS, Lattice((5,)))
+
+
+@pytest.mark.parametrize(("coarse", "levels"), [("fourier", None), ("fourier", 2), ("fourier", 1), ("haar", None)])
+@pytest.mark.parametrize(("mass_sq", "offset"), [(0.1, 0.0), (1e-3, 0.0), (1.0, 3.0)])
+def test_what_rounding_leaves_of_a_dead_mode_is_no_mode(coarse, levels, mass_sq, offset):
+    """Fields of one channel without their mean, without one wave, and without all of the finest shell."""
+    law = GaussianField((8, 8), mass_sq)
+    x = law.sample(300, generator=seeded()) + offset
+    basis, first = basis_for(law.lattice), torch.zeros(8, 8, dtype=torch.bool)
+    first[0, 1:3] = True  # cosine and sine
+    spec = CascadeSpec(coarse=coarse, levels=levels, conditional=GaussianSpec())
+    Cascade.of(spec, law.lattice).fit(x)
+    smooth = torch.ones(8, 8, dtype=torch.bool)
+    smooth[:4, :4] = False
+    for dead in (
+        x - x.mean((2, 3), keepdim=True),
+        basis.inverse(basis.forward(x).masked_fill(first, 0.0)),
+        basis.inverse(basis.forward(x).masked_fill(smooth, 0.0)),
+    ):
+        with pytest.raises(DataError, match="leave dead modes out"):
+            Cascade.of(spec, law.lattice).fit(dead)
+
+
+def test_a_steep_spectrum_is_alive():
+    """Variances over nine decades in float32, and over twelve where they are given."""
+    ring = Lattice((256,), "periodic")
+    power = (1 / (3e-4 + ring.k_sq()) ** 2)[:, None, None]
+    model = shell_cascade(ring, power, 8)
+    x = model.sample(400, generator=seeded()).float()
+    gain = (Cascade.of(SHELLS, ring).fit(x).log_prob(x) - model.log_prob(x)).mean()
+    assert 0 < gain < 129 / 400  # nats: 129 variances are expected to gain half of that
+    shell_cascade(ring, (1 / (1e-5 + ring.k_sq()) ** 2)[:, None, None], 2)
 
 
 def test_a_recipe_of_shells_fits_measures_and_samples(tmp_path, capsys):

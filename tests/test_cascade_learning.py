@@ -69,9 +69,17 @@ def test_weights_that_cannot_be_handed_on():
         (CascadeSpec(conditional=SMALL, tied=True), "here all levels learn at once"),
         (CascadeSpec(coarse="learned", conditional=FlowSpec(width=4)), "here all levels learn at once"),
         (CascadeSpec(coarse="haar", conditional=SMALL, symmetric=False, positive=True), "model.positive begin in"),
+        (CascadeSpec(coarse="haar", conditional=SMALL, levels=1), "no level here is made like a coarser one"),
     ]:
-        with pytest.raises(RecipeError, match=f"fit.transfer hands .*{why}"):
+        with pytest.raises(RecipeError, match=f"fit.transfer hands .*{why}") as of_model:
             Cascade.of(spec, Lattice((4, 4), boundary="periodic")).fit(x, spec=fit)
+        with pytest.raises(RecipeError) as of_recipe:  # before any data are read
+            CascadeRecipe(model=spec, fit=fit)
+        assert str(of_recipe.value) == str(of_model.value)
+    turned = CascadeSpec(conditional=SMALL, levels=2)  # one straight, one turned
+    with pytest.raises(RecipeError, match="no level here is made like a coarser one"):
+        Cascade.of(turned, SQUARE).order(fit)
+    CascadeRecipe(model=turned, fit=replace(fit, transfer=False))
     with pytest.raises(ValueError, match="transfer needs a teacher that reads fields"):
         CascadeFit(transfer=True, teacher="chain")
 
@@ -126,9 +134,11 @@ def test_a_descent_is_taken_up_where_it_was_kept():
     for a, b in zip(whole[:3], again[:3], strict=True):
         assert torch.equal(a, b)
     assert whole[3:] == again[3:]  # losses, spread, and what was told
-    held.kept = {name: value for name, value in held.kept.items() if name != "parameter.1"}
-    with pytest.raises(CheckpointError, match="belongs to other parameters"):
-        descent(20, held)
+    kept = held.kept
+    fewer = {name: value for name, value in kept.items() if name != "parameter.1"}
+    for held.kept in (fewer, kept | {"parameter.2": torch.zeros(3)}, kept | {"parameter.1": torch.zeros(4)}):
+        with pytest.raises(CheckpointError, match="belongs to other parameters"):
+            descent(20, held)
 
 
 def recipe_of(teacher):
@@ -168,8 +178,13 @@ def test_a_run_that_was_stopped_inside_a_stage_ends_the_same(teacher, tmp_path, 
         save(self, step, standing)
 
     monkeypatch.setattr(cascade_run._Keeper, "save", counted)
+    shown = []
+    monkeypatch.setattr(cascade_run.FitProgress, "begin", lambda self, step: shown.append(("begin", step)))
+    monkeypatch.setattr(cascade_run.FitProgress, "update", lambda self, step, loss: shown.append(step))
     fit_run(recipe, run, resume=True, progress=False)
     inside = (stop - 1) % 7 + 1
+    whole = [step for step, _ in enumerate(shown[1:], start=stop + 1)]
+    assert shown == [("begin", stop), *whole]  # the bar counts what this run does
     assert steps[: 7 - inside] == list(range(inside + 1, 8))  # not one step is taken twice
     for name in ("model.safetensors", "model.toml", "metrics.jsonl"):
         assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -449,7 +449,7 @@ def test_bytes_have_a_density_once_they_are_spread(tmp_path):
 
 def test_a_collapsed_fit_is_said_aloud(tmp_path, capsys):
     changes = {"data.shape": [16, 16], "data.number": 200, "fit.steps": 1, "fit.small_steps": 1, "fit.grow": False}
-    changes |= {"model.conditional.width": 4, "fit.chains": 4, "fit.batch": 4, "measure.samples": 3000}
+    changes |= {"model.conditional.width": 4, "fit.chains": 4, "fit.batch": 4, "measure.samples": 10_000}
     run = tmp_path / "run"
     fit_run(load_recipe("ising16", changes), run, progress=False)
     measured = measure_run(run)

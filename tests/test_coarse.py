@@ -11,7 +11,7 @@ from renorm.coarse.block_spin import BlockMean, BlockSum, Decimation, Majority
 from renorm.coarse.blocks import from_blocks, to_blocks
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard, centre_neighbours, odd_neighbours
 from renorm.coarse.filters import MAX_ORDER, daubechies, mirror
-from renorm.coarse.fourier import FourierShell
+from renorm.coarse.fourier import FourierShell, mode_order
 from renorm.coarse.learned import CayleyBlock
 from renorm.coarse.wavelet import Wavelet
 from renorm.errors import DataError, RecipeError
@@ -307,6 +307,13 @@ def test_the_last_coarse_wave_keeps_its_cosine():
     assert coarse[1].abs().max() < 1e-13
     assert detail[0].abs().max() < 1e-13
     torch.testing.assert_close(detail[1].abs(), torch.tensor([2.0, 0, 0, 0]).double(), rtol=0, atol=1e-13)
+
+
+def test_the_order_of_modes_is_the_callers_own():
+    x = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    before = FourierShell().split(x).detail
+    mode_order(Lattice((4, 4), boundary="periodic")).zero_()
+    assert torch.equal(FourierShell().split(x).detail, before)
 
 
 @pytest.mark.parametrize("step", [FourierShell(2), FourierShell(2, "open")], ids=["periodic", "open"])

@@ -66,6 +66,7 @@ class Networks(NamedTuple):
         width: Hidden units.
         rows: Sites that each is solved from.
         maps: Maps that the sites are taken from, at most.
+        batch: Fields at least of which the splines' shapes are learned, a step.
     """
 
     period: int
@@ -73,6 +74,7 @@ class Networks(NamedTuple):
     width: int
     rows: int
     maps: int
+    batch: int = 8
 
 
 NETWORKS = Networks(period=4, radius=3, width=256, rows=2**18, maps=2**17)
@@ -113,7 +115,7 @@ def trained_cascade(law: Lognormal, networks: Networks, generator: torch.Generat
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             laws.append(_conditional(dim, level, networks))
         data = pairs(law, level, networks, generator)
-        _fit(laws[-1], data, generator)
+        _fit(laws[-1], data, networks.batch, generator)
     coarsest = (1, *[n >> number for n in law.shape])
     top = Standardised(SiteTop(coarsest, SplineHead(), symmetric=False), 0, 1, symmetric=False)
     x = data.coarse
@@ -128,9 +130,9 @@ def _conditional(dim: int, level: int, networks: Networks) -> RelativeDetails:
     return RelativeDetails(Standardised(local, 2, bands, symmetric=False), 2 ** (dim * (level + 1) / 2), dim)
 
 
-def _fit(part: RelativeDetails, data: Pairs, generator: torch.Generator) -> None:
+def _fit(part: RelativeDetails, data: Pairs, least: int, generator: torch.Generator) -> None:
     """Means and variances in closed form, then Adam on what shapes the splines, the same at every site."""
-    batch = min(len(data.detail), max(8, SITES // data.coarse[0].numel()))
+    batch = min(len(data.detail), max(least, SITES // data.coarse[0].numel()))
     fit_level(part, data.detail, data.coarse, steps=POLISH, batch=batch, rate=RATE, generator=generator)
 
 
@@ -138,9 +140,10 @@ def pairs(law: Lognormal, level: int, networks: Networks, generator: torch.Gener
     """Details and coarse fields of one level, of so many new maps that each network has its rows."""
     step = Wavelet(dim=len(law.shape))
     places = math.prod(max(1, (n >> level + 1) // networks.period) for n in law.shape)  # a network's, on one map
+    number = min(networks.maps, max(2, networks.rows // places))
     found = []
-    for _ in range(0, max(1024, min(networks.maps, networks.rows // places)), 512):
-        x = law.sample(512, generator=generator)
+    for begun in range(0, number, 512):
+        x = law.sample(min(512, number - begun), generator=generator)
         for _ in range(level):
             x = step.split(x).coarse
         coarse, detail, _ = step.split(x)

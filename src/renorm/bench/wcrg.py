@@ -20,7 +20,7 @@ from torch import Tensor
 
 from renorm.bench.result import Result
 from renorm.cascade.energy.gibbs import ConditionalAction, GibbsConditional
-from renorm.cascade.energy.operator_coefficients import phi4_couplings
+from renorm.cascade.energy.phi4_couplings import phi4_couplings
 from renorm.cascade.energy.tiles import TiledLangevin
 from renorm.coarse.wavelet import Wavelet
 from renorm.lattice import Lattice

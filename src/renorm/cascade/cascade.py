@@ -37,8 +37,7 @@ __all__ = ["Action", "Cascade", "Weighted"]
 Action = Callable[[Tensor], Tensor]
 """Fields (batch, channel, *sites) to nats (batch,); their density is exp(-S) / Z."""
 
-ROWS = 1024  # fields drawn together
-TOGETHER = 2**20  # components of fields weighed together
+ROWS, COMPONENTS = 1024, 2**20  # fields, and components of fields, that are drawn or weighed together at most
 
 
 class Weighted(NamedTuple):
@@ -179,8 +178,8 @@ class Cascade(nn.Module):
     def fit_stage(
         self, x: Tensor, stage: int, spec: CascadeFit, *, tell: Tell | None = None, keeper: Keeper | None = None
     ) -> list[float]:
-        """Learn one stage; gives the losses in nats. What it does depends on the fields, the spec and the stage alone,
-        and, where weights are handed on, on the coarser levels; a keeper makes it go on where it was stopped.
+        """Learn one stage, going on from the weights that it has or is handed; gives the losses in nats. All else is
+        of the fields, the spec and the stage alone; a keeper makes it go on where it was stopped.
         """
         self._require_event(x, 0)
         require_learnable(len(x))
@@ -341,22 +340,26 @@ class Cascade(nn.Module):
         return self._grow(self.top.draw(blank, generator=generator), len(self.steps), level, generator)
 
     @torch.no_grad()
-    def weigh(self, action: Action, num: int, *, generator: torch.Generator, rows: int = ROWS) -> Weighted:
+    def draw_many(self, num: int, *, generator: torch.Generator) -> Draw:
+        """What ``draw`` gives at the finest level, as many together as fit into memory; without gradients."""
+        starts = range(0, max(num, 1), self.together)  # draw refuses 0
+        drawn = [self.draw(min(self.together, num - start), generator=generator) for start in starts]
+        return Draw(torch.cat([part.value for part in drawn]), torch.cat([part.log_prob for part in drawn]))
+
+    def weigh(self, action: Action, num: int, *, generator: torch.Generator) -> Weighted:
         r"""Draw fields and weigh them in the law $e^{-S}/Z$.
 
         Args:
             action: S.
             num: How many.
             generator: Source of randomness.
-            rows: Fields drawn together.
 
         Raises:
             DataError: If the action is not finite on a field that the model draws.
             NoLikelihoodError: If the densities are not exact.
         """
         self.require_density()
-        drawn = [self.draw(min(rows, num - start), generator=generator) for start in range(0, num, rows)]
-        value, log_prob = torch.cat([part.value for part in drawn]), torch.cat([part.log_prob for part in drawn])
+        value, log_prob = self.draw_many(num, generator=generator)
         return Weighted(value, log_prob, self.log_weight(action, value, log_prob))
 
     @torch.no_grad()
@@ -373,7 +376,7 @@ class Cascade(nn.Module):
             NoLikelihoodError: If the densities are not exact.
         """
         self.require_density()
-        energy = torch.cat([action(part).double() for part in x.split(self.rows)])
+        energy = torch.cat([action(part).double() for part in x.split(self.together)])
         bad = int((~energy.isfinite()).sum())
         if bad:
             raise DataError(
@@ -381,13 +384,13 @@ class Cascade(nn.Module):
                 "below, and are its couplings finite?"
             )
         if log_prob is None:
-            log_prob = torch.cat([self.log_prob(part) for part in x.split(self.rows)])
+            log_prob = torch.cat([self.log_prob(part) for part in x.split(self.together)])
         return -energy - log_prob.double()
 
     @property
-    def rows(self) -> int:
-        """Fields that are weighed together."""
-        return max(1, TOGETHER // (self.lattice.sites * self.lattice.channels))
+    def together(self) -> int:
+        """Fields that are drawn or weighed together, so that they fit into memory."""
+        return max(1, min(ROWS, COMPONENTS // (self.lattice.sites * self.lattice.channels)))
 
     def require_density(self) -> None:
         """Raise ``NoLikelihoodError`` unless densities are exact: weights and log Z need their constants."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jaxtyping import Float
+from jaxtyping import Inexact
 from torch import Tensor
 
 from renorm.cascade.cascade import Cascade
@@ -20,10 +20,27 @@ __all__ = ["gaussian_cascade", "shell_cascade"]
 def gaussian_cascade(lattice: Lattice, covariance: Tensor, steps: Sequence[CoarseGraining]) -> Cascade:
     r"""The exact cascade of a translation-invariant Gaussian field: nothing is learned.
 
+    $$ C^{(l+1)} = C^{(l)}_{cc}, \qquad p(y_l \mid \phi_{l+1}) = \prod_k \mathcal{N}\big(y_l(k);\
+       C_{yc} C_{cc}^{-1} \phi_{l+1}(k),\ C_{yy} - C_{yc} C_{cc}^{-1} C_{cy}\big) $$
+
+    with the blocks of $W C^{(l)} W^\top$, $W$ the step, of coarse field $c$ and detail $y$.
+
     Args:
         lattice: Periodic.
-        covariance: C(k), complex128 (\*sites, channel, channel), in the order of ``torch.fft``.
+        covariance: C(k), complex128 (\*sites, channel, channel), in the order of ``torch.fft``, in field units squared.
         steps: Linear steps with details on the coarse lattice (wavelets, checkerboards).
+
+    Raises:
+        RecipeError: If the lattice is open, cannot be coarse-grained so, or a step has its details elsewhere.
+        DataError: If some C(k) is not positive definite.
+
+    Example: white noise stays white.
+        >>> import torch
+        >>> from renorm.coarse.wavelet import Wavelet
+        >>> ring = Lattice((8,), boundary="periodic")
+        >>> model = gaussian_cascade(ring, torch.ones(8, 1, 1, dtype=torch.complex128), [Wavelet(dim=1)] * 2)
+        >>> round(model.log_prob(torch.zeros(1, 1, 8)).item(), 4)  # -4 ln 2 pi
+        -7.3515
     """
     conditionals, at = [], lattice
     for step in steps:
@@ -34,7 +51,7 @@ def gaussian_cascade(lattice: Lattice, covariance: Tensor, steps: Sequence[Coars
     return Cascade(lattice, steps, conditionals, GaussianTop(covariance))
 
 
-def shell_cascade(lattice: Lattice, power: Float[Tensor, "*sites channel channel"], levels: int) -> Cascade:
+def shell_cascade(lattice: Lattice, power: Inexact[Tensor, "*sites channel channel"], levels: int) -> Cascade:
     r"""The exact cascade of a Gaussian field with independent modes: nothing is learned.
 
     $$ C_n^{(l)} = 2^{-d\,l}\, C_n \quad (n_a < 2^{-l} L_a), \qquad
@@ -42,11 +59,13 @@ def shell_cascade(lattice: Lattice, power: Float[Tensor, "*sites channel channel
 
     Args:
         lattice: Open or periodic.
-        power: $C_n$, covariance over channels of every mode in the lattice's order, in field units squared.
-        levels: Steps.
+        power: $C_n$, real covariance over channels of every mode in the lattice's order, in field units squared.
+        levels: Steps; 0: one law of all modes.
 
     Raises:
-        RecipeError: If the lattice cannot be halved so often, the shape differs, or a cosine and its sine differ.
+        RecipeError: If the lattice cannot be halved so often, ``power`` has another shape or is no covariance over
+            channels, or a cosine and its sine differ.
+        DataError: If a mode has no variance.
 
     Example: a free field in one dimension.
         >>> import torch
@@ -60,6 +79,8 @@ def shell_cascade(lattice: Lattice, power: Float[Tensor, "*sites channel channel
     wanted = (*lattice.shape, lattice.channels, lattice.channels)
     if tuple(power.shape) != wanted:
         raise RecipeError(f"power must have a covariance over channels for every mode, {wanted}, got {power.shape}")
+    if levels < 0:
+        raise RecipeError(f"levels must be >= 0 steps, got {levels}")
     steps, conditionals, at = [], [], lattice
     for _ in range(levels):
         step = FourierShell(lattice.dim, lattice.boundary)

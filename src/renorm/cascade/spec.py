@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from renorm.errors import RecipeError
 from renorm.spec import require, require_literals
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "FlowSpec",
     "GaussianSpec",
     "LocalSpec",
+    "require_transfer",
 ]
 
 Coarse = Literal["haar", "db2", "db4", "fourier", "checkerboard", "learned"]
@@ -180,8 +182,9 @@ class CascadeSpec:
         heat_bath: Whether the finest level is the exact heat bath of the data's law: spins or $\phi^4$ on a
             checkerboard.
         symmetric: Whether the law is symmetric under $\phi \to -\phi$, by construction.
-        tied: Whether all levels of one kind share one set of weights (a fixed point of the flow), each in the units of
-            its own fields; of conditionals ``"local"`` and ``"flow"``.
+        tied: Whether all levels of one kind share one set of weights (a fixed point of the flow); of conditionals
+            ``"local"`` and ``"flow"``. Each level has its own units, measured where fields are read; else all are 1,
+            and the levels share their scale too.
         positive: Whether fields are contrasts of a positive density, and stay above -1 in every draw; ``"haar"`` alone.
 
     Raises:
@@ -249,7 +252,7 @@ class CascadeFit:
         rate: Learning rate at first; it falls to 0 along a cosine.
         grow: Whether a lattice of 4 x 4 is learned first, then its double, and so on.
         transfer: Whether levels are learned from the coarsest to the finest, each beginning with the weights of the
-            coarser one of its kind (fields); near a critical point levels are alike.
+            coarser one of its kind (fields, fields+action); near a critical point levels are alike.
         chains: How many Markov chains (chain).
         every: Steps between moves of the chains (chain).
         sweeps: Heat-bath sweeps in each move (chain).
@@ -290,3 +293,22 @@ class CascadeFit:
     def reads_fields(self) -> bool:
         """Whether the data are looked at."""
         return self.teacher in ("fields", "fields+action")
+
+
+def require_transfer(*, at_once: bool, closed: bool, positive: bool, alone: bool) -> None:
+    """Raise ``RecipeError`` unless levels are trained one by one, from weights that can be handed on.
+
+    Args:
+        at_once: Whether all levels learn together.
+        closed: Whether some are solved in closed form.
+        positive: Whether they are of shares of a density.
+        alone: Whether no level has weights like those of a coarser one.
+    """
+    for wrong, why in (
+        (at_once, "here all levels learn at once (tied, or a learned block)"),
+        (closed, "a closed form has none to begin with"),
+        (positive, "levels of model.positive begin in closed form"),
+        (alone, "no level here is made like a coarser one (take more levels)"),
+    ):
+        if wrong:
+            raise RecipeError(f"fit.transfer hands the weights of a level to a finer one, and {why}; set it to false")

@@ -78,7 +78,7 @@ class FourierShell:
 
     def shell_k_sq(self, lattice: Lattice) -> Float64[Tensor, " details"]:
         """Squared wavenumber of each entry of the detail, in (rad/site)^2 of the fine lattice."""
-        shell = mode_order(self._lattice(lattice.shape))[self.coarse_lattice(lattice).sites :]
+        shell = _mode_order(self._lattice(lattice.shape))[self.coarse_lattice(lattice).sites :]
         return lattice.k_sq().flatten()[shell].repeat(lattice.channels)
 
     def split(self, x: Float[Tensor, "batch channel *sites"]) -> Split:
@@ -90,7 +90,7 @@ class FourierShell:
         check_field(x, self.dim, 2)
         lattice = self._lattice(tuple(x.shape[2:]))
         coarse = shrunk(lattice, 2)
-        modes = basis_for(lattice).forward(x).flatten(2)[..., mode_order(lattice).to(x.device)]
+        modes = basis_for(lattice).forward(x).flatten(2)[..., _mode_order(lattice).to(x.device)]
         low, shell = modes[..., : coarse.sites], modes[..., coarse.sites :]
         field = basis_for(coarse).inverse((low * self._factor).unflatten(-1, coarse.shape))
         log_det = -self.dim / 2 * math.log(2) * x.shape[1] * coarse.sites
@@ -110,7 +110,7 @@ class FourierShell:
         check_parts(coarse, detail, self.dim, (channels * (lattice.sites - here.sites),))
         low = basis_for(here).forward(coarse).flatten(2) / self._factor
         modes = torch.cat([low, detail.unflatten(1, (channels, -1))], dim=-1)
-        place = mode_order(lattice).argsort().to(coarse.device)
+        place = _mode_order(lattice).argsort().to(coarse.device)
         return basis_for(lattice).inverse(modes[..., place].unflatten(-1, lattice.shape))
 
     @property
@@ -121,7 +121,6 @@ class FourierShell:
         return Lattice(shape, boundary=self.boundary)
 
 
-@lru_cache(maxsize=64)
 def mode_order(lattice: Lattice) -> Int64[Tensor, " modes"]:
     """Places of the modes in the flat array: the lower ones as they stand, then the shell by rising wavenumber.
 
@@ -129,6 +128,11 @@ def mode_order(lattice: Lattice) -> Int64[Tensor, " modes"]:
         >>> mode_order(Lattice((2, 2))).tolist()
         [0, 1, 2, 3]
     """
+    return _mode_order(lattice).clone()
+
+
+@lru_cache(maxsize=64)
+def _mode_order(lattice: Lattice) -> Tensor:
     lower = torch.zeros(lattice.shape, dtype=torch.bool)
     lower[tuple(slice(n // 2) for n in lattice.shape)] = True
     shell = (~lower).flatten().nonzero().squeeze(1)

@@ -34,6 +34,10 @@ class FitProgress:
             self._task = self._bar.add_task("fit", total=steps, completed=start, line="")
             self._bar.start()
 
+    def begin(self, step: int) -> None:
+        """Count the rate from here: the steps before were not taken in this run."""
+        self.start, self._began = step, time.monotonic()
+
     def update(self, step: int, loss: float) -> None:
         """Show that ``step`` steps are done; the loss shown is smoothed over some fifty steps."""
         self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss

@@ -49,7 +49,7 @@ def measure(
     exact = model.grade is Grade.EXACT  # an energy is no density: nothing can be weighed by it
     action = action_of(recipe.data.law, model.lattice.shape) if exact else None
     begun = time.perf_counter()
-    x, log_prob = _drawn(model, num, generator)
+    x, log_prob = model.draw_many(num, generator=generator)
     figures: dict[str, Any] = {"samples": num, "seconds_per_sample": (time.perf_counter() - begun) / num}
     notes: dict[str, Any] = {}
     listed: list[Observable] = []
@@ -80,14 +80,6 @@ def measure(
     if action is not None:
         _write_couplings(folder, model, generator)
     return measured
-
-
-@torch.no_grad()
-def _drawn(model: Cascade, num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Fields, and the log density that each was drawn with; in rows that fit into memory."""
-    sizes = [min(model.rows, num - start) for start in range(0, num, model.rows)]
-    parts = [model.draw(size, generator=generator) for size in sizes]
-    return torch.cat([part.value for part in parts]), torch.cat([part.log_prob for part in parts])
 
 
 def _weighed(
@@ -136,7 +128,7 @@ def _likelihood(
 ) -> dict[str, Any]:
     """Nats of test fields, level by level."""
     with torch.no_grad():
-        each = torch.cat([model.log_prob(part, per_level=True) for part in reference.split(model.rows)]).double()
+        each = torch.cat([model.log_prob(part, per_level=True) for part in reference.split(model.together)]).double()
     numbers = model.lattice.sites * model.lattice.channels
     nats = -each.sum(1)
     figures: dict[str, Any] = {"nats_per_site": float(nats.mean()) / numbers}

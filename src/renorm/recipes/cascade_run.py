@@ -63,9 +63,8 @@ def fit(recipe: CascadeRecipe, folder: Path, *, progress: bool, command: str) ->
         model = _learn(recipe, folder, begun, stages, x, progress=progress, known=known)
     except RenormError as error:
         full = isinstance(error, CheckpointError)  # of the disk: what is there is good, and goes on
-        if (
-            begun.done == 0 and latest(folder / "checkpoints") is None and not full
-        ):  # leave the place to a mended recipe
+        nothing = begun.done == 0 and latest(folder / "checkpoints") is None
+        if nothing and not full:  # leave the place to a mended recipe
             for name in ("recipe.toml", "manifest.json", "metrics.jsonl"):
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -113,18 +112,13 @@ def _learn(
     metrics = _Metrics(folder / "metrics.jsonl", at.steps)
     try:
         for number, stage in enumerate(stages[at.done :], start=at.done):
-            before = at.steps
             at.model = grown(at.model, recipe, stage.shape)
-
-            def tell(step: int, loss: float, before: int = before, stage: Stage = stage, number: int = number) -> None:
-                bar.update(before + step, loss / stage.numbers)
-                metrics.add(before + step, loss / stage.numbers, number, last=step == stage.steps, every=stage.steps)
-
             keeper = _Keeper(folder / "checkpoints" / "stage", known, number)
+            tell = _teller(stage, number, at.steps, bar, metrics, keeper)
             losses = run_stage(recipe, at.model, stage, number, x, tell, keeper)
             if len(losses) == 1 and stage.steps > 1:  # solved, not trained
-                metrics.add(before + 1, losses[0] / stage.numbers, number, last=True, every=1)
-            at.steps = before + len(losses)
+                metrics.add(at.steps + 1, losses[0] / stage.numbers, number, last=True, every=1)
+            at.steps += len(losses)
             at.done, at.seconds = number + 1, at.seconds + keeper.seconds()
             about = {"identity": dict(known), "seconds": at.seconds, "steps": at.steps}
             save_checkpoint(folder / "checkpoints", Checkpoint(at.done, dict(at.model.state_dict()), about), keep=1)
@@ -135,11 +129,27 @@ def _learn(
     return at.model
 
 
+def _teller(
+    stage: Stage, number: int, before: int, bar: FitProgress, metrics: "_Metrics", keeper: "_Keeper"
+) -> Callable[[int, float], None]:
+    """Tells the bar and the metrics of each step; of those that an earlier run took, the metrics alone."""
+
+    def tell(step: int, loss: float) -> None:
+        metrics.add(before + step, loss / stage.numbers, number, last=step == stage.steps, every=stage.steps)
+        if step > keeper.step:
+            bar.update(before + step, loss / stage.numbers)
+        elif step == keeper.step:
+            bar.begin(before + step)
+
+    return tell
+
+
 class _Keeper:
     """Keeps a stage every ``KEEP`` seconds, beside the checkpoint of the stages before it."""
 
     def __init__(self, folder: Path, known: Mapping[str, Any], stage: int) -> None:
         self._folder, self._about = folder, {"identity": json.loads(json.dumps(known)), "stage": stage}
+        self.step = 0  # that the stage goes on from
         self._spent, self._begun = 0.0, time.perf_counter()
         self._kept = self._begun
 
@@ -151,7 +161,7 @@ class _Keeper:
             return None
         if saved is None or any(saved.about.get(key) != value for key, value in self._about.items()):
             return None
-        self._spent = float(saved.about["seconds"])
+        self.step, self._spent = saved.step, float(saved.about["seconds"])
         return saved.tensors
 
     def save(self, step: int, standing: Callable[[], dict[str, Tensor]]) -> None:

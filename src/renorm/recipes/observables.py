@@ -132,7 +132,8 @@ def field_statistics(x: Tensor, reference: Tensor, lattice: Lattice, law: LawSpe
     ``ks_p`` is that of one site of each field, so that its values are independent. ``bispectrum_ratio`` is the mean
     ratio over triangles that stand out of the test fields' noise, ``peaks_1`` the peaks per site above one standard
     deviation. Lognormal maps have exact answers: ``power_1``, ``power_2``, ... are ratios of the power to the exact one
-    in four bins up to half the Nyquist wavenumber, ``bispectrum_1``, ... those of equilateral triangles of the bins.
+    in four bins up to half the Nyquist wavenumber (fewer below 16 sites on an axis), ``bispectrum_1``, ... those of
+    equilateral triangles of the bins.
     """
     found: list[Observable] = []
     site = (slice(None), slice(0, 1), *[slice(0, 1)] * lattice.dim)

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from renorm.cascade.spec import CascadeFit, CascadeSpec
+from renorm.cascade.spec import CascadeFit, CascadeSpec, require_transfer
 from renorm.data.spec import DataSpec
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import RecipeError
@@ -165,6 +165,13 @@ class CascadeRecipe:
             raise RecipeError(
                 "model.heat_bath is that of a law of nearest neighbours, data.law of kind 'ising', 'phi4' or "
                 f"'free-field'; set it to false, got {'data without a law' if law is None else repr(law)}"
+            )
+        if self.fit.transfer:
+            require_transfer(
+                at_once=self.model.tied or self.model.coarse == "learned",
+                closed=kind in ("gaussian", "energy"),
+                positive=self.model.positive,
+                alone=self.model.levels == 1,  # what else has no twin is seen once the lattice is known
             )
         if self.fit.grow and self.model.levels is not None:
             raise RecipeError(

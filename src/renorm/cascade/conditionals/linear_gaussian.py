@@ -7,7 +7,12 @@ from jaxtyping import Complex128, Float
 from torch import Tensor
 
 from renorm.cascade.conditional import CascadeConditional, Draw
-from renorm.cascade.conditionals.spectral_gaussian import SpectralGaussian, filtered, spectral_covariance
+from renorm.cascade.conditionals.spectral_gaussian import (
+    SpectralGaussian,
+    filtered,
+    require_alive,
+    spectral_covariance,
+)
 
 __all__ = ["GaussianTop", "LinearGaussian"]
 
@@ -67,9 +72,7 @@ class LinearGaussian(CascadeConditional):
         Raises:
             DataError: If there are too few samples for it to have full rank.
         """
-        covariance = spectral_covariance(torch.cat([coarse, detail], 1))
-        SpectralGaussian(covariance)  # refuses one without full rank
-        self.parts = _real(covariance)
+        self.parts = _measured(torch.cat([coarse, detail], 1))
         self._condition()
 
     def draw(self, coarse: Tensor, *, generator: torch.Generator) -> Draw:
@@ -128,7 +131,7 @@ class GaussianTop(CascadeConditional):
         Raises:
             DataError: If there are too few samples for it to have full rank.
         """
-        self.parts = _real(spectral_covariance(detail))
+        self.parts = _measured(detail)
         self._condition()
 
     def draw(self, coarse: Tensor, *, generator: torch.Generator) -> Draw:
@@ -142,6 +145,12 @@ class GaussianTop(CascadeConditional):
 
     def _condition(self) -> None:
         self.law = SpectralGaussian(self.covariance)
+
+
+def _measured(x: Tensor) -> Tensor:
+    covariance = spectral_covariance(x)
+    require_alive(torch.linalg.eigvalsh(covariance), x.dtype)
+    return _real(covariance)
 
 
 def _real(covariance: Tensor) -> Tensor:

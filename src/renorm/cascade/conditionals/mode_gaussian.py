@@ -3,17 +3,20 @@
 import math
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Inexact, Int64
 from torch import Tensor
 
 from renorm.bases import basis_for
 from renorm.cascade.conditional import CascadeConditional, Draw
+from renorm.cascade.conditionals.spectral_gaussian import require_alive
 from renorm.coarse.base import shrunk
 from renorm.coarse.fourier import mode_order
-from renorm.errors import DataError, RecipeError
+from renorm.errors import RecipeError
 from renorm.lattice import Lattice
 
 __all__ = ["ModeGaussian", "shell_waves", "waves"]
+
+ROUNDING = 1e-9  # of the largest power: numbers closer than that are the same
 
 
 class ModeGaussian(CascadeConditional):
@@ -64,18 +67,26 @@ class ModeGaussian(CascadeConditional):
     @classmethod
     def of_power(
         cls,
-        power: Float[Tensor, "modes channel channel"],
+        power: Inexact[Tensor, "modes channel channel"],
         wave: Int64[Tensor, " modes"],
         lattice: Lattice | None = None,
     ) -> "ModeGaussian":
         """The law of these exact covariances of each mode.
 
         Raises:
-            RecipeError: If two modes of one wave vector have different ones.
+            RecipeError: If they are no covariances, or two modes of one wave vector have different ones.
         """
+        if power.is_complex():
+            raise RecipeError(f"power must be real (covariances of real modes), got {power.dtype}; take its real part")
+        turned = float((power - power.mT).abs().max())
+        if not turned <= ROUNDING * float(power.abs().max()):
+            raise RecipeError(
+                "power must be a covariance over channels, the same when two are exchanged, and finite, got "
+                f"{turned:.3g} between a matrix and its transpose"
+            )
         mean = _mean_of_waves(power.double(), wave)
         apart = float((mean[wave] - power).abs().max())
-        if apart > 1e-9 * float(power.abs().max()):
+        if apart > ROUNDING * float(power.abs().max()):
             raise RecipeError(
                 f"a cosine and its sine must have the same power (else the field is not stationary), got {apart:.3g} "
                 "between them and their mean"
@@ -94,12 +105,15 @@ class ModeGaussian(CascadeConditional):
         r"""Take the second moments of samples, $C_q = \langle y_n y_n^\top \rangle$ over fields and modes of $q$.
 
         Raises:
-            DataError: If a mode never moves, or there are too few samples for its channels.
+            DataError: If a mode, or the coarse field, never moves, or there are too few samples for the channels.
         """
         modes = self._modes(detail)
         each = torch.einsum("nam,nbm->mab", modes, modes) / len(modes)
         covariance = _mean_of_waves(each, self.wave)
-        _root(covariance)
+        beside = covariance[:0]
+        if coarse.ndim > 2:  # the mean covariance of its modes: a dead shell, or a dead field above it, is seen so
+            beside = torch.einsum("nax,nbx->ab", *[coarse.double().flatten(2)] * 2)[None] / coarse[:, 0].numel()
+        require_alive(torch.linalg.eigvalsh(torch.cat([covariance, beside])), detail.dtype)
         self.covariance = covariance
 
     def draw(self, coarse: Tensor, *, generator: torch.Generator) -> Draw:
@@ -171,11 +185,5 @@ def _mean_of_waves(each: Tensor, wave: Tensor) -> Tensor:
 
 def _root(covariance: Tensor) -> Tensor:
     """Cholesky's factor of every covariance."""
-    values = torch.linalg.eigvalsh(covariance.double())
-    least, most = float(values.min()), float(values.max())
-    if not (math.isfinite(most) and most > 0 and bool((values[:, 0] > 1e-14 * values[:, -1]).all())):
-        raise DataError(
-            "every mode needs a variance > 0 to have a density (give more fields, or leave dead modes out), got "
-            f"variances from {least:.3g} to {most:.3g}"
-        )
+    require_alive(torch.linalg.eigvalsh(covariance.double()))
     return torch.linalg.cholesky(covariance.double())

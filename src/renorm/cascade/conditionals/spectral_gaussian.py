@@ -18,9 +18,11 @@ from renorm.coarse.base import CoarseGraining
 from renorm.errors import DataError, RecipeError
 from renorm.lattice import Lattice
 
-__all__ = ["SpectralGaussian", "joint_covariance", "spectral_covariance"]
+__all__ = ["SpectralGaussian", "joint_covariance", "require_alive", "spectral_covariance"]
 
 ROWS = 512  # fields transformed together
+DEAD = 1e-14  # variances below that, over the largest, are none: rounding errors of double precision
+ROUNDED = 1e-10  # the same where fields are float32: a mean of up to three spreads, taken off, leaves 1e-14 to 2e-11
 
 
 def spectral_covariance(x: Float[Tensor, "batch channel *sites"]) -> Complex128[Tensor, "*sites channel channel"]:
@@ -111,12 +113,7 @@ class SpectralGaussian:
     def __init__(self, covariance: Complex128[Tensor, "*sites channel channel"]) -> None:
         self.covariance = covariance
         values, vectors = torch.linalg.eigh(covariance)
-        least, most = float(values.detach().min()), float(values.detach().max())
-        if not (math.isfinite(most) and least > 1e-14 * most):
-            raise DataError(
-                "every mode needs a variance > 0 to have a density (give more fields, or leave dead modes out), got "
-                f"variances from {least:.3g} to {most:.3g}"
-            )
+        require_alive(values.detach())
         self.eigenvalues = values
         self._root = (vectors * values.sqrt()[..., None, :]) @ vectors.mH
         self._inverse = (vectors / values[..., None, :]) @ vectors.mH
@@ -159,6 +156,28 @@ class SpectralGaussian:
         square = torch.einsum("n...a,...ab,n...b->n...", modes.conj(), self._inverse, modes).real / self.sites
         constant = self.log_det + self.sites * self.channels * math.log(2 * math.pi)
         return -0.5 * (square.flatten(1).sum(1) + constant)
+
+
+def require_alive(variances: Float[Tensor, "*modes"], measured: torch.dtype = torch.float64) -> None:
+    """Raise ``DataError`` if one of these variances is no more than what rounding leaves of none.
+
+    Args:
+        variances: Of modes, all of one field.
+        measured: Precision of the fields that they were measured on.
+
+    Example:
+        >>> require_alive(torch.tensor([1.0, 1e-14]))
+        Traceback (most recent call last):
+        renorm.errors.DataError: every mode needs a variance > 0 to have a density (give more fields, or leave dead \
+modes out), got variances from 1e-14 to 1
+    """
+    least, most = float(variances.min()), float(variances.max())
+    floor = DEAD if measured == torch.float64 else ROUNDED
+    if not (math.isfinite(most) and least > floor * most):
+        raise DataError(
+            "every mode needs a variance > 0 to have a density (give more fields, or leave dead modes out), got "
+            f"variances from {least:.3g} to {most:.3g}"
+        )
 
 
 def filtered(kernel: Complex128[Tensor, "*sites out channel"], x: Float[Tensor, "batch channel *sites"]) -> Tensor:

@@ -26,7 +26,10 @@ class Keeper(Protocol):
         ...
 
     def save(self, step: int, standing: Callable[[], dict[str, Tensor]]) -> None:
-        """Told after each step; keeps what ``standing`` gives, whenever it is time."""
+        """Told after each step; keeps what ``standing`` gives, whenever it is time.
+
+        These are the tensors that are being trained themselves: write them out at once, or clone them.
+        """
         ...
 
 
@@ -137,8 +140,8 @@ def _take_up(
     memory: MutableMapping[str, Tensor] | None,
 ) -> tuple[list[float], float]:
     """Put all of it back in its place; gives the losses so far, and the last spread."""
-    shapes = [tuple(kept[f"parameter.{k}"].shape) for k in range(len(own)) if f"parameter.{k}" in kept]
-    if shapes != [tuple(parameter.shape) for parameter in own]:
+    shapes = {name: value.shape for name, value in kept.items() if name.startswith("parameter.")}
+    if shapes != {f"parameter.{place}": parameter.shape for place, parameter in enumerate(own)}:
         raise CheckpointError("what was kept of this fit belongs to other parameters; start again in another folder")
     moments: dict[int, dict[str, Tensor]] = {}
     for place, parameter in enumerate(own):

@@ -9,7 +9,8 @@ from renorm.cascade.conditional import CascadeConditional
 from renorm.cascade.conditionals.relative_details import RelativeDetails
 from renorm.cascade.learning.descent import Keeper, Tell, Trained, descend
 from renorm.cascade.learning.warm_start import start_positive
-from renorm.errors import DataError, RecipeError
+from renorm.cascade.spec import require_transfer
+from renorm.errors import DataError
 
 __all__ = ["begin_from_coarser", "fit_level", "require_learnable", "require_transferable", "standardise"]
 
@@ -97,26 +98,33 @@ def begin_from_coarser(law: nn.Module, coarser: Sequence[nn.Module]) -> bool:
         >>> begin_from_coarser(fine, [other, coarse]), torch.equal(fine.weight, coarse.weight)
         (True, True)
     """
-    own = dict(law.named_parameters())
-    for each in coarser:
-        theirs = dict(each.named_parameters())
-        if own and {name: p.shape for name, p in theirs.items()} == {name: p.shape for name, p in own.items()}:
-            for name, parameter in own.items():
-                parameter.copy_(theirs[name])
-            return True
-    return False
+    twin = _twin(law, coarser)
+    if twin is None:
+        return False
+    theirs = dict(twin.named_parameters())
+    for name, parameter in law.named_parameters():
+        parameter.copy_(theirs[name])
+    return True
 
 
 def require_transferable(parts: Sequence[nn.Module], *, at_once: bool) -> None:
     """Raise ``RecipeError`` unless levels are trained one by one, from weights that can be handed on."""
-    rule = "fit.transfer hands the weights of a level to the next finer one, "
-    if at_once:
-        raise RecipeError(f"{rule}and here all levels learn at once (tied, or a learned block); set it to false")
-    closed = [type(part).__name__ for part in parts if getattr(part, "closed_form", False)]
-    if closed:
-        raise RecipeError(f"{rule}and a closed form has none to begin with; set it to false, got {closed[0]}")
-    if any(isinstance(part, RelativeDetails) for part in parts):
-        raise RecipeError(f"{rule}and levels of model.positive begin in closed form; set it to false")
+    require_transfer(
+        at_once=at_once,
+        closed=any(getattr(part, "closed_form", False) for part in parts),
+        positive=any(isinstance(part, RelativeDetails) for part in parts),
+        alone=all(_twin(part, parts[place + 1 :]) is None for place, part in enumerate(parts)),
+    )
+
+
+def _twin(law: nn.Module, coarser: Sequence[nn.Module]) -> nn.Module | None:
+    """The first whose weights have the same names and shapes."""
+    own = _shapes(law)
+    return next((each for each in coarser if own and _shapes(each) == own), None)
+
+
+def _shapes(law: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in law.named_parameters()}
 
 
 def standardise(law: nn.Module, detail: Tensor, coarse: Tensor) -> None:
