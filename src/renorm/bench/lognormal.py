@@ -52,7 +52,7 @@ from renorm.recipes.spec import Recipe
 AMPLITUDE = 1.0
 SAMPLES, DIFFUSION_SAMPLES, TESTED = 10_000, 1000, 1000
 DIFFUSION_SECONDS = 180.0
-DIFFUSION_STEPS = 12
+DIFFUSION_STEPS, BATCH_SITES = 12, 2**17
 POLISH, RATE, SITES = 60, 5e-3, 4096  # steps on the splines' shapes; coarse sites of a batch
 THRESHOLDS = (2.0, 4.0)  # of peaks, in standard deviations
 
@@ -169,12 +169,13 @@ def trained_diffusion(law: Lognormal, seconds: float, seed: int, generator: torc
     assert isinstance(model.denoiser, NetworkDenoiser)
     assert model.network is not None
     optimiser = torch.optim.AdamW(model.network.parameters(), lr=2e-3)
+    batch = max(2, BATCH_SITES // lattice.sites)
     begun = time.perf_counter()
     model.network.train()
     while (spent := (time.perf_counter() - begun) / seconds) < 1:
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * (1 + math.cos(math.pi * spent))
-        x = law.sample(32, generator=generator)
+        x = law.sample(batch, generator=generator)
         u = torch.rand(len(x), generator=generator, dtype=torch.float64)
         loss = denoising_loss(
             model.denoiser, x, model.training.quantile(u, model.schedule), torch.randn(x.shape, generator=generator)

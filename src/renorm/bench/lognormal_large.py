@@ -20,10 +20,10 @@ from renorm.bench.result import Result
 from renorm.laws.lognormal import Lognormal
 
 CASES = {
-    (128, 128): Networks(period=4, radius=2, width=64, rows=2**15, maps=2**15),
+    (128, 128): Networks(period=4, radius=2, width=64, rows=2**15, maps=2**15, batch=2),
     (32, 32, 32): Networks(period=2, radius=1, width=32, rows=2**15, maps=2**14, batch=2),
 }
-SAMPLES, SECONDS = 500, 120.0
+SAMPLES, DIFFUSION_SAMPLES, SECONDS = 500, 200, 180.0
 
 
 def run(seed: int) -> Result:
@@ -36,16 +36,18 @@ def run(seed: int) -> Result:
         model, seconds = trained_cascade(law, networks, generator)
         found = judged(law, drawn(model, SAMPLES, generator), generator) | likelihood(law, model, generator)
         diffusion = trained_diffusion(law, SECONDS, seed, generator)
-        other = torch.cat(
-            [diffusion.sample(50, generator=generator, steps=DIFFUSION_STEPS) for _ in range(SAMPLES // 50)]
+        drawings = (
+            diffusion.sample(50, generator=generator, steps=DIFFUSION_STEPS) for _ in range(DIFFUSION_SAMPLES // 50)
         )
+        other = torch.cat(list(drawings))
         rows = {
             "cascade": found | {"seconds": seconds},
             "diffusion": judged(law, other, generator) | {"seconds": SECONDS},
             "exact draws": judged(law, law.sample(SAMPLES, generator=generator), generator),
         }
         for model_name, row in rows.items():
-            table.append({"model": model_name, "shape": name, "samples": SAMPLES} | row)
+            number = DIFFUSION_SAMPLES if model_name == "diffusion" else SAMPLES
+            table.append({"model": model_name, "shape": name, "samples": number} | row)
             key = f"{model_name.split()[0]}_{len(shape)}d"
             figures |= {f"{key}_{measure}": value for measure, value in row.items()}
     return Result(figures, table, (seed,))
