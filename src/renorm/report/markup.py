@@ -11,7 +11,7 @@ from PIL import Image
 
 from renorm.report.figures import PALETTE, numeral, png_bytes
 
-__all__ = ["curve", "duration", "figure", "image", "sites_of", "table", "words_of"]
+__all__ = ["curve", "duration", "figure", "image", "measured", "sites_of", "table", "words_of"]
 
 
 def image(picture: Image.Image, alt: str, *, dense: bool = False) -> str:
@@ -48,6 +48,26 @@ def words_of(key: str) -> str:
         'log z &lt;bar&gt;'
     """
     return escape(str(key).replace("_", " "))
+
+
+def measured(value: object, error: object = None, *, shown: bool = True) -> str:
+    """A value to the digits of its error.
+
+    Args:
+        value: The value; what is no number stands as ``numeral`` has it.
+        error: Its standard error, in the same units.
+        shown: Whether the error stands beside it.
+
+    Example:
+        >>> measured(15.51999, 3.625e-4), measured(12.1834, 0.0518), measured(15.5198712, 3.6e-4, shown=False)
+        ('15.51999 ± 0.00036', '12.183 ± 0.052', '15.51987')
+    """
+    numbers = isinstance(value, int | float) and isinstance(error, int | float) and not isinstance(value, bool)
+    if not numbers or not math.isfinite(value) or not 1e-6 < error < 1e6:  # type: ignore[operator, arg-type]
+        return numeral(value)
+    digits = max(0, 1 - math.floor(math.log10(error)))  # type: ignore[arg-type]
+    text = f"{value:,.{digits}f}".replace(",", " ").replace("-", "−")
+    return text + (f" ± {error:.{digits}f}" if shown else "")
 
 
 def sites_of(x: np.ndarray) -> str:

@@ -25,7 +25,7 @@ from renorm.report.figures import (
     shown_range,
     spectrum_figure,
 )
-from renorm.report.markup import curve, duration, figure, image, sites_of, table, words_of
+from renorm.report.markup import curve, duration, figure, image, measured, sites_of, table, words_of
 from renorm.report.reading import (
     arrays_of,
     labels_of,
@@ -175,14 +175,22 @@ def _measures(run: Path) -> str:
     figures, notes = table(measures.get("figures")), table(measures.get("notes"))
     if not figures:
         raise DataError("measures.json holds no figures")
-    rows = "\n".join(
-        f'<tr><th scope="row">{words_of(key)}</th><td>{escape(numeral(value))}</td></tr>'
-        for key, value in figures.items()
-    )
+    listed = {f"{row['name']}" for row in _listed(measures)}  # these have a table of their own
+    rows = []
+    for key, value in figures.items():
+        if key in listed or key.removesuffix("_error") in listed or (key.endswith("_error") and key[:-6] in figures):
+            continue
+        # An exact answer is shown to as many digits as what is held against it.
+        error = figures.get(f"{key.removesuffix('_exact')}_error")
+        text = measured(value, error, shown=not key.endswith("_exact"))
+        rows.append(f'<tr><th scope="row">{words_of(key)}</th><td>{escape(text)}</td></tr>')
     remarks = " ".join(f"{words_of(key).capitalize()}: {escape(numeral(value))}." for key, value in notes.items())
     return (
         '<table class="numbers">\n<thead><tr><th scope="col">Figure</th><th scope="col">Value</th></tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody>\n</table>" + (f'\n<p class="quiet">{remarks}</p>' if remarks else "")
+        "<tbody>\n"
+        + "\n".join(rows)
+        + "\n</tbody>\n</table>"
+        + (f'\n<p class="quiet">{remarks}</p>' if remarks else "")
     )
 
 
@@ -308,18 +316,26 @@ def _provenance(run: Path) -> str:
     return f'<table class="facts">\n<tbody>\n{rows}\n</tbody>\n</table>'
 
 
+def _listed(measures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Observables with a name."""
+    found = measures.get("observables")
+    return [row for row in found if isinstance(row, dict) and "name" in row] if isinstance(found, list) else []
+
+
 def _observables(run: Path) -> str:
-    listed = mapping(run, "measures.json").get("observables")
-    rows = [row for row in listed if isinstance(row, dict) and "name" in row] if isinstance(listed, list) else []
+    rows = _listed(mapping(run, "measures.json"))
     if not rows:
         raise DataError("measures.json holds no observables")
     body = []
     for row in rows:
-        known = numeral(row["exact"]) if "exact" in row else _measured(row.get("reference"), row.get("reference_error"))
-        kind = "exact" if "exact" in row else "other fields"
+        known, kind = measured(row.get("exact"), row.get("error"), shown=False), "exact"
+        if "exact" not in row:
+            known, kind = measured(row.get("reference"), row.get("reference_error")), "other fields"
+        if row.get("exact", row.get("reference")) is None:
+            known = kind = ""
         body.append(
-            f'<tr><th scope="row">{words_of(row["name"])}</th><td>{_measured(row.get("value"), row.get("error"))}</td>'
-            f"<td>{known}</td><td>{kind if known else ''}</td></tr>"
+            f'<tr><th scope="row">{words_of(row["name"])}</th><td>{measured(row.get("value"), row.get("error"))}</td>'
+            f"<td>{known}</td><td>{kind}</td></tr>"
         )
     svg = observables_figure(rows)
     alt = "Distance of each observable from what it should be, in standard errors"
@@ -333,13 +349,6 @@ def _observables(run: Path) -> str:
     if svg:
         parts.append(figure(curve(svg, "observables", alt), caption))
     return "\n".join(['<div class="pair">', *(f"<div>{part}</div>" for part in parts), "</div>"])
-
-
-def _measured(value: Any, error: Any) -> str:
-    """Example: 0.8639 ± 0.0011."""
-    if not isinstance(value, int | float):
-        return ""
-    return numeral(value) + (f" ± {numeral(float(f'{error:.2g}'))}" if isinstance(error, int | float) and error else "")
 
 
 def _weights(run: Path) -> str:
