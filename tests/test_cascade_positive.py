@@ -161,6 +161,20 @@ def test_the_quadratic_start_blows_up_no_noise_on_small_lattices(sites, generato
     assert nats[0] < nats[1] - 0.05
 
 
+def test_the_quadratic_start_bears_a_patch_that_wraps_around_many_times(generator):
+    """One coarse site fills a patch of 49: every input is seen so often, to rounding."""
+    x = Lognormal((2, 2), 1.0).sample(20_000, generator=generator)
+    coarse, detail, _ = Wavelet().split(x)
+    nats = []
+    for layers in (1, 2):  # quadratic, linear
+        size = {"period": 4, "radius": 3, "width": 256, "layers": layers}
+        local = LocalConditional(2, 2, 3, SplineHead(), symmetric=False, **size)
+        law = RelativeDetails(Standardised(local, 2, 3, symmetric=False), 2.0, 2)
+        assert start_positive(law, detail[:10_000], coarse[:10_000])
+        nats.append(float(-law.log_prob(detail[10_000:], coarse[10_000:]).detach().mean()))
+    assert nats[0] < nats[1] + 0.01
+
+
 def test_a_share_is_foretold_by_products_of_the_coarse_field_and_shares_before(generator):
     """v_2 = 0.3 c v_1 + noise: the product of a surprise and a detail drawn before is found, to its coefficient."""
     coarse, first = torch.randn(2, 20_000, 1, 2, 2, generator=generator).unbind(0)

@@ -77,7 +77,7 @@ class Networks(NamedTuple):
     batch: int = 8
 
 
-NETWORKS = Networks(period=4, radius=3, width=256, rows=2**18, maps=2**17)
+NETWORKS = Networks(period=4, radius=3, width=256, rows=2**17, maps=2**17)
 
 
 class Pairs(NamedTuple):

@@ -203,15 +203,15 @@ def _solve(part: _Part, ridge: float) -> None:
 
 def _solve_quadratic(part: _Part, ridge: float) -> None:
     net, value = part.net, part.value.double()
-    mean = part.seen.double().mean(0).to(part.seen)
+    mean = part.seen.mean(0)
     x = part.seen - mean
     ways = _ways(x, part)
     along = x @ ways
     squares = along * torch.tanh(along / 2)
-    spread = squares.double().std(0, correction=0).clamp_min(1e-12)
-    squares = squares / spread.to(x)
-    middle = squares.double().mean(0)
-    x = torch.cat([x, squares - middle.to(x)], 1)
+    spread = squares.std(0, correction=0).clamp_min(1e-12)
+    squares = squares / spread
+    middle = squares.mean(0)
+    x = torch.cat([x, squares - middle], 1)
     solve = _least_squares(x, ridge)
     centre, slopes = value.mean(), solve(value)
     square = (value - centre - (x @ slopes.to(x)).double()).square()
@@ -232,19 +232,19 @@ def _solve_quadratic(part: _Part, ridge: float) -> None:
         net.first.bias[half] = -sign * (mean @ ways)
     for row, (offset, a) in enumerate(((centre, slopes), (4 * torch.atanh(scale / 4), tilt * stretch))):
         net.linear.weight[row] = a[:inputs].to(x)
-        net.linear.bias[row] = offset - a[:inputs] @ mean.double() - a[inputs:] @ middle
+        net.linear.bias[row] = offset - a[:inputs] @ mean.double() - a[inputs:] @ middle.double()
         for half in (slice(0, number), slice(number, 2 * number)):
             net.last.weight[row, half] = (a[inputs:] / spread).to(x)
 
 
 def _least_squares(x: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
     """Solves for the slopes of values along centred inputs."""
-    covariance = (x.T @ x).double() / len(x)
-    floor = ridge * covariance.diagonal().mean() + 1e-12
-    factor = torch.linalg.cholesky(covariance + floor * torch.eye(len(covariance), dtype=torch.float64))
+    value, axes = torch.linalg.eigh((x.T @ x).double() / len(x))
+    floor = ridge * value.mean() + 1e-12
+    inverse = (axes / (value.clamp_min(0.0) + floor)) @ axes.T  # inputs seen twice leave roundings below zero
 
     def solve(value: Tensor) -> Tensor:
-        return torch.cholesky_solve((x.T @ value.to(x)).double()[:, None] / len(x), factor)[:, 0]
+        return inverse @ ((x.T @ value.to(x)).double() / len(x))
 
     return solve
 
