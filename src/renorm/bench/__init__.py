@@ -18,7 +18,6 @@ BENCHMARKS = {
     "wcrg": "wcrg",
     "scaling": "scaling",
     "lognormal": "lognormal",
-    "lognormal-large": "lognormal_large",
     "longrange": "longrange",
     "cascade-images": "cascade_images",
 }
