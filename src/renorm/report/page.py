@@ -175,10 +175,11 @@ def _measures(run: Path) -> str:
     figures, notes = table(measures.get("figures")), table(measures.get("notes"))
     if not figures:
         raise DataError("measures.json holds no figures")
-    listed = {f"{row['name']}" for row in _listed(measures)}  # these have a table of their own
+    listed = {str(row["name"]) for row in _listed(measures)}  # these have a table of their own
     rows = []
     for key, value in figures.items():
-        if key in listed or key.removesuffix("_error") in listed or (key.endswith("_error") and key[:-6] in figures):
+        of = key.removesuffix("_error")
+        if of in listed or (of != key and of in figures):  # an error stands beside its value
             continue
         # An exact answer is shown to as many digits as what is held against it.
         error = figures.get(f"{key.removesuffix('_exact')}_error")
