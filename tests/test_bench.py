@@ -43,6 +43,7 @@ FIGURES = {
     "wcrg": {"beta", "lambda", "tau_8", "tau_64"},
     "scaling": {"gamma_over_nu", "gamma_over_nu_error"},
     "lognormal": {"max_power_error", "max_bispectrum_error", "ks_p"},
+    "lognormal-large": {"cascade_2d_max_power_error", "cascade_3d_max_power_error"},
     "longrange": {"cascade_error", "one_scale_error"},
     "cascade-images": {"bits_per_dim", "bits_per_dim_one_scale"},
 }

@@ -18,6 +18,7 @@ BENCHMARKS = {
     "wcrg": "wcrg",
     "scaling": "scaling",
     "lognormal": "lognormal",
+    "lognormal-large": "lognormal_large",
     "longrange": "longrange",
     "cascade-images": "cascade_images",
 }

@@ -52,7 +52,7 @@ from renorm.recipes.spec import Recipe
 AMPLITUDE = 1.0
 SAMPLES, DIFFUSION_SAMPLES, TESTED = 10_000, 1000, 1000
 DIFFUSION_SECONDS = 180.0
-DIFFUSION_STEPS = 12
+DIFFUSION_STEPS, BATCH_SITES = 12, 2**17
 POLISH, RATE, SITES = 60, 5e-3, 4096  # steps on the splines' shapes; coarse sites of a batch
 THRESHOLDS = (2.0, 4.0)  # of peaks, in standard deviations
 
@@ -66,6 +66,7 @@ class Networks(NamedTuple):
         width: Hidden units.
         rows: Sites that each is solved from.
         maps: Maps that the sites are taken from, at most.
+        batch: Fields at least of which the splines' shapes are learned, a step.
     """
 
     period: int
@@ -73,6 +74,7 @@ class Networks(NamedTuple):
     width: int
     rows: int
     maps: int
+    batch: int = 8
 
 
 NETWORKS = Networks(period=4, radius=3, width=256, rows=2**17, maps=2**17)
@@ -113,7 +115,7 @@ def trained_cascade(law: Lognormal, networks: Networks, generator: torch.Generat
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             laws.append(_conditional(dim, level, networks))
         data = pairs(law, level, networks, generator)
-        _fit(laws[-1], data, generator)
+        _fit(laws[-1], data, networks.batch, generator)
     coarsest = (1, *[n >> number for n in law.shape])
     top = Standardised(SiteTop(coarsest, SplineHead(), symmetric=False), 0, 1, symmetric=False)
     x = data.coarse
@@ -128,9 +130,9 @@ def _conditional(dim: int, level: int, networks: Networks) -> RelativeDetails:
     return RelativeDetails(Standardised(local, 2, bands, symmetric=False), 2 ** (dim * (level + 1) / 2), dim)
 
 
-def _fit(part: RelativeDetails, data: Pairs, generator: torch.Generator) -> None:
+def _fit(part: RelativeDetails, data: Pairs, least: int, generator: torch.Generator) -> None:
     """Means and variances in closed form, then Adam on what shapes the splines, the same at every site."""
-    batch = min(len(data.detail), max(8, SITES // data.coarse[0].numel()))
+    batch = min(len(data.detail), max(least, SITES // data.coarse[0].numel()))
     fit_level(part, data.detail, data.coarse, steps=POLISH, batch=batch, rate=RATE, generator=generator)
 
 
@@ -167,12 +169,13 @@ def trained_diffusion(law: Lognormal, seconds: float, seed: int, generator: torc
     assert isinstance(model.denoiser, NetworkDenoiser)
     assert model.network is not None
     optimiser = torch.optim.AdamW(model.network.parameters(), lr=2e-3)
+    batch = max(2, BATCH_SITES // lattice.sites)
     begun = time.perf_counter()
     model.network.train()
     while (spent := (time.perf_counter() - begun) / seconds) < 1:
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * (1 + math.cos(math.pi * spent))
-        x = law.sample(32, generator=generator)
+        x = law.sample(batch, generator=generator)
         u = torch.rand(len(x), generator=generator, dtype=torch.float64)
         loss = denoising_loss(
             model.denoiser, x, model.training.quantile(u, model.schedule), torch.randn(x.shape, generator=generator)
