@@ -466,11 +466,12 @@ def test_progress_on_a_terminal_is_a_bar(capsys: pytest.CaptureFixture, monkeypa
         bar.update(15, 0.25)
     assert "15/20" in capsys.readouterr().err
     with closing(FitProgress(10, 20, shown=False)) as bar:
-        clock = iter([100.0, 104.0])
+        clock = iter([100.0, 128.0, 104.0])
         monkeypatch.setattr("renorm.fit.progress.time.monotonic", lambda: next(clock))
-        bar.begin(16)  # ten to sixteen were taken by another run
+        bar.begin(4)  # the first four were taken by another run
         bar.loss = 0.5
         assert bar._line(18) == "18/20  0.5 steps/s  loss 0.5  0:00:04 left"
+        assert bar._line(6) == "6/20  0.5 steps/s  loss 0.5"  # after few steps the time left is a guess
         monkeypatch.undo()
         bar.update(15, 0.25)
     assert capsys.readouterr().err == ""

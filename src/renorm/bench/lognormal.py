@@ -157,7 +157,7 @@ def drawn(model: Cascade, number: int, generator: torch.Generator) -> Tensor:
 
 
 def trained_diffusion(law: Lognormal, seconds: float, seed: int, generator: torch.Generator) -> ModeDiffusion:
-    """A mode diffusion trained for so many seconds of one processor on maps simulated on the fly, its rate falling along a cosine."""
+    """A mode diffusion trained on maps simulated on the fly, for so many seconds of one processor."""
     network = UNetSpec(
         width=24, multipliers=(1, 2, 2), blocks=1, attention=(), middle_attention=False, groups=8, dropout=0.0, patch=2
     )

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 __all__ = ["FitProgress"]
 
 _LINE_SECONDS = 30.0
+_SURE = 10  # steps after which a time left is more than a guess (a stage may begin with a long closed form)
 
 
 class FitProgress:
@@ -53,6 +54,9 @@ class FitProgress:
             self._bar.stop()
 
     def _line(self, step: int) -> str:
-        rate = (step - self.start) / max(time.monotonic() - self._began, 1e-9)
-        left = timedelta(seconds=round((self.steps - step) / rate))
-        return f"{step}/{self.steps}  {rate:.3g} steps/s  {self.figure} {self.loss:.4g}  {left} left"
+        done = step - self.start
+        rate = done / max(time.monotonic() - self._began, 1e-9)
+        line = f"{step}/{self.steps}  {rate:.3g} steps/s  {self.figure} {self.loss:.4g}"
+        if done < _SURE and step < self.steps:
+            return line
+        return f"{line}  {timedelta(seconds=round((self.steps - step) / rate))} left"
