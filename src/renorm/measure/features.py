@@ -1,26 +1,28 @@
 r"""Feature extractors: fixed networks that turn pictures into vectors, each named and known by its SHA-256.
 
 A distance between features means nothing without the network that made them, so every figure carries its
-name: ``FD[mnist-cnn]``, never "FID", which is the distance in features of one Inception network.
+name: ``FD[mnist-cnn]``, never "FID", which is the distance in features of one Inception network. What papers call
+FID is ``FD[inception]`` with the published weights, of 50 000 samples against the training set; see
+`renorm.measure.pretrained`.
 """
 
-import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from renorm.data.store import roots
 from renorm.errors import DataError
+from renorm.measure.pictures import to_32, to_colour
+from renorm.measure.pretrained import PRETRAINED, parse
 from renorm.measure.two_sample import FeatureStatistics, frechet_distance
 from renorm.nn.digit_cnn import DigitCNN
 from renorm.nn.resnet import CifarResNet
+from renorm.nn.weights import check_sha256, fill, read_weights
 
 __all__ = [
     "EXTRACTORS",
@@ -31,7 +33,6 @@ __all__ = [
     "extractor",
     "feature_statistics",
     "frechet",
-    "to_32",
 ]
 
 SHIPPED = Path(__file__).parent / "weights" / "mnist-cnn.safetensors"
@@ -60,68 +61,61 @@ class FeatureExtractor(Protocol):
 
 
 class NetworkExtractor:
-    """A classifier whose last hidden layer serves as features; pictures come to it through `to_32`.
+    """A network whose last hidden layer serves as features, with the weights of a file.
 
     Args:
         name: The name that stands in the figure.
-        network: A module with ``features(x)`` and, for logits, ``forward(x)``; it is put in evaluation mode.
-        weights: Its safetensors file.
-        channels: Channels that it reads.
+        network: A module with ``features(x)`` and, for logits, ``forward(x)``; it is put in evaluation mode. It may
+            be on the device ``meta``.
+        weights: Its file.
+        channels: Channels that it reads. One of three reads grey pictures too if ``prepare`` makes them colours.
+        prepare: Pictures in [0, 1] -> what the network reads; by default `to_32`.
+        batch: Pictures at a time, which bounds the memory.
+        ignored: Keys of the file that the network does not use, see `renorm.nn.weights.fill`.
+        sha256: First digits of the hash that the file must have; empty: any.
+
+    Attributes:
+        reads: The numbers of channels that pictures may have.
 
     Raises:
-        DataError: If the file is absent, is no safetensors file, or does not fit the network.
+        DataError: If the file is absent or damaged, does not fit the network, or has another hash.
     """
 
-    def __init__(self, name: str, network: nn.Module, weights: Path, *, channels: int) -> None:
-        if not weights.is_file():
-            raise DataError(f"the weights of {name} are absent: there is no file {weights}")
-        try:
-            network.load_state_dict(load_file(weights))
-        except (SafetensorError, RuntimeError) as error:
-            raise DataError(f"{weights} does not hold the weights of {name}: {str(error).splitlines()[0]}") from None
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        weights: Path,
+        *,
+        channels: int,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+        batch: int = BATCH,
+        ignored: tuple[str, ...] = (),
+        sha256: str = "",
+    ) -> None:
         self.name = name
-        self.sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-        self.network: Any = network.eval().requires_grad_(False)
-        self.channels = channels
+        self.sha256 = check_sha256(weights, sha256)
+        try:
+            filled = fill(network, read_weights(weights), ignored=ignored)
+        except DataError as error:
+            raise DataError(f"{weights} does not hold the weights of {name}: {error}") from None
+        self.network: Any = filled.eval().requires_grad_(False)
+        self.channels, self.batch = channels, batch
+        self.reads = (channels,) if prepare is None else (1, channels)
+        self.prepare = partial(to_32, channels=channels) if prepare is None else prepare
 
     def __call__(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch features"]:
-        """Features of pictures in [0, 1]."""
-        return self._batched(self.network.features, x)
+        """Features of pictures in [0, 1], on the device of the pictures."""
+        return self._batched("features", x)
 
     def logits(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch classes"]:
         """Unnormalised log probability of each class."""
-        return self._batched(self.network, x)
+        return self._batched("forward", x)
 
-    def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def _batched(self, method: str, x: Tensor) -> Tensor:
+        function = getattr(self.network.to(x.device), method)
         with torch.no_grad():
-            return torch.cat([function(to_32(part, self.channels)) for part in torch.split(x, BATCH)])
-
-
-def to_32(x: Float[Tensor, "batch channel h w"], channels: int) -> Float[Tensor, "batch channel 32 32"]:
-    """Pictures in [0, 1] as the 32 x 32 that the networks were trained on.
-
-    28 x 28 gets a border of two sites of value 0; 16 x 16 shows each site as 2 x 2 equal ones (nearest);
-    every other size is resized by antialiased bilinear interpolation.
-
-    Raises:
-        DataError: If the channels are others, or a value lies outside [0, 1] (clip samples first).
-
-    Example:
-        >>> to_32(torch.ones(1, 1, 28, 28), 1).sum() == 28 * 28, to_32(torch.ones(1, 1, 16, 16), 1).shape
-        (tensor(True), torch.Size([1, 1, 32, 32]))
-    """
-    if x.shape[1] != channels:
-        raise DataError(f"this extractor reads {channels} channel(s), got fields of shape {tuple(x.shape)}")
-    if not ((x >= 0) & (x <= 1)).all():
-        raise DataError(f"pictures must lie in [0, 1] (clip samples first), got {x.min():.3g} to {x.max():.3g}")
-    size = tuple(x.shape[2:])
-    if size == (32, 32):
-        return x
-    if size == (28, 28):
-        return F.pad(x, (2, 2, 2, 2))
-    if size == (16, 16):
-        return F.interpolate(x, scale_factor=2, mode="nearest")
-    return F.interpolate(x, size=(32, 32), mode="bilinear", antialias=True)
+            return torch.cat([function(self.prepare(part)) for part in torch.split(x, self.batch)])
 
 
 def _mnist_cnn() -> NetworkExtractor:
@@ -144,18 +138,38 @@ EXTRACTORS: dict[str, Callable[[], NetworkExtractor]] = {
 
 
 def extractor(name: str) -> NetworkExtractor:
-    """The extractor of this name: ``mnist-cnn`` ships with the package, the others need the data folder.
+    """The extractor of this name: ``mnist-cnn`` ships with the package, ``cifar10-*`` need the data folder.
+
+    A network whose weights you bring is named with its file, ``inception:FILE``, and with the first digits of the
+    file's SHA-256 if these shall be demanded, ``inception:FILE@6726825d``; see `renorm.measure.pretrained`.
 
     Raises:
-        DataError: If the name is unknown, or its weights are absent or damaged.
+        DataError: If the name is unknown, or its weights are absent, damaged, or not those that were recorded.
 
     Example:
         >>> extractor("mnist-cnn")(torch.zeros(3, 1, 28, 28)).shape
         torch.Size([3, 64])
     """
-    if name not in EXTRACTORS:
-        raise DataError(f"unknown feature extractor {name!r}; known: {', '.join(sorted(EXTRACTORS))}")
-    return EXTRACTORS[name]()
+    if name in EXTRACTORS:
+        return EXTRACTORS[name]()
+    asked = parse(name)
+    if asked is None:
+        brought = ", ".join(f"{known}:FILE" for known in PRETRAINED)
+        raise DataError(
+            f"unknown feature extractor {name!r}; known: {', '.join(sorted(EXTRACTORS))}; "
+            f"with weights that you bring: {brought}"
+        )
+    known = PRETRAINED[asked.network]
+    return NetworkExtractor(
+        asked.network,
+        known.empty(),
+        asked.path,
+        channels=3,
+        prepare=to_colour,
+        batch=known.batch,
+        ignored=known.ignored,
+        sha256=asked.sha256,
+    )
 
 
 def feature_statistics(
