@@ -26,8 +26,9 @@ from renorm.model import Grade
 from renorm.recipes.cascade_fit import action_of
 from renorm.recipes.cascade_run import continuous
 from renorm.recipes.folder import write_arrays, write_json
-from renorm.recipes.judge import REFERENCE, judge
+from renorm.recipes.judge import REFERENCE, check_enough, judge
 from renorm.recipes.observables import Observable, exact_answers, field_statistics, observables
+from renorm.recipes.recorded import check_recorded
 from renorm.recipes.spec import CascadeRecipe
 
 __all__ = ["measure"]
@@ -45,6 +46,8 @@ def measure(
     num = recipe.measure.samples if samples is None else samples
     generator = torch.Generator().manual_seed(recipe.measure.seed if seed is None else seed)
     test = load_data(recipe.data, "test")
+    check_enough(recipe.measure, num, test)
+    check_recorded(folder, recipe.measure)
     reference = continuous(test, recipe.measure.seed)[:REFERENCE]
     exact = model.grade is Grade.EXACT  # an energy is no density: nothing can be weighed by it
     action = action_of(recipe.data.law, model.lattice.shape) if exact else None
@@ -61,7 +64,7 @@ def measure(
     else:
         why = "a diffusion, without a density" if model.grade is Grade.NONE else "energies, known up to a constant"
         notes["likelihood"] = f"the conditionals are {why}: no nats are given"
-    judged = judge(x, reference, test, recipe.measure, recipe.data.name)
+    judged = judge(x, reference, test, recipe.measure, recipe.data)
     if action is None:
         listed = field_statistics(x, reference, test.lattice, recipe.data.law)
         for one in listed:
@@ -76,6 +79,7 @@ def measure(
     write_json(folder / "measures.json", measured)
     shown = {"x": x[:256].float(), "data": reference[:256], "value_range": torch.tensor(test.value_range)}
     write_arrays(folder / "samples" / "samples.npz", **shown)
+    judged.write(folder)
     _write_strips(folder, model, reference[:1], generator)
     if action is not None:
         _write_couplings(folder, model, generator)

@@ -18,7 +18,8 @@ from renorm.fit.gradient import check_resumable
 from renorm.fit.record import read_metrics
 from renorm.recipes.build import build_model, identity, parameters
 from renorm.recipes.folder import check_same_run, is_first, machine, write_arrays, write_json
-from renorm.recipes.judge import REFERENCE, check_measurable, judge
+from renorm.recipes.judge import REFERENCE, check_enough, check_measurable, judge
+from renorm.recipes.recorded import check_recorded
 from renorm.recipes.spec import Recipe
 from renorm.spec import to_toml
 
@@ -82,11 +83,13 @@ def measure(
         steps = recipe.model.steps if recipe.measure.steps is None else recipe.measure.steps
     seed = recipe.measure.seed if seed is None else seed
     test = load_data(recipe.data, "test")
+    check_enough(recipe.measure, num, test)
+    check_recorded(folder, recipe.measure)
     reference = test.batch(torch.arange(min(len(test), REFERENCE)))
     begun = time.perf_counter()
     x = sample(model, num, seed=seed, steps=steps, condition=_classes(model, num), callback=callback)
     seconds = time.perf_counter() - begun
-    judged = judge(x, reference, test, recipe.measure, recipe.data.name)
+    judged = judge(x, reference, test, recipe.measure, recipe.data)
     figures = {
         "samples": num,
         "evaluations": steps * model.sampler.evaluations - model.sampler.evaluations + 1,
@@ -98,6 +101,7 @@ def measure(
     write_arrays(
         folder / "samples" / "samples.npz", x=x[:256], data=reference[:256], value_range=torch.tensor(test.value_range)
     )
+    judged.write(folder)
     _write_strips(folder, model, reference[0], seed, steps)
     return measured
 

@@ -20,7 +20,8 @@ from renorm.fit.checkpoint import atomic
 from renorm.fit.progress import FitProgress
 from renorm.lattice import Lattice
 from renorm.recipes.folder import check_same_run, is_first, machine, write_arrays, write_json
-from renorm.recipes.judge import REFERENCE, check_measurable, judge
+from renorm.recipes.judge import REFERENCE, check_enough, check_measurable, judge
+from renorm.recipes.recorded import check_recorded
 from renorm.recipes.spec import TokensRecipe
 from renorm.spec import to_mapping, to_toml
 from renorm.tokens.explain import evidence_map, speaks_for, token_pictures, tokens_in_place
@@ -181,6 +182,8 @@ def measure(
     """Judge class, likelihood and samples on the test fields; write ``measures.json`` and the pictures' arrays."""
     test = load_data(recipe.data, "test")
     num = recipe.measure.samples if samples is None else samples
+    check_enough(recipe.measure, num, test)
+    check_recorded(folder, recipe.measure)
     generator = torch.Generator().manual_seed(recipe.measure.seed if seed is None else seed)
     reference = test.batch(torch.arange(min(len(test), REFERENCE)))
     begun = time.perf_counter()
@@ -194,7 +197,7 @@ def measure(
     if test.labels is not None:
         found, notes = _classified(model, test, folder)
         figures |= found
-    judged = judge(x, reference, test, recipe.measure, recipe.data.name)
+    judged = judge(x, reference, test, recipe.measure, recipe.data)
     measured = {
         "figures": {**figures, **judged.figures},
         "notes": {**notes, **judged.notes},
@@ -204,6 +207,7 @@ def measure(
     write_arrays(
         folder / "samples" / "samples.npz", x=x[:256], data=reference[:256], value_range=torch.tensor(test.value_range)
     )
+    judged.write(folder)
     _write_strips(folder, model, reference[:1], generator)
     _write_tokens(folder, model)
     _write_path(folder, model, reference[0], None if test.labels is None else int(test.labels[0]))

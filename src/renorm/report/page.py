@@ -25,7 +25,9 @@ from renorm.report.figures import (
     shown_range,
     spectrum_figure,
 )
+from renorm.report.key_figures import alarms, key_figures, observables_of
 from renorm.report.markup import curve, duration, figure, image, measured, sites_of, table, words_of
+from renorm.report.neighbours import nearest_training_images
 from renorm.report.reading import (
     arrays_of,
     labels_of,
@@ -58,7 +60,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
     Args:
         run: Folder of the run; it must hold ``recipe.toml``. Read are also ``manifest.json``, ``metrics.jsonl``,
-            ``measures.json``, ``samples/samples.npz`` and ``samples/strip.npz``, each if it is there.
+            ``measures.json`` and the arrays in ``samples/``, each if it is there.
         out: The file to write, all at once; ``report.html`` in the run folder by default.
 
     Returns:
@@ -112,7 +114,7 @@ def _page(run: Path) -> str:
             f"<title>{name} · renorm</title>\n<style>\n{style}</style>\n</head>\n<body>",
             f'<header>\n<p class="over">renorm run</p>\n<h1>{name}</h1>',
             _summary(run),
-            *_alarms(run),
+            *alarms(run),
             *quiet,
             "</header>\n<main>",
             *body,
@@ -168,31 +170,6 @@ def _cascade(model: Mapping[str, Any]) -> str:
     bath = ", exact heat bath at the finest level" if model.get("heat_bath") is True else ""
     kind = table(model.get("conditional")).get("kind")
     return f"A cascade of {steps.get(coarse, f'{coarse} wavelets')} ({kind} conditionals{bath})"
-
-
-def _measures(run: Path) -> str:
-    measures = mapping(run, "measures.json")
-    figures, notes = table(measures.get("figures")), table(measures.get("notes"))
-    if not figures:
-        raise DataError("measures.json holds no figures")
-    listed = {str(row["name"]) for row in _listed(measures)}  # these have a table of their own
-    rows = []
-    for key, value in figures.items():
-        of = key.removesuffix("_error")
-        if of in listed or (of != key and of in figures):  # an error stands beside its value
-            continue
-        # An exact answer is shown to as many digits as what is held against it.
-        error = figures.get(f"{key.removesuffix('_exact')}_error")
-        text = measured(value, error, shown=not key.endswith("_exact"))
-        rows.append(f'<tr><th scope="row">{words_of(key)}</th><td>{escape(text)}</td></tr>')
-    remarks = " ".join(f"{words_of(key).capitalize()}: {escape(numeral(value))}." for key, value in notes.items())
-    return (
-        '<table class="numbers">\n<thead><tr><th scope="col">Figure</th><th scope="col">Value</th></tr></thead>\n'
-        "<tbody>\n"
-        + "\n".join(rows)
-        + "\n</tbody>\n</table>"
-        + (f'\n<p class="quiet">{remarks}</p>' if remarks else "")
-    )
 
 
 def _samples(run: Path) -> str:
@@ -305,6 +282,8 @@ def _recipe_text(run: Path) -> str:
 def _provenance(run: Path) -> str:
     facts: dict[str, Any] = {}
     for key, value in mapping(run, "manifest.json").items():
+        if key == "identity":  # the resolved recipe, which stands above
+            continue
         nested = {f"{key} {inner}": v for inner, v in value.items()} if isinstance(value, Mapping) else {key: value}
         facts.update(nested)
     if isinstance(facts.get("seconds"), int | float):
@@ -317,14 +296,8 @@ def _provenance(run: Path) -> str:
     return f'<table class="facts">\n<tbody>\n{rows}\n</tbody>\n</table>'
 
 
-def _listed(measures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Observables with a name."""
-    found = measures.get("observables")
-    return [row for row in found if isinstance(row, dict) and "name" in row] if isinstance(found, list) else []
-
-
 def _observables(run: Path) -> str:
-    rows = _listed(mapping(run, "measures.json"))
+    rows = observables_of(mapping(run, "measures.json"))
     if not rows:
         raise DataError("measures.json holds no observables")
     body = []
@@ -370,19 +343,10 @@ def _couplings(run: Path) -> str:
     return figure(curve(svg, "couplings", "Couplings at each level"), caption)
 
 
-def _alarms(run: Path) -> list[str]:
-    """What must not be overlooked: a fit that has collapsed."""
-    notes = table(mapping(run, "measures.json", quiet=True).get("notes"))
-    return [
-        f'<p class="alarm"><strong>{title}</strong>: {escape(str(notes[key]))}.</p>'
-        for key, title in (("collapsed", "Collapsed fit"), ("mode_lost", "Lost mode"), ("both_ends", "Missed part"))
-        if key in notes
-    ]
-
-
 _SECTIONS: list[tuple[str, str, Callable[[Path], str]]] = [
-    ("Key figures", "wide", _measures),
+    ("Key figures", "wide", key_figures),
     ("Samples and data", "wide", _samples),
+    ("Nearest training images", "wide", nearest_training_images),
     ("From coarse to fine", "wide", _strips),
     ("Power spectrum", "half", _spectrum),
     ("Loss", "half", _loss),
@@ -391,8 +355,9 @@ _SECTIONS: list[tuple[str, str, Callable[[Path], str]]] = [
 ]
 
 _TOKENS: list[tuple[str, str, Callable[[Path], str]]] = [
-    ("Key figures", "wide", _measures),
+    ("Key figures", "wide", key_figures),
     ("Samples and data", "wide", _samples),
+    ("Nearest training images", "wide", nearest_training_images),
     ("Classes", "wide", _classes),
     ("Tokens", "wide", _tokens),
     ("Path of an image", "wide", _path),
@@ -405,9 +370,10 @@ _TOKENS: list[tuple[str, str, Callable[[Path], str]]] = [
 
 
 _CASCADE: list[tuple[str, str, Callable[[Path], str]]] = [
-    ("Key figures", "wide", _measures),
+    ("Key figures", "wide", key_figures),
     ("Observables", "wide", _observables),
     ("Samples and data", "wide", _samples),
+    ("Nearest training images", "wide", nearest_training_images),
     ("From coarse to fine", "wide", _strips),
     ("Log weights", "half", _weights),
     ("Nats of each level", "half", _levels),
@@ -418,5 +384,10 @@ _CASCADE: list[tuple[str, str, Callable[[Path], str]]] = [
     ("Versions and seed", "wide", _provenance),
 ]
 
-_FILES = {"Flow of couplings": "couplings.npz", "Log weights": "weights.npz", "Nats of each level": "levels.npz"}
-"""Sections that not every run of a cascade has: nothing is said where their file is missing."""
+_FILES = {
+    "Flow of couplings": "couplings.npz",
+    "Log weights": "weights.npz",
+    "Nats of each level": "levels.npz",
+    "Nearest training images": "neighbours.npz",
+}
+"""Sections that not every run has: nothing is said where their file is missing."""
