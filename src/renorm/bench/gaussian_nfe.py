@@ -21,6 +21,7 @@ from renorm.lattice import Lattice
 
 EVALUATIONS = (5, 10, 20, 50, 100, 200, 500, 1000)
 THRESHOLD = 1.0  # nats
+EXACT = {"running"}  # on Gaussian fields of any spectrum: there is nothing to measure
 LATTICE = Lattice((32, 32))
 
 
@@ -48,7 +49,7 @@ def run(seed: int) -> Result:
     for data, spectrum in spectra().items():
         best: dict[str, int] = {}
         for name, schedule, spacing, sees in methods(spectrum):
-            for sampler in SAMPLERS:
+            for sampler in (key for key in SAMPLERS if key not in EXACT):
                 divergence = [_divergence(schedule, spectrum, sampler, spacing, n) for n in EVALUATIONS]
                 nfe = _first_passing(divergence)
                 row = {"data": data, "method": name, "sampler": sampler, "sees_spectrum": sees, "nfe": nfe}

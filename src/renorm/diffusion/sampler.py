@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from renorm.diffusion.reverse import Sampler, Walk
+from renorm.diffusion.running import RunningSpectrum
 from renorm.diffusion.schedule import CLEAN
 
-__all__ = ["DDIM", "DPM2M", "SAMPLERS", "Ancestral", "Angle", "AnglePC", "Heun", "Sampler"]
+__all__ = ["DDIM", "DPM2M", "SAMPLERS", "Ancestral", "Angle", "AnglePC", "Heun", "RunningSpectrum", "Sampler"]
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -234,4 +235,5 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "angle-pc": AnglePC,
     "dpm2m": DPM2M,
     "heun": Heun,
+    "running": RunningSpectrum,
 }

@@ -22,6 +22,7 @@ __all__ = [
     "SPACINGS",
     "Cosine",
     "EqualError",
+    "InfraredAngle",
     "Karras",
     "LinearBeta",
     "LogNormal",
@@ -161,6 +162,32 @@ class Karras:
 
 
 @dataclass(frozen=True)
+class InfraredAngle:
+    r"""Even in the angle of a mode that is slower than the slowest: steps crowd where the large structure is decided.
+
+    $$ \theta = \arccos\alpha(x), \qquad x = \frac{q_\mathrm{min}^2}{4^{o}\,\Lambda^2} $$
+
+    Each step turns the mode o octaves below the lowest of the lattice by the same angle. Small structure gets one long
+    step at the end: for samplers that move it exactly, as ``running`` does.
+
+    Args:
+        octaves: o.
+    """
+
+    octaves: float = 1.0
+
+    def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
+        """Angles between the two ends, as scales."""
+        slowest = schedule.wavenumber_sq.min().item() / 4**self.octaves
+        x = torch.tensor([slowest / schedule.cutoff(t).item() ** 2 for t in (0.0, 1.0)], dtype=torch.float64)
+        fine, coarse = torch.atan2(schedule.regulator.noise_share(x).sqrt(), schedule.regulator.signal_share(x).sqrt())
+        angles = (fine + u.double() * (coarse - fine)).clamp(min=1e-12, max=math.pi / 2 - 1e-12)
+        shares = (1 / torch.tan(angles) ** 2).tolist()
+        scales = [schedule.time(math.sqrt(slowest / schedule.regulator.inverse(r))) for r in shares]
+        return torch.tensor(scales, dtype=torch.float64).clamp(0, 1).to(u)
+
+
+@dataclass(frozen=True)
 class LogNormal:
     r"""EDM's training scales: $\ln(\sigma/\alpha)$ is normal, cut off at the ends of the schedule.
 
@@ -246,6 +273,7 @@ SPACINGS: dict[str, Callable[..., Any]] = {
     "linear-beta": LinearBeta,
     "cosine": Cosine,
     "karras": Karras,
+    "infrared-angle": InfraredAngle,
     "log-normal": LogNormal,
     "equal-error": EqualError,
 }
