@@ -13,6 +13,7 @@ from renorm.data.fields import Fields
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.moments import Moments
 from renorm.diffusion.sampler import SAMPLERS
+from renorm.diffusion.spacing import grid
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import CheckpointError, DataError, NoLikelihoodError, RecipeError
 from renorm.fit.spec import FitSpec
@@ -451,3 +452,37 @@ def test_a_part_of_a_walk_takes_its_share_of_the_steps():
 def test_a_spec_made_in_python_is_checked_too(name, value):
     with pytest.raises((ValueError, TypeError)):
         DiffusionSpec(**{name: value})
+
+
+@pytest.mark.parametrize("schedule", ["rgdm", "calibrated"])
+def test_a_white_twin_differs_in_its_prior_alone(schedule, generator):
+    """Signal to noise, cutoffs and grids are the same at every scale; the prior is flat and no mode is erased."""
+    lattice = Lattice((8, 8))
+    x = torch.randn(64, 1, 8, 8, generator=generator).cumsum(-1)
+    ours, twin = (
+        ModeDiffusion(
+            DiffusionSpec(schedule=schedule, denoiser="gaussian", prior=prior, sampler="running"), lattice
+        ).fit(x)
+        for prior in ("coloured", "flat")
+    )
+    t = torch.linspace(0, 1, 7, dtype=torch.float64)
+    torch.testing.assert_close(twin.schedule.log_snr(t), ours.schedule.log_snr(t), rtol=0, atol=1e-9)
+    prior = twin.schedule.prior_spectrum
+    torch.testing.assert_close(prior, ours.schedule.prior_spectrum.mean().expand_as(prior))
+    assert twin.schedule.alive(1.0).all()
+    assert (ours.sampler.flat, twin.sampler.flat) == (False, True)
+    assert grid(twin.spacing, twin.schedule, 9) == grid(ours.spacing, ours.schedule, 9)
+
+
+def test_edms_preconditioning_is_that_of_one_variance(generator):
+    """c_skip, c_out and c_in of Karras et al. 2022, table 1, for the variance of the data."""
+    x = 0.7 * torch.randn(4000, 1, 8, generator=generator)
+    network = torch.nn.Identity()
+    model = ModeDiffusion(DiffusionSpec(schedule="edm", prediction="edm"), Lattice((8,)), network=network)
+    model.measure(Fields(x, Lattice((8,))))
+    data_sq = x.double().square().mean()
+    sigma = model.schedule.sigma(0.6)[0]
+    skip, out, scale_in = (c[0] for c in model.denoiser.prediction.coefficients(model.schedule, 0.6))
+    torch.testing.assert_close(skip, data_sq / (data_sq + sigma**2))
+    torch.testing.assert_close(out, sigma * data_sq.sqrt() / (data_sq + sigma**2).sqrt())
+    torch.testing.assert_close(scale_in, (data_sq + sigma**2).rsqrt())

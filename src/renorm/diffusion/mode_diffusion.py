@@ -80,7 +80,7 @@ class ModeDiffusion:
         self.spec, self.lattice, self.num_classes = spec, lattice, num_classes
         self.network, self.moments = network, moments
         self.basis = basis_for(lattice)
-        self.sampler = make_sampler(spec.sampler)
+        self.sampler = make_sampler(spec)
         if moments is not None or not spec.needs_moments:
             self._assemble()
 

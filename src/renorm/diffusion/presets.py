@@ -1,6 +1,7 @@
 """Schedules by name: the paper's images and chains, white noise, variance exploding, calibrated on data."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -17,6 +18,7 @@ __all__ = [
     "calibrated",
     "chain_steps",
     "ddpm_linear",
+    "flattened",
     "rgdm_chain",
     "rgdm_images",
     "variance_exploding",
@@ -260,4 +262,28 @@ def calibrated(lattice: Lattice, spectrum: Tensor, *, steps: int = 200) -> Sched
         dead_beyond=dead_beyond,
         entry="prior",
         steps=steps,
+    )
+
+
+def flattened(schedule: Schedule) -> Schedule:
+    r"""The white twin of a schedule: one prior variance for all modes, their mean, and none erased.
+
+    $$ G'_k = \langle G \rangle, \qquad q'^2_k = \langle q^2 G \rangle / \langle G \rangle $$
+
+    With the rational regulator of the images $\sigma_k/\alpha_k = q_k\sqrt{G_k}/\Lambda$ is the same for all modes, and
+    the twin has the same at every scale: noise, spacings and cutoffs agree, and what differs is the prior alone.
+
+    Example:
+        >>> schedule = rgdm_images(Lattice((8, 8)))
+        >>> twin = flattened(schedule)
+        >>> ratio = (twin.log_snr(0.3) - schedule.log_snr(0.3)).abs().max()
+        >>> bool(ratio < 1e-12), bool(twin.alive(1.0).all())
+        (True, True)
+    """
+    prior, ones = schedule.prior_spectrum, torch.ones_like(schedule.prior_spectrum)
+    return replace(
+        schedule,
+        prior_spectrum=prior.mean() * ones,
+        wavenumber_sq=(schedule.wavenumber_sq * prior).mean() / prior.mean() * ones,
+        dead_beyond=math.inf,
     )

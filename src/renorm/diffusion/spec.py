@@ -20,9 +20,11 @@ class DiffusionSpec:
         regulator: Of ``"rgdm"``: a name in ``renorm.diffusion.regulator.REGULATORS``.
         prior_scale: m_0 of ``"rgdm"``, in rad/site.
         infrared: m_L L = k_c L of ``"rgdm"``, in rad.
+        prior: ``"coloured"``, as the schedule has it, or ``"flat"``, one variance for all modes and none erased: the
+            white twin, beside which a gain is one of renormalization.
         denoiser: ``"network"``, or ``"gaussian"``: the exact one for Gaussian data of the measured mean and spectrum.
         prediction: What the network is asked for: ``"coloured-noise"`` (paper), ``"clean-field"``, ``"velocity"``, or
-            ``"preconditioned"`` by the data's spectrum.
+            ``"preconditioned"`` by the data's spectrum, or ``"edm"``, by their variance, the same for all modes.
         subtract_mean: Whether the mean field is taken out (``"gaussian"`` and ``"preconditioned"``).
         isotropic: Whether the data's spectrum is averaged over modes of equal |k|.
         training: Distribution of the scales in training, a name in ``renorm.diffusion.spacing.SPACINGS``;
@@ -40,8 +42,9 @@ class DiffusionSpec:
     regulator: str = "rational"
     prior_scale: float = 0.15 * math.pi
     infrared: float = 1.6 * math.pi
+    prior: Literal["coloured", "flat"] = "coloured"
     denoiser: Literal["network", "gaussian"] = "network"
-    prediction: Literal["coloured-noise", "clean-field", "velocity", "preconditioned"] = "coloured-noise"
+    prediction: Literal["coloured-noise", "clean-field", "velocity", "preconditioned", "edm"] = "coloured-noise"
     subtract_mean: bool = False
     isotropic: bool = False
     training: str = "auto"
@@ -71,5 +74,5 @@ class DiffusionSpec:
             by_name
             or self.schedule == "calibrated"
             or self.denoiser == "gaussian"
-            or self.prediction == "preconditioned"
+            or self.prediction in ("preconditioned", "edm")
         )
