@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from renorm.diffusion.reverse import Walk
@@ -92,14 +92,11 @@ class RunningSpectrum:
     def _read(self, phi: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor, moves: Tensor, walk: Walk) -> _Reading:
         y, expected = torch.where(moves, phi / alpha, 0.0), torch.where(moves, x0, 0.0)
         log_noise = sigma.log() - alpha.log()
-        index, number = shell_index(walk.schedule.lattice)
-        index = index.to(phi.device)
-        if self.flat:
-            index, number = torch.zeros_like(index), 1
-        expected_square, square = (_sums(part, index, number) for part in (expected * y, y * y))
-        small = torch.finfo(phi.dtype).eps
-        share = (expected_square / square.clamp_min(torch.finfo(square.dtype).tiny)).clamp(small**2, 1 - small)
-        share = share.to(phi)[:, index].unflatten(1, phi.shape[2:]).unsqueeze(1)
+        shells = _membership(walk.schedule.lattice, self.flat).to(phi)
+        expected_square, square = (part.sum(1).flatten(1) @ shells for part in (expected * y, y * y))
+        info = torch.finfo(phi.dtype)
+        share = (expected_square / square.clamp_min(info.tiny)).clamp(info.eps**2, 1 - info.eps)
+        share = (share @ shells.T).unflatten(1, phi.shape[2:]).unsqueeze(1)
         log_power = torch.logit(share) + 2 * log_noise
         return _Reading(y, log_noise, log_power, expected - share * y)
 
@@ -117,10 +114,11 @@ def _fading_rest(at: _Reading, log_noise_s: Tensor) -> Tensor:
     return at.rest * (1 - share * (1 - torch.exp(log_noise_s - at.log_noise)))
 
 
-def _sums(x: Tensor, index: Tensor, number: int) -> Float[Tensor, "batch shells"]:
-    """Sums over channels and over the modes of every shell, in float64."""
-    modes = x.sum(1).flatten(1).double()
-    return modes.new_zeros(len(modes), number).index_add(1, index, modes)
+@lru_cache(maxsize=8)
+def _membership(lattice: Lattice, flat: bool) -> Float64[Tensor, "modes shells"]:
+    """One where a mode belongs to a shell; a single shell if ``flat``."""
+    index, number = shell_index(lattice)
+    return torch.ones(len(index), 1).double() if flat else torch.eye(number, dtype=torch.float64)[index]
 
 
 @lru_cache(maxsize=8)
