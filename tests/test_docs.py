@@ -171,7 +171,7 @@ def test_the_page_names_every_option_of_a_command_and_no_other(name):
     text = sections(DOCS / "cli.md")[name]
     own = {s for a in commands()[name]._actions for s in a.option_strings} - {"-h", "--help", "--json", "--quiet"}
     rows = [row.split(" | ")[0] for row in text.splitlines() if row.startswith("| `-")]
-    named = {option for row in rows for option in re.findall(r"`(--?[a-z]+)`", row)}
+    named = {option for row in rows for option in re.findall(r"`(--?[a-z-]+)`", row)}
     assert named == own
     examples = [words.values[0] for words in shell_lines() if words.id.startswith("docs/cli.md")]
     assert any(words[0] == name for words in examples), "each command has an example"

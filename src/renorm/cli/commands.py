@@ -17,7 +17,8 @@ def fit(options: argparse.Namespace) -> None:
     from renorm.recipes.spec import load_recipe
 
     recipe = changed(load_recipe(options.recipe), options)
-    out = Path(options.out or f"runs/{Path(options.recipe).stem}")
+    named = "" if options.baseline is None else f"-{options.baseline}"
+    out = Path(options.out or f"runs/{Path(options.recipe).stem}{named}")
     _fit_into(recipe, out, options)
     say(options, {"run": str(out)}, f"fitted {out}; next: renorm measure {out}, renorm sample {out}")
 

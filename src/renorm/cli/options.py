@@ -13,9 +13,15 @@ __all__ = ["changed", "one_field", "out_file", "seed", "with_walk"]
 
 
 def changed(recipe: Any, options: argparse.Namespace) -> Any:
-    """The recipe with the values of --set and of the short options."""
+    """The recipe, or a baseline of it, with the values of --set and of the short options."""
     from renorm.spec import override
 
+    if getattr(options, "baseline", None) is not None:
+        from renorm.recipes.baselines import baseline
+
+        if options.schedule is not None:
+            raise RecipeError("--baseline has a schedule of its own; drop --schedule, or --baseline")
+        recipe = baseline(recipe, options.baseline)
     changes: dict[str, Any] = {}
     for text in options.set or []:
         key, equals, value = text.partition("=")

@@ -40,9 +40,10 @@ class Progress:
         if not self.shown:
             return None
         from rich.console import Console
-        from rich.progress import Progress
+        from rich.progress import MofNCompleteColumn, Progress
 
-        self.bar = Progress(console=Console(stderr=True), transient=True)
+        columns = *Progress.get_default_columns(), MofNCompleteColumn()
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self.bar.start()
         task = self.bar.add_task(self.what, total=None)
 

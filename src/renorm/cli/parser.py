@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
-from renorm.cli import commands, files
+from renorm.cli import commands, compare, files
 from renorm.cli.options import seed
 from renorm.errors import RecipeError
 from renorm.version import __version__
@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     fit = command("fit", commands.fit, "train a recipe into a run folder")
     fit.add_argument("recipe", help="name of a shipped recipe (demo, mnist16, tokens-mnist, ...) or a TOML file")
     _recipe_options(fit)
+    fit.add_argument("--baseline", help="fit a baseline of it: ddpm, edm, rgdm-paper or white-twin (runs/RECIPE-NAME)")
 
     sample = command("sample", commands.sample, "draw new fields from a run, coarse to fine")
     sample.add_argument("run", help="run folder")
@@ -57,6 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     measure.add_argument("-n", "--num", type=int, help="how many samples (the recipe's)")
     measure.add_argument("--seed", type=seed, help="of the sampling (the recipe's)")
     _walk_arguments(measure)
+
+    _compare_arguments(
+        command("compare", compare.compare, "set runs beside each other: quality against evaluations and seconds")
+    )
 
     flow = command("flow", commands.flow, "show one field being coarse-grained, scale by scale")
     flow.add_argument("run", help="run folder")
@@ -107,6 +112,18 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=int, help="training steps (diffusions)")
     parser.add_argument("--seed", type=seed, help="of weights, noise and order")
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="+", help="run folders of one data set; those that differ by their seed are one")
+    parser.add_argument("--evaluations", default="5,10,20,50", help="of the network for a sample (5,10,20,50)")
+    parser.add_argument("--walks", help="SAMPLER or SAMPLER@SPACING, by commas (those of the baseline, or six)")
+    parser.add_argument("-n", "--num", type=int, default=2000, help="samples in each cell (2000)")
+    parser.add_argument("--seed", type=seed, default=1, help="of the sampling (1)")
+    parser.add_argument("--out", default="compare", help="folder of the cells, the table and the page (compare)")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--again", action="store_true", help="measure cells of another commit anew")
+    other.add_argument("--accept-cached", action="store_true", help="take cells of another commit as they are")
 
 
 def _field_arguments(parser: argparse.ArgumentParser) -> None:

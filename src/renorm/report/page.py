@@ -52,7 +52,7 @@ PICTURES = 64  # most fields on a contact sheet
 LARGE = 64 * 64  # sites from which a quarter as many are shown
 ROWS = 4  # most generated fields shown through the levels
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
@@ -109,7 +109,7 @@ def _page(run: Path) -> str:
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{name} · renorm</title>\n<style>\n{style}</style>\n</head>\n<body>",
             f'<header>\n<p class="over">renorm run</p>\n<h1>{name}</h1>',
