@@ -1,11 +1,13 @@
 """Benchmarks keep one shape, and their arithmetic is right; the long ones run by ``renorm bench`` alone."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+import torch
 
-from renorm.bench import BENCHMARKS, gaussian_nfe
+from renorm.bench import BENCHMARKS, gaussian_nfe, mixture_nfe
 from renorm.bench.result import Result, run_benchmark
 from renorm.errors import RecipeError
 
@@ -108,3 +110,61 @@ def test_paper_prior_reaches_both_spectra_in_ten_evaluations():
         schedule, spacing = next((s, p) for n, s, p, _ in gaussian_nfe.methods(spectrum) if n == "rgdm")
         for evaluations in (10, 20, 50):
             assert gaussian_nfe._divergence(schedule, spectrum, "angle-pc", spacing, evaluations) < 1.0
+
+
+def test_the_mixtures_denoiser_is_tweedies_formula():
+    """alpha x0 = phi + sigma^2 grad ln p(phi), the gradient by autograd, at a scale where both amplitudes count."""
+    schedule = next(mixture_nfe.methods()).schedule
+    spectrum = mixture_nfe.spectra()["k3"]
+    generator = torch.Generator().manual_seed(0)
+    t = schedule.time(0.47 / 8)  # the noise of sigma/alpha = 8, where the amplitude is decided
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    clean = spectrum.sqrt() * torch.randn(4, 1, 32, 32, generator=generator, dtype=torch.float64)
+    phi = alpha * clean + sigma * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    phi = torch.where(schedule.alive(t), phi, 0.0).requires_grad_()
+    parts = []
+    for a in (0.5, 2.0):
+        law = torch.distributions.Normal(0.0, (alpha**2 * a**2 * spectrum + sigma**2).sqrt())
+        parts.append(torch.where(schedule.alive(t), law.log_prob(phi), 0.0).flatten(1).sum(1))
+    share = torch.stack(parts).softmax(0)
+    assert ((share > 0.05) & (share < 0.95)).any()  # both are in play
+    (slope,) = torch.autograd.grad(torch.stack(parts).logsumexp(0).sum(), phi)
+    exact = torch.where(schedule.alive(t), (phi + sigma**2 * slope) / alpha, 0.0)
+    found = mixture_nfe.MixtureDenoiser(schedule, spectrum)(phi.detach(), t)
+    torch.testing.assert_close(found, exact.detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_the_distance_of_log_amplitudes():
+    """Exact samples lie at the floor; a field half as strong lies ln 2 away; one amplitude alone ln(4) / 2."""
+    generator = torch.Generator().manual_seed(0)
+    n, modes = 4000, 1024
+    strength = torch.randn(n, modes, generator=generator).square().mean(1).double().log() / 2
+    a = torch.tensor([0.5, 2.0]).double().log()
+    exact = a[torch.arange(n) % 2] + strength
+    assert mixture_nfe.wasserstein(exact) < 0.005
+    assert mixture_nfe.wasserstein(exact - math.log(2)) == pytest.approx(math.log(2), abs=0.01)
+    assert mixture_nfe.wasserstein(a[0] + strength) == pytest.approx(math.log(4) / 2, abs=0.01)
+
+
+def test_shells_of_the_mixture_part_the_modes():
+    shells = torch.stack(mixture_nfe._shells())
+    assert (shells.sum(0) == 1).all()
+    assert shells.flatten(1).any(1).all()
+    assert shells[0, 0, 0]
+    assert shells[-1, -1, -1]
+
+
+def test_a_method_passes_where_it_passes_from_there_on():
+    good, bad = mixture_nfe.Figures(0.05, 0.05), mixture_nfe.Figures(0.05, 0.2)
+    assert mixture_nfe.first_passing({4: good, 5: bad, 6: good, 10: good}) == 6
+    assert mixture_nfe.first_passing({4: good, 5: good, 6: bad}) == 0
+
+
+def test_the_running_spectrum_needs_six_evaluations_on_the_mixture(monkeypatch):
+    """The bar of the benchmark, with fewer samples: 0.10 at six evaluations, where the best white solver is far."""
+    monkeypatch.setattr(mixture_nfe, "SEEDS", 1)
+    ways = {method.name: method for method in mixture_nfe.methods()}
+    for name, spectrum in mixture_nfe.spectra().items():
+        ours = mixture_nfe.judged(ways["rgdm, running"], spectrum, 6, 0, samples=2000)
+        white = mixture_nfe.judged(ways["white, log-uniform, dpm2m"], spectrum, 6, 0, samples=2000)
+        assert max(ours) < 0.1 < min(white), name
