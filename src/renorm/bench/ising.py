@@ -1,6 +1,6 @@
 r"""Critical Ising spins by a cascade of checkerboards, and how far it goes: effective samples against size.
 
-At $\beta_c = \ln(1 + \sqrt2)/2$, from 4 x 4 sites to 64 x 64. The finest checkerboard is a heat bath, exact; the rest
+At $\beta_c = \ln(1 + \sqrt2)/2$, from 4 x 4 sites to 128 x 128. The finest checkerboard is a heat bath, exact; the rest
 is learned from chains that the model's own proposals and sweeps of single spins keep moving: no transfer matrix, no
 cluster moves. Each size begins from the one before. Kaufman's formula judges the partition function. Simulated
 fields join the judgement, not the learning: what the model misses, they see. Beside it at 16 x 16, the one-scale peer:
@@ -32,11 +32,12 @@ PLAN = {
     16: (850, 256, 2048, 4e-3),
     32: (400, 128, 1024, 3e-3),
     64: (220, 48, 384, 2e-3),
+    128: (120, 12, 96, 1.5e-3),
 }
 """For each edge: steps of Adam, fields a step, chains, rate."""
 
-DRAWS = {4: 20_000, 8: 20_000, 16: 20_000, 32: 10_000, 64: 4000}
-TARGETS = {4: 4000, 8: 4000, 16: 4000, 32: 1500, 64: 400}
+DRAWS = {4: 20_000, 8: 20_000, 16: 20_000, 32: 10_000, 64: 4000, 128: 1000}
+TARGETS = {4: 4000, 8: 4000, 16: 4000, 32: 1500, 64: 400, 128: 100}
 """Fields that each model draws, and simulated ones to judge it by."""
 
 PEER, TAUGHT, PEER_DRAWS = 16, 20_000, 4000
