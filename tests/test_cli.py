@@ -391,6 +391,16 @@ def test_the_demo_can_be_run_again(tmp_path, capsys):
     assert (tmp_path / "run" / "report.html").exists()
 
 
+def test_every_data_set_has_a_place(capsys):
+    """The list of data sets, and the doctor, know each name that a recipe may give."""
+    code, out, _ = run(capsys, "data", "--json")
+    assert code == 0
+    assert {"law", "gaussian", "digits", "mnist"} <= set(json.loads(out))
+    code, out, _ = run(capsys, "doctor", "--json")
+    assert code == 0
+    assert "PROBLEM" not in out
+
+
 def test_the_doctor_reports_a_wrong_data_folder(monkeypatch, capsys):
     monkeypatch.setenv("RENORM_DATA", "/nowhere")
     code, out, _ = run(capsys, "doctor", "--json")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from renorm.bases import basis_for
-from renorm.data import DataSpec, Fields, load, store, where
+from renorm.data import SOURCES, DataSpec, Fields, load, store, where
 from renorm.data.fields import require_finite
 from renorm.data.raw import hold_out
 from renorm.data.resize import block_mean, centre_crop, pad, resize
@@ -292,6 +292,8 @@ def test_where_says_without_reading(root):
     assert where("digits") == "scikit-learn's own files"
     with pytest.raises(DataError, match="got 'minst'"):
         where("minst")
+    for name in set(SOURCES) - {"folder", "array"}:  # these have no place of their own
+        where(name)
 
 
 def test_renorm_data_comes_first_and_must_exist(tmp_path, monkeypatch):

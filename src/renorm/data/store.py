@@ -19,6 +19,7 @@ BUILT_IN = {
     "digits": "scikit-learn's own files",
     "photos": "scikit-learn's own files",
     "gaussian": "simulated, no file",
+    "law": "simulated, no file",
 }
 
 

@@ -14,7 +14,7 @@ from renorm.version import __version__
 
 __all__ = ["examine"]
 
-EXTRAS = ("diffusers", "tensorboard", "accelerate", "safetensors", "scikit-learn", "constriction")
+EXTRAS = ("diffusers", "tensorboard", "accelerate", "safetensors", "scikit-learn", "constriction", "h5py", "astropy")
 
 
 def examine() -> dict[str, Any]:
