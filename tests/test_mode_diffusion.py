@@ -13,7 +13,7 @@ from renorm.data.fields import Fields
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.moments import Moments
 from renorm.diffusion.sampler import SAMPLERS
-from renorm.diffusion.spacing import grid
+from renorm.diffusion.spacing import SPACINGS, grid
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import CheckpointError, DataError, NoLikelihoodError, RecipeError
 from renorm.fit.spec import FitSpec
@@ -470,8 +470,16 @@ def test_a_white_twin_differs_in_its_prior_alone(schedule, generator):
     prior = twin.schedule.prior_spectrum
     torch.testing.assert_close(prior, ours.schedule.prior_spectrum.mean().expand_as(prior))
     assert twin.schedule.alive(1.0).all()
-    assert (ours.sampler.flat, twin.sampler.flat) == (False, True)
-    assert grid(twin.spacing, twin.schedule, 9) == grid(ours.spacing, ours.schedule, 9)
+    assert type(ours.sampler) is type(twin.sampler)
+    for spacing in SPACINGS:  # those that look at modes or at the prior too
+        a, b = (model.with_walk(spacing=spacing) for model in (ours, twin))
+        assert grid(a.spacing, a.schedule, 9) == grid(b.spacing, b.schedule, 9), spacing
+
+
+def test_a_twin_is_of_the_rational_regulator():
+    spec = DiffusionSpec(regulator="exponential", prior="flat", denoiser="gaussian")
+    with pytest.raises(RecipeError, match=r"rational regulator .* got Exponential"):
+        ModeDiffusion(spec, Lattice((8,))).fit(torch.randn(8, 1, 8))
 
 
 def test_edms_preconditioning_is_that_of_one_variance(generator):

@@ -275,6 +275,25 @@ def test_a_running_spectrum_without_signal_is_a_multistep_solver():
     torch.testing.assert_close(reached, field, rtol=0, atol=0.02)
 
 
+@pytest.mark.parametrize("noise", [0.01, 0.05])
+def test_a_running_spectrum_bears_a_noisy_denoiser(noise):
+    """A chain whose modes finish one by one, with a denoiser that errs by a share of each mode's deviation."""
+    schedule = rgdm_chain(24)
+    exact = GaussianDenoiser(schedule, schedule.prior_spectrum)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw():
+        return torch.randn(400, 3, 24, generator=generator, dtype=torch.float64)
+
+    def denoise(modes, t, condition):
+        return exact(modes, t, condition) + noise * schedule.prior_spectrum.sqrt() * draw()
+
+    times = grid(LogUniform(), schedule, 100)
+    phi = walk_up(schedule, denoise, RunningSpectrum(), times, start(schedule, 1.0, draw()), draw)
+    ratio = ((phi**2).mean((0, 1)) / schedule.prior_spectrum)[1:]
+    assert 0.7 < ratio.min() < ratio.max() < 1.5
+
+
 def test_colours_of_a_field_share_their_shells():
     """The sums go over channels: exchanging them commutes with a step."""
     schedule = rgdm_images(Lattice((4, 4), channels=3))

@@ -1,7 +1,6 @@
 """From a spec to the parts of a mode diffusion; every name is looked up here, once."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from renorm.diffusion import presets
@@ -18,7 +17,6 @@ from renorm.diffusion.denoiser import (
 )
 from renorm.diffusion.moments import Moments
 from renorm.diffusion.regulator import REGULATORS
-from renorm.diffusion.running import RunningSpectrum
 from renorm.diffusion.sampler import SAMPLERS, Sampler
 from renorm.diffusion.schedule import Schedule
 from renorm.diffusion.spacing import SPACINGS, Spacing
@@ -43,12 +41,7 @@ def lookup(registry: Mapping[str, Callable[..., T]], name: str, what: str) -> Ca
 
 
 def make_schedule(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None) -> Schedule:
-    """The forward flow that the spec names, on this lattice."""
-    schedule = _schedule(spec, lattice, moments)
-    return presets.flattened(schedule) if spec.prior == "flat" else schedule
-
-
-def _schedule(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None) -> Schedule:
+    """The forward flow that the spec names, on this lattice, whatever its ``prior``: a twin is made of it."""
     if spec.schedule == "white":
         return presets.white(lattice)
     if spec.schedule == "edm":
@@ -77,10 +70,9 @@ def make_denoiser(
     return NetworkDenoiser(network, schedule, _prediction(spec, moments))
 
 
-def make_sampler(spec: DiffusionSpec) -> Sampler:
-    """The sampler that the spec names; with a flat prior, one that is told nothing of modes either."""
-    sampler = lookup(SAMPLERS, spec.sampler, "sampler")()
-    return replace(sampler, flat=True) if spec.prior == "flat" and isinstance(sampler, RunningSpectrum) else sampler
+def make_sampler(name: str) -> Sampler:
+    """The sampler of this name."""
+    return lookup(SAMPLERS, name, "sampler")()
 
 
 def make_spacing(spec: DiffusionSpec, moments: Moments | None, *, training: bool = False) -> Spacing:

@@ -17,10 +17,11 @@ from renorm.diffusion.build import make_denoiser, make_sampler, make_schedule, m
 from renorm.diffusion.denoiser import NetworkDenoiser
 from renorm.diffusion.moments import Moments, measure_moments
 from renorm.diffusion.objective import denoising_loss
+from renorm.diffusion.presets import flattened
 from renorm.diffusion.reverse import Callback, Sampler, start, walk_up
 from renorm.diffusion.sampler import Ancestral
 from renorm.diffusion.schedule import CLEAN
-from renorm.diffusion.spacing import grid
+from renorm.diffusion.spacing import PlacedBy, grid
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.diffusion.storage import ModelCard, load, save_frame, save_weights
 from renorm.errors import CheckpointError, DataError, NoLikelihoodError, RecipeError
@@ -80,16 +81,19 @@ class ModeDiffusion:
         self.spec, self.lattice, self.num_classes = spec, lattice, num_classes
         self.network, self.moments = network, moments
         self.basis = basis_for(lattice)
-        self.sampler = make_sampler(spec)
+        self.sampler = make_sampler(spec.sampler)
         if moments is not None or not spec.needs_moments:
             self._assemble()
 
     def _assemble(self) -> None:
         """Put the parts together; those that adapt to the data must know its moments by now."""
         self.schedule = make_schedule(self.spec, self.lattice, self.moments)
-        self.denoiser = make_denoiser(self.spec, self.schedule, self.moments, self.network)
         self.spacing = make_spacing(self.spec, self.moments)
         self.training = make_spacing(self.spec, self.moments, training=True)
+        if self.spec.prior == "flat":  # all but the prior is its twin's, the places of the steps too
+            self.spacing, self.training = (PlacedBy(s, self.schedule) for s in (self.spacing, self.training))
+            self.schedule = flattened(self.schedule)
+        self.denoiser = make_denoiser(self.spec, self.schedule, self.moments, self.network)
 
     # -- the hallway -----------------------------------------------------------------------------------------------
 

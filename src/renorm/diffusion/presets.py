@@ -9,6 +9,7 @@ from torch import Tensor
 
 from renorm.diffusion.regulator import LogSquared, Rational, Regulator
 from renorm.diffusion.schedule import Schedule
+from renorm.errors import RecipeError
 from renorm.lattice import Lattice
 from renorm.spec import require
 
@@ -273,6 +274,10 @@ def flattened(schedule: Schedule) -> Schedule:
     With the rational regulator of the images $\sigma_k/\alpha_k = q_k\sqrt{G_k}/\Lambda$ is the same for all modes, and
     the twin has the same at every scale: noise, spacings and cutoffs agree, and what differs is the prior alone.
 
+    Raises:
+        RecipeError: If the regulator is another: noise would differ from mode to mode, and the twin in more than its
+            prior.
+
     Example:
         >>> schedule = rgdm_images(Lattice((8, 8)))
         >>> twin = flattened(schedule)
@@ -280,6 +285,11 @@ def flattened(schedule: Schedule) -> Schedule:
         >>> bool(ratio < 1e-12), bool(twin.alive(1.0).all())
         (True, True)
     """
+    if not isinstance(schedule.regulator, Rational):
+        raise RecipeError(
+            "a white twin is that of a schedule with the rational regulator (with another, noise differs from mode to "
+            f"mode, and so would more than the prior), got {type(schedule.regulator).__name__}"
+        )
     prior, ones = schedule.prior_spectrum, torch.ones_like(schedule.prior_spectrum)
     return replace(
         schedule,

@@ -20,7 +20,7 @@ from renorm.lattice import Lattice
 
 __all__ = ["RunningSpectrum", "shell_index"]
 
-LONGEST = 3.0  # e-folds that a running spectrum is carried on by, at most
+LONGEST = 1.0  # e-folds that a running spectrum is carried on by, at most: a trained denoiser is noisy
 
 
 class _Reading(NamedTuple):
@@ -83,10 +83,10 @@ class RunningSpectrum:
             now = now._replace(y=torch.where(known, _moved(mean, now.log_noise.exp()), now.y))
             ahead = now
             if s != CLEAN:
-                length = now.log_noise - noise_s.clamp_min(torch.finfo(phi.dtype).tiny).log()
-                share = torch.where(known, length / (2 * (before.log_noise - now.log_noise)), 0.0)
-                runs = (now.log_power - before.log_power).clamp(-LONGEST, LONGEST)
-                ahead = now._replace(log_power=now.log_power + share * runs, rest=now.rest + share * change)
+                length = now.log_noise - torch.where(noise_s > 0, noise_s, 1.0).log()
+                share = torch.where(known & (noise_s > 0), length / (2 * (before.log_noise - now.log_noise)), 0.0)
+                runs = (share * (now.log_power - before.log_power)).clamp(-LONGEST, LONGEST)
+                ahead = now._replace(log_power=now.log_power + runs, rest=now.rest + share.clamp(max=0.5) * change)
         return torch.where(moves, alpha_s * _moved(ahead, noise_s), alpha_s * x0), now
 
     def _read(self, phi: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor, moves: Tensor, walk: Walk) -> _Reading:

@@ -27,6 +27,7 @@ __all__ = [
     "LinearBeta",
     "LogNormal",
     "LogUniform",
+    "PlacedBy",
     "Spacing",
     "grid",
 ]
@@ -266,6 +267,27 @@ def _running_error(spacing: EqualError, schedule: Schedule) -> Tensor:
     density = density + (1e-3 * density.mean()).clamp(min=1e-12)  # no stretch is left without a step
     cumulative = torch.cat([torch.zeros(1, dtype=torch.float64), density.cumsum(0)])
     return cumulative / cumulative[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedBy:
+    """The places that a spacing takes on one schedule, for use on another that has the same cutoffs.
+
+    Args:
+        spacing: Whose places.
+        schedule: On which.
+    """
+
+    spacing: Spacing
+    schedule: Schedule
+
+    def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
+        """Those of the schedule that was given first."""
+        return self.spacing.quantile(u, self.schedule)
+
+    def exact_grid(self, steps: int, schedule: Schedule) -> list[float]:
+        """The scales of a walk from noise to data, without its last point, ``CLEAN``."""
+        return grid(self.spacing, self.schedule, steps)[:-1]
 
 
 SPACINGS: dict[str, Callable[..., Any]] = {

@@ -181,7 +181,7 @@ def _plans(
         named = [walk for recipe in of_all if isinstance(recipe, Recipe) for walk in default_walks(recipe)]
     plans = []
     for walk in dict.fromkeys(_resolved(walk, spec, run) for walk in named):
-        step = make_sampler(replace(spec, sampler=walk.sampler)).evaluations
+        step = make_sampler(walk.sampler).evaluations
         for asked in evaluations:
             steps = (asked + step - 1) // step  # the last step to clean data is one evaluation
             plans.append((Plan(run, walk, steps, steps * step - step + 1), asked))
