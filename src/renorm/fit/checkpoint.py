@@ -194,7 +194,7 @@ def atomic(path: Path) -> Iterator[Path]:
         ...     (Path(folder) / "note.txt").read_text()
         'whole'
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes never write to one
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()

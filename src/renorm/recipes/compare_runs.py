@@ -18,7 +18,7 @@ from renorm.fit.checkpoint import differences
 from renorm.recipes.baselines import baseline, baseline_of, is_white
 from renorm.recipes.folder import read_recipe
 from renorm.recipes.recorded import check_recorded
-from renorm.recipes.spec import AnyRecipe, Recipe
+from renorm.recipes.spec import AnyRecipe, Recipe, TokensRecipe
 from renorm.spec import to_mapping
 
 __all__ = ["Method", "Subject", "comparable", "methods_of", "subject"]
@@ -78,12 +78,21 @@ def subject(folder: Path) -> Subject:
         CheckpointError: If the folder holds no run, or one whose fit is not finished.
     """
     recipe = read_recipe(folder)
-    if isinstance(recipe, Recipe):
-        finished = (folder / "model.safetensors").is_file() or recipe.model.denoiser == "gaussian"
-        if not (folder / "model.toml").is_file() or not finished:
-            raise CheckpointError(
-                f"the fit of {folder} is not finished; `renorm fit RECIPE --out {folder} --resume` goes on"
-            )
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        manifest = {}
+    card = folder / ("product.toml" if isinstance(recipe, TokensRecipe) else "model.toml")
+    trained = (
+        not isinstance(recipe, Recipe)
+        or recipe.model.denoiser == "gaussian"
+        or (folder / "model.safetensors").is_file()
+    )
+    # A run that was finished and is being taken further has weights of the shorter fit, and no seconds yet.
+    if not card.is_file() or not trained or manifest.get("seconds", 0) is None:
+        raise CheckpointError(
+            f"the fit of {folder} is not finished; `renorm fit RECIPE --out {folder} --resume` goes on"
+        )
     kept = [path.relative_to(folder) for path in sorted(folder.rglob("*.safetensors"))]
     weights = {str(name): _sha256(folder / name) for name in kept if "checkpoints" not in name.parts}
     model: dict[str, Any] = {}
@@ -93,10 +102,6 @@ def subject(folder: Path) -> Subject:
             for key in WALK:
                 table.get("spec", {}).pop(key, None)
             model[str(path.relative_to(folder))] = table
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        manifest = {}
     return Subject(folder, recipe, weights, {"weights": weights, "model": model}, manifest)
 
 

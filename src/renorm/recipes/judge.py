@@ -82,7 +82,7 @@ def judge(
     if train is not None and len(train) >= 2:
         index = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEED))[: len(x)]
         floor = side_of(train.batch(index), test, known, keep=True)
-        figures |= _floor(floor, theirs, known)
+        figures |= _floor(floor, theirs, known if len(index) == len(x) else None)  # fewer would score worse
         notes["floor"] = f"{len(index)} training fields in place of the samples"
         candidates = None
         if ours.features is not None and floor.features is not None:
@@ -100,9 +100,8 @@ def judge(
 
 
 def _floor(floor: Side, theirs: Side, known: FeatureExtractor | None) -> dict[str, Any]:
-    """The figures of training fields, as floors; of too few for a covariance, those of the fields alone."""
-    enough = floor.statistics is not None and floor.statistics.num > len(floor.statistics.mean)
-    figures = distances_of(floor, theirs, known.name if known and enough else None)
+    """The figures of training fields, as floors; those of the fields alone without an extractor."""
+    figures = distances_of(floor, theirs, known.name if known else None)
     return {f"{key}_floor": value for key, value in figures.items() if not key.endswith("_error")}
 
 
