@@ -1,0 +1,272 @@
+r"""Five ways to learn the same pictures, of equal budget, judged at equal evaluations of the network.
+
+The recipe as it is shipped ("ours"), its white twin, EDM and DDPM are trained from three seeds, the diffusion of the
+paper from one: the same data, network and steps, ``STEPS`` for all. Then their samples are compared:
+
+* headline: 5000 samples of every seed at 10 and 20 evaluations, DDPM's ancestral sampler (large variance) at 200 too;
+* curve: 2000 samples of the first seed at 5 to 50 evaluations, the ancestral sampler at 100 and 200 too.
+
+Ours and its white twin take one walk, fixed beforehand: the recipe's own sampler and spacing. Every other method is
+judged by the best of its walks at each number, chosen by the very cells that are shown: this favours it. A gain of
+renormalization is the white twin's distance less ours.
+
+It takes hours and goes in pieces. Below the current directory stand::
+
+    runs/bench/NAME/METHOD-SEED/                        a run each, trained once
+    runs/bench/NAME/compare-headline/  compare-curve/   cells, measured once, and compare.json of all of them
+
+A run that is finished is not trained again, one that was killed goes on, and one of another recipe is refused; cells
+stay. The same command goes on where it stopped. Cells are taken also if another commit has measured them, which the
+table then says: remove the folder ``cells`` to measure them anew. The environment variable ``RENORM_BENCH_PART`` names
+the runs that this process shall train, ``RENORM_BENCH_PART=ours-0,edm-1``; it trains these, says what is still
+missing, and stops. So two processes can train different runs at once.
+"""
+
+import os
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from renorm.bench.result import Result
+from renorm.data import load as load_data
+from renorm.errors import CheckpointError, RecipeError
+from renorm.fit.checkpoint import differences, read_tensors
+from renorm.fit.record import read_metrics
+from renorm.recipes.baselines import WalkName, baseline
+from renorm.recipes.build import identity
+from renorm.recipes.compare import Comparison, compare
+from renorm.recipes.compare_methods import Row, figures_of
+from renorm.recipes.folder import check_same_run, write_json
+from renorm.recipes.run import fit_run
+from renorm.recipes.spec import Recipe, load_recipe
+
+__all__ = ["run", "trainings"]
+
+STEPS = 6600
+METHODS = {"ours": 3, "white-twin": 3, "edm": 3, "ddpm": 3, "rgdm-paper": 1}  # how many seeds of each
+FIXED = ("ours", "white-twin")  # judged by the recipe's own walk alone
+
+HEADLINE, HEADLINE_SAMPLES, HEADLINE_ANCESTRAL = (10, 20), 5000, (200,)
+CURVE, CURVE_SAMPLES, CURVE_ANCESTRAL = (5, 10, 15, 20, 30, 50), 2000, (100, 200)
+
+PART = "RENORM_BENCH_PART"
+ROOT = Path("runs", "bench")
+
+
+def run(name: str, seed: int) -> Result:
+    """Train what is missing, then compare.
+
+    Args:
+        name: Of the shipped recipe, and so of the benchmark.
+        seed: Of the first training; the others have the next ones. All cells have one sampling seed.
+
+    Raises:
+        CheckpointError: If a folder holds a run of another recipe.
+        RecipeError: If ``RENORM_BENCH_PART`` names no run, or asks for a part: there are no figures yet.
+    """
+    recipes, folder = trainings(name, seed), ROOT / name
+    part = _part(recipes)
+    missing = _train(recipes, part, folder, f"renorm bench {name}")
+    if missing:
+        raise RecipeError(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not trained yet ({len(missing)} of "
+            f"{len(recipes)} runs in {folder}); `renorm bench {name}` without {PART} trains the rest and compares"
+        )
+    if part is not None:
+        raise RecipeError(
+            f"all {len(recipes)} runs in {folder} are trained; `renorm bench {name}` without {PART} compares them"
+        )
+    ours = recipes[f"ours-{seed}"]
+    first = [run for run in recipes if run.endswith(f"-{seed}")]
+    head = _compared([*recipes], ours, folder, "headline", HEADLINE, HEADLINE_ANCESTRAL, HEADLINE_SAMPLES)
+    curve = _compared(first, ours, folder, "curve", CURVE, CURVE_ANCESTRAL, CURVE_SAMPLES)
+    seeds = tuple(seed + i for i in range(max(METHODS.values())))
+    return Result(_figures(head), [*_table("headline", head), *_table("curve", curve)], seeds)
+
+
+def trainings(name: str, seed: int) -> dict[str, Recipe]:
+    """Every run of the benchmark, ``METHOD-SEED``, and its recipe; the first seed of all methods comes first.
+
+    Example:
+        >>> found = trainings("mnist16", 0)
+        >>> list(found)[:6], len(found)
+        (['ours-0', 'white-twin-0', 'edm-0', 'ddpm-0', 'rgdm-paper-0', 'ours-1'], 13)
+        >>> len({(recipe.fit.steps, recipe.model.network) for recipe in found.values()})
+        1
+    """
+    found: dict[str, Recipe] = {}
+    for i in range(max(METHODS.values())):
+        ours = load_recipe(name, {"fit.steps": STEPS, "fit.seed": seed + i})
+        assert isinstance(ours, Recipe)
+        of = {method: ours if method == "ours" else baseline(ours, method) for method, n in METHODS.items() if i < n}
+        found |= {f"{method}-{seed + i}": recipe for method, recipe in of.items()}
+    return found
+
+
+def _part(recipes: Mapping[str, Recipe]) -> list[str] | None:
+    """The runs that the environment asks for; ``None``: all of them, and their comparison."""
+    asked = [name for name in (text.strip() for text in os.environ.get(PART, "").split(",")) if name]
+    unknown = [name for name in asked if name not in recipes]
+    if unknown:
+        raise RecipeError(f"{PART} must name runs of this benchmark ({', '.join(recipes)}), got '{unknown[0]}'")
+    return asked or None
+
+
+def _train(recipes: Mapping[str, Recipe], part: Sequence[str] | None, folder: Path, command: str) -> list[str]:
+    """Train those that are asked for, one after the other, and name those that are then still missing."""
+    missing = _missing(recipes, folder)  # refuses a folder of another recipe before hours are spent
+    asked = [name for name in (recipes if part is None else part) if name in missing]
+    for i, name in enumerate(asked):
+        _say(f"{folder / name}: training {i + 1} of {len(asked)}")
+        fit_run(recipes[name], folder / name, resume=True, command=command)
+    return _missing(recipes, folder) if asked else missing
+
+
+def _missing(recipes: Mapping[str, Recipe], folder: Path) -> list[str]:
+    fields = load_data(next(iter(recipes.values())).data, "train")  # of all: a baseline has the recipe's data
+    return [name for name, recipe in recipes.items() if not _finished(folder / name, recipe, identity(recipe, fields))]
+
+
+def _finished(folder: Path, recipe: Recipe, known: dict[str, Any]) -> bool:
+    """Whether the run is there, trained to its last step by this recipe on these data."""
+    check_same_run(folder, known)
+    if not (folder / "model.safetensors").is_file():
+        return False
+    about = read_tensors(folder / "model.safetensors")[1]
+    changed = differences({"fit": about.get("fit", {})}, {"fit": recipe.fit.lasting()})
+    if changed:
+        raise CheckpointError(
+            f"{folder} belongs to another run: {'; '.join(changed)}; move it away to train this one, or go on with the "
+            "recipe of that run"
+        )
+    return bool(about["step"] >= recipe.fit.steps)
+
+
+def _compared(
+    names: Sequence[str],
+    ours: Recipe,
+    folder: Path,
+    title: str,
+    evaluations: Sequence[int],
+    ancestral: Sequence[int],
+    samples: int,
+) -> Comparison:
+    """All methods at these evaluations, each by the walks that are its own, and DDPM's ancestral sampler at more."""
+    fixed = [name for name in names if _method(name) in FIXED]
+    out = folder / f"compare-{title}"
+    asked: list[tuple[list[str], Sequence[int], list[str] | None]] = [
+        (fixed, evaluations, [str(WalkName(ours.model.sampler, ours.model.spacing))]),
+        ([name for name in names if name not in fixed], evaluations, None),
+        ([name for name in names if _method(name) == "ddpm"], ancestral, ["ancestral"]),
+    ]
+    parts = []
+    for i, (runs, numbers, walks) in enumerate(asked):
+        found = compare(
+            [folder / run for run in runs],
+            evaluations=numbers,
+            walks=walks,
+            samples=samples,
+            out=out,
+            cached="accept",  # the pieces of days: commits come between them
+            progress=partial(_tell, f"{out} {i + 1}/{len(asked)}"),
+        )
+        parts.append(_renamed(found))
+    joined = _joined(parts)
+    write_json(out / "compare.json", joined.to_mapping())
+    return joined
+
+
+def _renamed(found: Comparison) -> Comparison:
+    """A comparison whose methods are called as here, also those of a single run, whose folder would name them."""
+    names = {method.name: _method(method.runs[0].folder.name) for method in found.methods}
+    return replace(
+        found,
+        rows=tuple(replace(row, method=names[row.method]) for row in found.rows),
+        gains=tuple(replace(gain, method=names[gain.method], twin=names[gain.twin]) for gain in found.gains),
+        methods=tuple(replace(m, name=names[m.name], twin=m.twin and names[m.twin]) for m in found.methods),
+    )
+
+
+def _joined(parts: Sequence[Comparison]) -> Comparison:
+    """Comparisons of one data set, extractor and number of samples, as one."""
+    first = parts[0]
+    rows = tuple(row for part in parts for row in part.rows)
+    gains = tuple(gain for part in parts for gain in part.gains)
+    methods = {method.name: method for part in reversed(parts) for method in part.methods}
+    notes = {key: None for part in parts for key in part.notes}
+    told = {key: " / ".join(dict.fromkeys(p.notes[key] for p in parts if key in p.notes)) for key in notes}
+    told["best"] = (
+        "ours and its white twin take one walk, fixed beforehand; every other method the walk of the smallest mean "
+        "over its seeds, chosen by the very cells that are shown, which favours it"
+    )
+    return replace(
+        first,
+        figures=figures_of(first.quality, rows, gains, first.floor.get("figures", {}).get(first.quality)),
+        rows=rows,
+        gains=gains,
+        methods=tuple(methods[name] for name in METHODS if name in methods),
+        cells=tuple(cell for part in parts for cell in part.cells),
+        notes=told,
+    )
+
+
+def _figures(found: Comparison) -> dict[str, float]:
+    """The keys that others read: ``fd_ours_10``, ``fd_edm_best_10``, ``fd_ddpm_ancestral_200``, ``fd_floor``.
+
+    A method whose every walk ran away has no figure.
+    """
+
+    def called(row: Row) -> str:
+        if row.method in FIXED:
+            return row.method
+        return f"{row.method} {'best' if row.asked in HEADLINE else 'ancestral'}"
+
+    floor = found.floor.get("figures", {}).get(found.quality)
+    named = [replace(row, method=called(row)) for row in found.rows]
+    flat = figures_of(found.quality, named, found.gains, floor)
+    numbers = {key: float(value) for key, value in flat.items() if not isinstance(value, str)}
+    return {"training_steps": float(STEPS)} | {k: v for k, v in numbers.items() if not k.endswith("_seconds")}
+
+
+def _table(title: str, found: Comparison) -> list[dict[str, Any]]:
+    """A row for each method, walk and number of evaluations."""
+    runs = {method.name: method.runs for method in found.methods}
+    table = []
+    for row in found.rows:
+        cells = [c for c in found.cells if _method(Path(c.run).name) == row.method]
+        cells = [c for c in cells if (c.walk, c.evaluations) == (row.walk, row.evaluations)]
+        seconds = [read_metrics(run.folder / "metrics.jsonl")[-1]["seconds"] for run in runs[row.method]]
+        table.append(
+            {
+                "cells": title,
+                "method": row.method,
+                "walk": row.walk,
+                "asked": row.asked,
+                "evaluations": row.evaluations,
+                found.quality: row.quality.value,
+                "error": row.quality.error,
+                "seeds": row.quality.seeds,
+                "best": row.best,
+                "seconds_per_sample": row.seconds.value,
+                "training_seconds": statistics.fmean(seconds),
+                "commits": ", ".join(sorted({str(c.provenance["commit"]) for c in cells})),
+            }
+        )
+    return table
+
+
+def _method(run: str) -> str:
+    """``rgdm-paper`` of ``rgdm-paper-0``."""
+    return run.rpartition("-")[0]
+
+
+def _tell(head: str, done: int, cells: int, what: str) -> None:
+    _say(f"{head}: {done}/{cells} cells  {what}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
