@@ -61,12 +61,12 @@ def run(seed: int) -> Result:
         aware = [nfe for key, nfe in best.items() if key.startswith("rgdm, equal")]
         white = [nfe for key, nfe in best.items() if key.startswith(("ddpm/", "white"))]
         figures |= {
-            f"rg_best_nfe_{data}": _least(blind),
+            f"rg_best_nfe_{data}": least(blind),
             f"rg_angle_pc_nfe_{data}": best["rgdm/angle-pc"],
             f"rg_angle_pc_kl_10_{data}": _divergence_at(table, data, "rgdm", "angle-pc", 10),
-            f"rg_equal_error_best_nfe_{data}": _least(aware),
+            f"rg_equal_error_best_nfe_{data}": least(aware),
             f"ddpm_ancestral_nfe_{data}": best["ddpm/ancestral"],
-            f"white_best_nfe_{data}": _least(white),
+            f"white_best_nfe_{data}": least(white),
         }
     return Result(figures, table)
 
@@ -89,7 +89,7 @@ def _first_passing(divergence: list[float]) -> int:
     return passing
 
 
-def _least(counts: list[int]) -> int:
+def least(counts: list[int]) -> int:
     """The smallest count among methods that pass at all."""
     return min((n for n in counts if n), default=0)
 

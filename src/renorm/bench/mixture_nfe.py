@@ -25,7 +25,7 @@ from jaxtyping import Float
 from scipy.stats import chi2
 from torch import Tensor
 
-from renorm.bench.gaussian_nfe import LATTICE, spectra
+from renorm.bench.gaussian_nfe import LATTICE, least, spectra
 from renorm.bench.result import Result
 from renorm.diffusion import presets
 from renorm.diffusion.reverse import Sampler, start, walk_up
@@ -90,7 +90,7 @@ def run(seed: int) -> Result:
         of = [row for row in table if row["data"] == data]
         best = {family: [r["nfe"] for r in of if r["family"] == family] for family in ("rg", "white")}
         nfe = {row["method"]: row["nfe"] for row in of}
-        figures |= {f"rg_best_nfe_{data}": _least(best["rg"]), f"white_best_nfe_{data}": _least(best["white"])}
+        figures |= {f"rg_best_nfe_{data}": least(best["rg"]), f"white_best_nfe_{data}": least(best["white"])}
         figures |= {f"ddpm_ancestral_nfe_{data}": nfe["ddpm, ancestral"]}
         figures |= {f"white_twin_nfe_{data}": nfe["white twin"]}
         for n in (5, 6, 7):
@@ -207,8 +207,3 @@ def _shells() -> list[Tensor]:
 
 def _columns(evaluations: int, figures: Figures) -> list[tuple[str, float]]:
     return [(f"w1_{evaluations}", figures.w1), (f"power_{evaluations}", figures.power)]
-
-
-def _least(counts: list[int]) -> int:
-    """The smallest count among methods that pass at all."""
-    return min((n for n in counts if n), default=0)
