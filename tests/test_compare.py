@@ -1,25 +1,31 @@
 """Runs beside each other: what a cell is, that none is measured twice, and what may be called a gain."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from renorm.cascade.cascade import Cascade
 from renorm.cascade.spec import CascadeSpec, GaussianSpec
 from renorm.cli import main
 from renorm.data import load as load_data
+from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.recipes import compare as comparing
 from renorm.recipes import compare_cells
+from renorm.recipes import folder as run_folder
 from renorm.recipes.baselines import BASELINES, WalkName, baseline, baseline_of, default_walks
 from renorm.recipes.compare import compare
 from renorm.recipes.compare_cells import Plan, Yardstick, measure_cell
 from renorm.recipes.compare_methods import Entry, figures_of, gains_of, mean_over_seeds, rows_of
-from renorm.recipes.compare_runs import methods_of, subject
+from renorm.recipes.compare_runs import Subject, methods_of, subject
 from renorm.recipes.folder import read_recipe
 from renorm.recipes.judge import judge
 from renorm.recipes.run import fit_run, load_run
@@ -34,6 +40,13 @@ SMALL = {"data.shape": [8, 8], "data.number": 200}  # fields of an exact denoise
 def tiny(name="demo", **changes):
     keys = {key.replace("_", ".", 1): value for key, value in changes.items()}
     return load_recipe(name, TINY | {"measure.extractor": "mnist-cnn"} | keys)
+
+
+@pytest.fixture(autouse=True)
+def committed(monkeypatch):
+    """Cells of code that its commit identifies, also while somebody works on it."""
+    code = compare_cells.machine() | {"commit": "0000000"}
+    monkeypatch.setattr(compare_cells, "machine", lambda: code)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +145,20 @@ def test_only_the_difference_from_the_white_twin_is_a_gain():
     assert figures_of("sliced_wasserstein", rows, [], None)["sliced_wasserstein_twin_10"] == 12.0
 
 
+def test_methods_whose_names_differ_by_signs_alone_keep_their_figures():
+    names = ["a-b", "a_b", "A b", "a-b-2"]
+    rows = rows_of(
+        Entry(name, "ddim", n, n, 10.0 * i + n, 1.0) for i, name in enumerate([*names, "twin"]) for n in (1, 2)
+    )
+    figures = figures_of("FD[x]", rows, gains_of(rows, dict.fromkeys(names, "twin")), None)
+    keys = ["a_b", "a_b_2", "a_b_3", "a_b_2_2"]
+    assert [figures[f"fd_{key}_{n}"] for key in keys for n in (1, 2)] == [
+        10.0 * i + n for i in range(4) for n in (1, 2)
+    ]
+    assert [figures[f"gain_{key}_2"] for key in keys] == [40, 30, 20, 10]
+    assert len(figures) == 2 * 3 * 5 + 2 * 4  # a value, a walk, seconds; gains
+
+
 # -- baselines -------------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +171,12 @@ def test_a_baseline_has_an_equal_budget(name):
     assert baseline_of(other) == name
     assert baseline_of(replace(other, model=replace(other.model, sampler="ddim"))) == name  # whatever the walk
     assert baseline_of(ours) is None
+
+
+@pytest.mark.parametrize("schedule", ["white", "edm"])
+def test_what_was_white_already_is_no_twin(schedule):
+    assert baseline_of(load_recipe("mnist16", {"model.schedule": schedule, "model.prior": "flat"})) is None
+    assert baseline_of(load_recipe("mnist16", {"model.schedule": "calibrated", "model.prior": "flat"})) == "white-twin"
 
 
 def test_baselines_are_what_they_are_called():
@@ -251,6 +284,30 @@ def test_a_killed_comparison_goes_on_and_measures_no_cell_twice(runs, tmp_path, 
     assert len(written["cells"]) == 12
 
 
+@pytest.mark.parametrize("damage", [{"figures": {}}, {"figures": None}, {"provenance": {"commit": "1111111"}}])
+def test_a_cell_without_what_it_must_hold_is_measured_anew(exact, tmp_path, counted, damage):
+    asked = {"evaluations": [2], "walks": ["ddim"], "samples": 50, "out": tmp_path / "compare"}
+    run = exact("run")
+    whole = compare([run], **asked)
+    path = tmp_path / "compare" / "cells" / counted[0]
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    assert without_seconds(compare([run], **asked)) == without_seconds(whole)
+    assert counted == [path.name] * 2
+    assert json.loads(path.read_text())["figures"] == whole.cells[0].figures
+
+
+def test_a_floor_without_its_number_is_measured_anew(runs, tmp_path):
+    asked = {"evaluations": [1], "walks": ["ddim"], "samples": 70, "out": tmp_path}
+    whole = compare(runs[:1], **asked)
+    (path,) = (tmp_path / "cells").glob("floor-*.json")
+    kept = json.loads(path.read_text())
+    assert kept.pop("training_fields") == 70
+    path.write_text(json.dumps(kept))
+    again = compare(runs[:1], **asked)
+    assert again.floor == whole.floor
+    assert again.notes["floor"].startswith("70 training fields")
+
+
 def test_a_cell_of_other_weights_samples_seed_or_walk_is_another(runs, tmp_path):
     """Every part of what a cell depends on moves its file."""
     recipe = tiny()
@@ -302,6 +359,72 @@ def test_a_cell_of_another_commit_is_refused_measured_again_or_accepted(exact, t
     compare([run], **asked)
     compare([run], **asked, cached="again")
     assert len(counted) == 1  # what this code has measured stays
+
+
+def test_a_cell_of_changes_that_are_not_committed_counts_as_one_of_other_code(exact, tmp_path, counted, monkeypatch):
+    """Also for code of the same commit with changes: they may be others."""
+    run, out = exact("run"), tmp_path / "compare"
+    asked = {"evaluations": [2], "walks": ["ddim"], "samples": 50, "out": out}
+    clean = compare_cells.machine()
+    changed = clean | {"commit": "0000000-dirty"}
+    monkeypatch.setattr(compare_cells, "machine", lambda: changed)
+    found = compare([run], **asked)
+    told = "1 of 1 cells were measured by code with changes that no commit holds (0000000-dirty)"
+    assert found.notes["not_committed"] == told
+    assert "<strong>Not committed</strong>" in write_comparison(out).read_text()
+    with pytest.raises(
+        CheckpointError, match=r"at commit 0000000-dirty \(with changes that no commit holds\), this is"
+    ):
+        compare([run], **asked)
+    assert len(counted) == 1
+    assert compare([run], **asked, cached="accept").notes["not_committed"] == told
+    assert len(counted) == 1
+    compare([run], **asked, cached="again")
+    assert len(counted) == 2
+    monkeypatch.setattr(compare_cells, "machine", lambda: clean)
+    with pytest.raises(CheckpointError, match="add --again"):
+        compare([run], **asked)
+    assert "not_committed" not in compare([run], **asked, cached="again").notes
+    compare([run], **asked)
+    assert len(counted) == 3
+
+
+def test_a_commit_says_whether_the_package_has_changed_since(tmp_path, monkeypatch):
+    """In a repository of its own, with a package like this one and a file beside it."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    for key in [key for key in os.environ if key.startswith("GIT_")]:
+        monkeypatch.delenv(key)
+    package = tmp_path / "renorm"
+    (package / "recipes").mkdir(parents=True)
+    here = package / "recipes" / "folder.py"
+    monkeypatch.setattr(run_folder, "__file__", str(here))
+
+    def git(*words):
+        named = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        return subprocess.run(["git", *named, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    def commit():
+        return run_folder.machine()["commit"]
+
+    git("init")
+    for path in (here, tmp_path / "README.md"):
+        path.write_text("1")
+    git("add", "README.md")
+    git("commit", "-m", "without the package")
+    assert commit() == "unknown"  # installed in a folder of another project
+    git("add", ".")
+    git("commit", "-m", "all")
+    known = git("rev-parse", "--short", "HEAD").strip()
+    assert commit() == known
+    (tmp_path / "README.md").write_text("2")  # no code
+    assert commit() == known
+    here.write_text("2")
+    assert commit() == f"{known}-dirty"
+    git("checkout", "renorm")
+    assert commit() == known
+    (package / "new.py").write_text("")
+    assert commit() == f"{known}-dirty"
 
 
 def test_a_walk_that_runs_away_is_never_the_best(runs, tmp_path, monkeypatch):
@@ -386,6 +509,39 @@ def test_runs_that_differ_by_their_seed_are_one_method_and_find_their_twin(runs)
     ]
 
 
+@pytest.mark.parametrize(
+    ("groups", "names"),
+    [
+        ([["run10", "run11"]], ["run"]),
+        ([["ours-10", "ours-11", "ours-1"]], ["ours"]),
+        ([["ours_seed0", "ours_seed1"], ["ours-s3", "ours-s4"]], ["ours", "ours-s3"]),
+        ([["unet-16-a", "unet-16-b"], ["mnist16-0", "mnist16-1"]], ["unet-16", "mnist16"]),
+        ([["alpha", "alps"]], ["alpha"]),
+        ([["x/ours"], ["ours"], ["y/ours"]], ["ours", "HERE/ours", "y/ours"]),
+        ([["one-0", "one-1"], ["one"], ["two/one"]], ["one", "HERE/one", "two/one"]),
+    ],
+)
+def test_names_of_methods_are_whole_and_no_two_alike(groups, names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subjects = [
+        Subject(Path(folder), load_recipe("demo", {"fit.steps": 1 + i, "fit.seed": seed}), {}, {})
+        for i, group in enumerate(groups)
+        for seed, folder in enumerate(group)
+    ]
+    assert [method.name.replace(str(tmp_path.resolve()), "HERE") for method in methods_of(subjects)] == names
+
+
+def test_a_white_twin_is_judged_by_the_walks_of_its_method(exact, tmp_path):
+    ours = exact("ours", model_sampler="heun", model_spacing="karras")
+    twin = exact("twin", model_prior="flat", model_sampler="ancestral", model_spacing="cosine")
+    found = compare([twin, ours], evaluations=[2], samples=50, out=tmp_path / "compare")
+    walks = {name: [row.walk for row in found.rows if row.method == name] for name in ("ours", "twin")}
+    assert walks["ours"] == [str(walk) for walk in default_walks(read_recipe(ours))]
+    assert walks["twin"] == walks["ours"]
+    alone = compare([twin], evaluations=[2], samples=50, out=tmp_path / "compare")
+    assert [row.walk for row in alone.rows] == [str(walk) for walk in default_walks(read_recipe(twin))]
+
+
 def test_a_twin_of_another_budget_is_none(exact):
     ours = exact("ours")
     twin = exact("twin", model_prior="flat")
@@ -394,22 +550,49 @@ def test_a_twin_of_another_budget_is_none(exact):
     assert methods_of([subject(ours), subject(longer)])[0].twin is None
 
 
-def test_a_model_that_draws_in_one_pass_has_one_cell(exact, tmp_path):
-    ours = exact("ours", data_boundary="periodic")
-    recipe = tmp_path / "cascade.toml"
+@pytest.fixture
+def one_pass(exact, tmp_path):
+    """A diffusion, and a cascade of the same data."""
+    ours, recipe = exact("ours", data_boundary="periodic"), tmp_path / "cascade.toml"
     recipe.write_text(
         to_toml(CascadeRecipe(data=read_recipe(ours).data, model=CascadeSpec(conditional=GaussianSpec())))
     )
     fit_run(load_recipe(str(recipe)), tmp_path / "cascade", progress=False)
-    found = compare(
-        [ours, tmp_path / "cascade"], evaluations=[2, 4], walks=["ddim"], samples=50, out=tmp_path / "compare"
-    )
+    return [ours, tmp_path / "cascade"]
+
+
+def test_a_model_that_draws_in_one_pass_has_one_cell(one_pass, tmp_path):
+    ours, cascade = one_pass
+    found = compare([ours, cascade], evaluations=[2, 4], walks=["ddim"], samples=50, out=tmp_path / "compare")
     rows = [(row.method, row.walk, row.asked, row.evaluations) for row in found.rows]
     assert rows == [
         ("ours", "ddim@log-uniform", 2, 2),
         ("ours", "ddim@log-uniform", 4, 4),
         ("cascade", "one pass", 1, 1),
     ]
+
+
+def test_every_model_is_warm_before_the_clock_starts(one_pass, tmp_path, monkeypatch):
+    events = []
+
+    def told(kind):
+        drawn = kind.sample
+
+        def sample(self, num, **how):
+            events.append(num)
+            return drawn(self, num, **how)
+
+        monkeypatch.setattr(kind, "sample", sample)
+
+    told(ModeDiffusion)
+    told(Cascade)
+    monkeypatch.setattr(compare_cells, "time", SimpleNamespace(perf_counter=lambda: events.append("clock") or 0.0))
+    found = compare(one_pass, evaluations=[2], walks=["ddim"], samples=70, out=tmp_path / "compare")
+    assert events == [64, "clock", 70, "clock"] * 2
+    x = load_run(one_pass[1]).sample(70, generator=torch.Generator().manual_seed(1))
+    data = read_recipe(one_pass[1]).data
+    cold = Yardstick.of(data, replace(read_recipe(one_pass[1]).measure, samples=70), load_data(data, "test")).figures(x)
+    assert found.cells[1].figures == cold[0]
 
 
 # -- the command -----------------------------------------------------------------------------------------------------

@@ -6,13 +6,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from renorm.bases import basis_for
 from renorm.diffusion.denoiser import GaussianDenoiser
 from renorm.diffusion.presets import calibrated, ddpm_linear, rgdm_chain, rgdm_images, variance_exploding, white
 from renorm.diffusion.regulator import REGULATORS
 from renorm.diffusion.reverse import start, walk_up
-from renorm.diffusion.running import RunningSpectrum, shell_index
+from renorm.diffusion.running import RunningSpectrum, _shell_sums, _shells, shell_index
 from renorm.diffusion.sampler import SAMPLERS, Ancestral, Angle, AnglePC
 from renorm.diffusion.schedule import CLEAN
 from renorm.diffusion.spacing import (
@@ -308,6 +310,38 @@ def test_colours_of_a_field_share_their_shells():
         return walk_up(schedule, denoise, RunningSpectrum(), [0.6, 0.4, 0.2], phi[:, order], lambda: phi[:, order])
 
     torch.testing.assert_close(walk([2, 0, 1]), walk([0, 1, 2])[:, [2, 0, 1]])
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_sums_over_shells_are_those_of_a_loop(dtype, flat):
+    lattice = Lattice((5, 6), channels=2)
+    x = torch.randn(3, 2, 5, 6, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    index, number = shell_index(lattice)
+    shells = [index == i for i in range(number)] if not flat else [index >= 0]
+    by_hand = torch.stack([x.double().flatten(2)[:, :, shell].sum((1, 2)) for shell in shells], 1)
+    found = _shell_sums(x, *_shells(lattice, flat))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), by_hand, rtol=0, atol=64 * torch.finfo(dtype).eps)
+
+
+def test_a_running_spectrum_needs_no_more_memory_than_its_field():
+    """No array of a step has modes times shells components."""
+
+    class Largest(TorchDispatchMode):
+        components = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            for each in tree_leaves(made):
+                if isinstance(each, torch.Tensor):
+                    Largest.components = max(Largest.components, each.numel())
+            return made
+
+    schedule = rgdm_images(Lattice((20, 20, 20)))
+    phi = torch.ones(1, 1, 20, 20, 20)
+    with Largest():
+        walk_up(schedule, lambda modes, *_: 0.5 * modes, RunningSpectrum(), [0.6, 0.4], phi, lambda: phi)
+    assert 20**3 <= Largest.components <= 2 * 20**3
 
 
 def test_even_angles_of_the_infrared():

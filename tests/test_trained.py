@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from renorm.bench import cifar16, mnist16, trained
+from renorm.bench import BENCHMARKS, cifar16, mnist16, trained
 from renorm.bench.result import Result
+from renorm.cli import main
 from renorm.data import load as load_data
 from renorm.errors import CheckpointError, RecipeError
 from renorm.fit import gradient
@@ -324,6 +325,7 @@ def test_figures_are_those_of_the_kept_cells_and_nothing_is_measured_twice(ready
 
     check_table(result.table, rows=2 + 6 + 5 + 1)
     taken_from_another_commit(result, counted, monkeypatch)
+    told_on_a_page(result, counted, monkeypatch, capsys)
 
 
 def check_table(table, rows):
@@ -367,3 +369,24 @@ def taken_from_another_commit(result, counted, monkeypatch):
     assert len(written["cells"]) == 23
     assert {run["method"] for run in written["runs"]} == set(trained.METHODS)
     assert len(written["runs"]) == 9
+
+
+def told_on_a_page(result, counted, monkeypatch, capsys):
+    """The command writes the page of both tables."""
+    monkeypatch.setitem(BENCHMARKS, "small", "mnist16")
+    monkeypatch.setattr(mnist16, "run", lambda seed: trained.run("small", seed))
+    capsys.readouterr()
+    assert main(["bench", "small", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["figures"] == result.figures
+    assert report["comparisons"] == [str(HERE / "compare-headline"), str(HERE / "compare-curve")]
+    assert main(["bench", "small"]) == 0
+    out = capsys.readouterr().out
+    for title, number in (("headline", 70), ("curve", 66)):
+        page = HERE / f"compare-{title}" / "compare.html"
+        assert f"report: {page}" in out
+        text = page.read_text(encoding="utf-8")
+        assert f"of {number} samples" in text
+        assert "Gain of renormalization of ours over white-twin" in text
+        assert all(method in text for method in trained.METHODS)
+    assert counted == []

@@ -1,5 +1,6 @@
 """Distances between samples, precision and recall, memorisation: against hand-worked cases, oracles and exact laws."""
 
+import inspect
 import math
 import statistics
 import warnings
@@ -15,6 +16,11 @@ from renorm.measure.two_sample import kernel_distance, sliced_wasserstein
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def unchecked(function):
+    """As users have it: the tests alone check the shapes of annotations."""
+    return inspect.unwrap(function)
 
 
 def normal(*shape, generator):
@@ -285,6 +291,9 @@ TWO = torch.zeros(2, 3)
         (lambda: sliced_wasserstein(TWO, TWO[:0], generator=seeded()), r"got \(2, 3\) and \(0, 3\)"),
         (lambda: sliced_wasserstein(TWO, TWO, generator=seeded(), directions=1), "at least 2 directions"),
         (lambda: manifold(TWO, TWO, k=2), "more than k samples"),
+        (lambda: unchecked(manifold)(TWO[0], TWO[0], k=1), r"\(num, features\), got \(3,\) and \(3,\)"),
+        (lambda: unchecked(manifold)(TWO, TWO[:, :2], k=1), r"got \(2, 3\) and \(2, 2\)"),
+        (lambda: unchecked(manifold)(TWO, TWO[None], k=1), r"got \(2, 3\) and \(1, 2, 3\)"),
         (lambda: manifold(TWO * torch.inf, TWO, k=1), "finite"),
         (lambda: nearest(TWO, TWO, k=3), "1 <= k <= 2"),
         (lambda: nearest(TWO * torch.nan, TWO), "finite"),

@@ -20,11 +20,13 @@ class Result:
         figures: Flat key -> number: what later runs are compared by.
         table: Rows, each a flat dict.
         seeds: Seeds that it used; empty if nothing is random.
+        comparisons: Folders with a ``compare.json``, of which the command makes pages.
     """
 
     figures: dict[str, float]
     table: list[dict[str, Any]] = field(default_factory=list)
     seeds: tuple[int, ...] = ()
+    comparisons: tuple[Path, ...] = ()
 
 
 def run_benchmark(name: str, *, seed: int = 0, keep: Path | None = None) -> dict[str, Any]:
@@ -48,6 +50,8 @@ def run_benchmark(name: str, *, seed: int = 0, keep: Path | None = None) -> dict
         "figures": result.figures,
         "table": result.table,
     }
+    if result.comparisons:
+        report["comparisons"] = [str(folder) for folder in result.comparisons]
     if keep is not None:
         write_json(keep / f"{name}.json", report)
     return report

@@ -13,7 +13,7 @@ renormalization is the white twin's distance less ours.
 It takes hours and goes in pieces. Below the current directory stand::
 
     runs/bench/NAME/METHOD-SEED/                        a run each, trained once
-    runs/bench/NAME/compare-headline/  compare-curve/   cells, measured once, and compare.json of all of them
+    runs/bench/NAME/compare-headline/  compare-curve/   cells, measured once, compare.json of all, and its page
 
 A run that is finished is not trained again, one that was killed goes on, and one of another recipe is refused; cells
 stay. The same command goes on where it stopped. Cells are taken also if another commit has measured them, which the
@@ -85,7 +85,8 @@ def run(name: str, seed: int) -> Result:
     head = _compared([*recipes], ours, folder, "headline", HEADLINE, HEADLINE_ANCESTRAL, HEADLINE_SAMPLES)
     curve = _compared(first, ours, folder, "curve", CURVE, CURVE_ANCESTRAL, CURVE_SAMPLES)
     seeds = tuple(seed + i for i in range(max(METHODS.values())))
-    return Result(_figures(head), [*_table("headline", head), *_table("curve", curve)], seeds)
+    tables = [*_table("headline", head), *_table("curve", curve)]
+    return Result(_figures(head), tables, seeds, tuple(folder / f"compare-{title}" for title in ("headline", "curve")))
 
 
 def trainings(name: str, seed: int) -> dict[str, Recipe]:

@@ -151,7 +151,12 @@ def bench(options: argparse.Namespace) -> None:
     from renorm.bench.result import run_benchmark
 
     report = run_benchmark(options.name, seed=options.seed, keep=Path(options.keep) if options.keep else None)
-    say(options, report, table(report["figures"]))
+    pages = []
+    if "comparisons" in report:
+        from renorm.report.comparison import write_comparison
+
+        pages = [write_comparison(Path(folder)) for folder in report["comparisons"]]
+    say(options, report, "\n".join([table(report["figures"]), *(f"report: {page}" for page in pages)]))
 
 
 def data(options: argparse.Namespace) -> None:

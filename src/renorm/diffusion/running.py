@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from renorm.diffusion.reverse import Walk
@@ -92,11 +92,12 @@ class RunningSpectrum:
     def _read(self, phi: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor, moves: Tensor, walk: Walk) -> _Reading:
         y, expected = torch.where(moves, phi / alpha, 0.0), torch.where(moves, x0, 0.0)
         log_noise = sigma.log() - alpha.log()
-        shells = _membership(walk.schedule.lattice, self.flat).to(phi)
-        expected_square, square = (part.sum(1).flatten(1) @ shells for part in (expected * y, y * y))
+        index, number = _shells(walk.schedule.lattice, self.flat)
+        index = index.to(phi.device)
+        expected_square, square = (_shell_sums(part, index, number) for part in (expected * y, y * y))
         info = torch.finfo(phi.dtype)
         share = (expected_square / square.clamp_min(info.tiny)).clamp(info.eps**2, 1 - info.eps)
-        share = (share @ shells.T).unflatten(1, phi.shape[2:]).unsqueeze(1)
+        share = share.index_select(1, index).unflatten(1, phi.shape[2:]).unsqueeze(1)
         log_power = torch.logit(share) + 2 * log_noise
         return _Reading(y, log_noise, log_power, expected - share * y)
 
@@ -114,11 +115,18 @@ def _fading_rest(at: _Reading, log_noise_s: Tensor) -> Tensor:
     return at.rest * (1 - share * (1 - torch.exp(log_noise_s - at.log_noise)))
 
 
-@lru_cache(maxsize=8)
-def _membership(lattice: Lattice, flat: bool) -> Float64[Tensor, "modes shells"]:
-    """One where a mode belongs to a shell; a single shell if ``flat``."""
+def _shells(lattice: Lattice, flat: bool) -> tuple[Int64[Tensor, " modes"], int]:
+    """The shell of each mode, and how many there are; a single one if ``flat``."""
     index, number = shell_index(lattice)
-    return torch.ones(len(index), 1).double() if flat else torch.eye(number, dtype=torch.float64)[index]
+    return (torch.zeros_like(index), 1) if flat else (index, number)
+
+
+def _shell_sums(
+    x: Float[Tensor, "batch channel *modes"], index: Int64[Tensor, " all_modes"], number: int
+) -> Float[Tensor, "batch shells"]:
+    """Sums over the modes of each shell, all channels; in float64, so that no order of adding shows in float32."""
+    modes = x.sum(1).flatten(1).double()
+    return modes.new_zeros(len(x), number).index_add(1, index, modes).to(x.dtype)
 
 
 @lru_cache(maxsize=8)

@@ -53,10 +53,10 @@ def manifold(
         >>> manifold(torch.tensor([[0.2], [0.3], [0.5]]), data, k=1)
         Manifold(precision=1.0, recall=0.0, density=2.0, coverage=0.5)
     """
-    if samples.shape[1:] != reference.shape[1:]:
+    if samples.dim() != 2 or reference.dim() != 2 or samples.shape[1] != reference.shape[1]:
         raise DataError(
-            f"precision and recall need the same features, got {tuple(samples.shape[1:])} and "
-            f"{tuple(reference.shape[1:])}"
+            f"precision and recall need the same features, (num, features), got {tuple(samples.shape)} and "
+            f"{tuple(reference.shape)}"
         )
     if k < 1 or min(len(samples), len(reference)) <= k:
         raise DataError(

@@ -15,6 +15,7 @@ from renorm.spec import override, to_mapping
 
 __all__ = ["BASELINES", "Baseline", "WalkName", "baseline", "baseline_of", "default_walks"]
 
+_WHITE = ("white", "edm")  # schedules whose modes all have one prior variance
 _WALK = ("model.sampler", "model.spacing")  # how to sample is free to change, and makes no other model
 
 
@@ -132,7 +133,7 @@ def baseline(recipe: AnyRecipe, name: str) -> Recipe:
 
 def is_white(recipe: Recipe) -> bool:
     """Whether all modes have one prior variance."""
-    return recipe.model.prior == "flat" or recipe.model.schedule in ("white", "edm")
+    return recipe.model.prior == "flat" or recipe.model.schedule in _WHITE
 
 
 def baseline_of(recipe: AnyRecipe) -> str | None:
@@ -147,6 +148,8 @@ def baseline_of(recipe: AnyRecipe) -> str | None:
         return None
     model = to_mapping(recipe.model)
     for name, known in BASELINES.items():
+        if name == "white-twin" and recipe.model.schedule in _WHITE:
+            continue  # it was white without its flat prior
         if all(model[key.removeprefix("model.")] == value for key, value in known.changes.items() if key not in _WALK):
             return name
     return None

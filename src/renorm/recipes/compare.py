@@ -25,7 +25,7 @@ from renorm.recipes.compare_cells import (
 )
 from renorm.recipes.compare_methods import Entry, Gain, Row, figures_of, gains_of, rows_of
 from renorm.recipes.compare_runs import Method, Subject, comparable, methods_of, subject
-from renorm.recipes.folder import machine, write_json
+from renorm.recipes.folder import DIRTY, machine, write_json
 from renorm.recipes.run import Model, load_run
 from renorm.recipes.spec import Recipe
 from renorm.spec import require
@@ -98,7 +98,7 @@ def compare(
         runs: Folders of runs of one data set, with one extractor.
         evaluations: Of the network, for each sample; a sampler that cannot make such a number makes the next smaller.
         walks: ``SAMPLER@SPACING``, or ``SAMPLER`` at the spacing of the run; by default those of its baseline, else
-            its own and five samplers of one evaluation a step.
+            its own and five samplers of one evaluation a step. A white twin takes those of the method that it is of.
         samples: In each cell.
         seed: Of the sampling.
         out: Folder of the cells and of ``compare.json``.
@@ -138,7 +138,7 @@ def compare(
         (method, plan, asked)
         for method in methods
         for run in method.runs
-        for plan, asked in _plans(method, run, sorted(set(evaluations)), walks)
+        for plan, asked in _plans(run, sorted(set(evaluations)), _named(method, methods, run, walks))
     ]
     folder = Path(out) / "cells"
     floor = measure_floor(yardstick, folder, cached)
@@ -167,18 +167,22 @@ def quality_of(figures: Sequence[dict[str, Any]]) -> str:
     return next((key for each in figures for key in each if key.startswith("FD[")), "sliced_wasserstein")
 
 
-def _plans(
-    method: Method, run: Subject, evaluations: Sequence[int], walks: Sequence[str] | None
-) -> list[tuple[Plan, int]]:
+def _named(method: Method, methods: Sequence[Method], run: Subject, walks: Sequence[str] | None) -> list[WalkName]:
+    """The walks of a run: those asked for, else those of its method, or of the method whose white twin it is."""
+    if not isinstance(run.recipe, Recipe):
+        return []
+    if walks is not None:
+        return [WalkName.parse(text, run.recipe.model.spacing) for text in walks]
+    judged = [each for each in methods if each.twin == method.name] or [method]
+    of_all = (one.recipe for each in judged for one in each.runs)
+    return [walk for recipe in of_all if isinstance(recipe, Recipe) for walk in default_walks(recipe)]
+
+
+def _plans(run: Subject, evaluations: Sequence[int], named: Sequence[WalkName]) -> list[tuple[Plan, int]]:
     """The cells of a run, each with the number of evaluations that it was asked for."""
     if not isinstance(run.recipe, Recipe):
         return [(Plan(run, None, None, 1), 1)]
     spec = run.recipe.model
-    if walks is not None:
-        named = [WalkName.parse(text, spec.spacing) for text in walks]
-    else:
-        of_all = (each.recipe for each in method.runs)
-        named = [walk for recipe in of_all if isinstance(recipe, Recipe) for walk in default_walks(recipe)]
     plans = []
     for walk in dict.fromkeys(_resolved(walk, spec, run) for walk in named):
         step = make_sampler(walk.sampler).evaluations
@@ -261,14 +265,26 @@ def _notes(
         notes["floor"] = f"{floor['training_fields']} training fields in place of the samples{of}"
     elif yardstick.data.law is not None:
         notes["floor"] = "none: training fields of a law would have to be simulated anew"
-    now = yardstick.code["commit"]
-    others = [str(cell.provenance["commit"]) for cell in cells if cell.provenance["commit"] != now]
-    if others:
-        text = f"{len(others)} of {len(cells)} cells were measured at another commit ({', '.join(sorted(set(others)))})"
-        notes["other_code"] = f"{text} and taken as they are"
+    notes |= _code_notes([str(cell.provenance["commit"]) for cell in cells], yardstick.code["commit"])
     away = sorted({f"{cell.run} {cell.walk} at {cell.evaluations}" for cell in cells if "not_finite" in cell.notes})
     if away:
         notes["not_finite"] = f"samples without a value: {', '.join(away)}"
+    return notes
+
+
+def _code_notes(commits: Sequence[str], now: str) -> dict[str, str]:
+    """Which cells are from other code than this, and which from code that no commit identifies."""
+
+    def told(some: Sequence[str], by: str) -> str:
+        return f"{len(some)} of {len(commits)} cells were measured {by} ({', '.join(sorted(set(some)))})"
+
+    notes = {}
+    others = [commit for commit in commits if commit != now]
+    if others:
+        notes["other_code"] = f"{told(others, 'at another commit')} and taken as they are"
+    changed = [commit for commit in commits if commit.endswith(DIRTY)]
+    if changed:
+        notes["not_committed"] = told(changed, "by code with changes that no commit holds")
     return notes
 
 

@@ -9,7 +9,7 @@ that measured stands in the file, as its commit.
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,14 +28,14 @@ from renorm.recipes import diffusion_run
 from renorm.recipes.baselines import WalkName
 from renorm.recipes.compare_runs import Subject
 from renorm.recipes.distances import SEED
-from renorm.recipes.folder import machine, write_json
+from renorm.recipes.folder import DIRTY, machine, write_json
 from renorm.recipes.judge import REFERENCE, check_enough, judge
 from renorm.recipes.run import Model, sample_run
 from renorm.recipes.spec import MeasureSpec
 
 __all__ = ["Cached", "Cell", "Plan", "Yardstick", "as_cell", "measure_cell", "measure_floor", "read_cell"]
 
-WARM = 64  # fields that walk one step before the clock starts
+WARM = 64  # fields that walk one step, or are drawn in one pass, before the clock starts
 
 Cached = Literal["refuse", "again", "accept"]
 """What to do with a cell that other code has measured."""
@@ -145,13 +145,18 @@ class Cell:
     provenance: dict[str, Any]
 
 
-def read_cell(path: Path, cached: Cached, code: Mapping[str, Any]) -> dict[str, Any] | None:
+def read_cell(
+    path: Path, cached: Cached, code: Mapping[str, Any], *, needs: Sequence[str] = ()
+) -> dict[str, Any] | None:
     """A cell that is there, or ``None`` where it must be measured; a damaged file counts as none.
+
+    A commit with changes that were not committed does not identify code, so it counts as other code.
 
     Args:
         path: Its file.
         cached: What to do if other code has measured it.
         code: This one's commit and version.
+        needs: What the file must hold beside figures and provenance.
 
     Raises:
         CheckpointError: If another commit or version measured it and ``cached`` is ``"refuse"``.
@@ -159,17 +164,20 @@ def read_cell(path: Path, cached: Cached, code: Mapping[str, Any]) -> dict[str, 
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         by, figures = found["provenance"], found["figures"]
-        same = all(by[key] == code[key] for key in ("commit", "renorm"))
+        commit, version = str(by["commit"]), by["renorm"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not isinstance(figures, dict):
+    if not isinstance(figures, dict) or not figures or any(key not in found for key in needs):
         return None
+    dirty = commit.endswith(DIRTY)
+    same = (commit, version) == (code["commit"], code["renorm"]) and not dirty
     if same or cached == "accept":
         return dict(found)
     if cached == "again":
         return None
+    why = " (with changes that no commit holds)" if dirty else ""
     raise CheckpointError(
-        f"{path} was measured by renorm {by['renorm']} at commit {by['commit']}, this is {code['renorm']} at commit "
+        f"{path} was measured by renorm {version} at commit {commit}{why}, this is {code['renorm']} at commit "
         f"{code['commit']}; add --again to measure such cells anew, or --accept-cached to take them as they are"
     )
 
@@ -193,7 +201,7 @@ def measure_cell(plan: Plan, model: Model, yardstick: Yardstick, seed: int, path
     if isinstance(model, ModeDiffusion):
         assert plan.walk is not None
         walked = model.with_walk(sampler=plan.walk.sampler, spacing=plan.walk.spacing)
-        classes = diffusion_run._classes(model, num)
+        classes = diffusion_run.equal_classes(model, num)
         _warm_up(walked, min(num, WARM))
         counted = _Counted(walked.denoiser)
         walked.denoiser = counted
@@ -202,6 +210,7 @@ def measure_cell(plan: Plan, model: Model, yardstick: Yardstick, seed: int, path
         seconds = time.perf_counter() - begun
         evaluations = counted.fields // num
     else:
+        _warm_up(model, min(num, WARM))
         begun = time.perf_counter()
         x = sample_run(plan.subject.folder, num, seed=seed, model=model)
         seconds = time.perf_counter() - begun
@@ -234,7 +243,7 @@ def measure_floor(yardstick: Yardstick, folder: Path, cached: Cached) -> dict[st
     if few < 2:
         return {}
     path = folder / f"floor-{_hash({**yardstick.facts, 'samples': num, 'training_sha256': train.sha256()})}.json"
-    found = read_cell(path, cached, yardstick.code)
+    found = read_cell(path, cached, yardstick.code, needs=["training_fields"])
     if found is not None:
         return found
     index = torch.randperm(few, generator=torch.Generator().manual_seed(SEED))[:num]
@@ -252,9 +261,12 @@ def measure_floor(yardstick: Yardstick, folder: Path, cached: Cached) -> dict[st
     return written
 
 
-def _warm_up(model: ModeDiffusion, num: int) -> None:
-    """One step: what is made once, memory and tables of the schedule, is not the first cell's time."""
-    diffusion_run.sample(model, num, seed=0, steps=1)
+def _warm_up(model: Model, num: int) -> None:
+    """One step, or one pass: what is made once, memory and tables, is not the first cell's time."""
+    if isinstance(model, ModeDiffusion):
+        diffusion_run.sample(model, num, seed=0, steps=1)
+    else:
+        model.sample(num, generator=torch.Generator().manual_seed(0))
 
 
 class _Counted:

@@ -5,6 +5,7 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 __all__ = ["Entry", "Gain", "Mean", "Row", "figures_of", "gains_of", "mean_over_seeds", "rows_of"]
@@ -144,6 +145,9 @@ def figures_of(
 ) -> dict[str, float | int | str]:
     """Flat keys: ``fd_METHOD_EVALUATIONS``, its ``_error``, ``_walk`` and ``_seconds``; ``gain_...``; ``fd_floor``.
 
+    In a key the name of a method is in small letters, and signs are underscores; of two methods whose names then are
+    the same, the second is ``NAME_2``.
+
     Args:
         quality: The figure of the table; a Frechet distance gives the keys ``fd``, another its own name.
         rows: The table, of which the best walks are told.
@@ -151,11 +155,13 @@ def figures_of(
         floor: The figure of training fields.
     """
     short = "fd" if quality.startswith("FD[") else _slug(quality)
+    rows, gains = list(rows), list(gains)
+    slugs = _slugs([row.method for row in rows] + [gain.method for gain in gains])
     figures: dict[str, float | int | str] = {}
     for row in rows:
         if not row.best or row.quality.value is None:
             continue
-        key = f"{short}_{_slug(row.method)}_{row.asked}"
+        key = f"{short}_{slugs[row.method]}_{row.asked}"
         figures[key] = row.quality.value
         if row.quality.error is not None:
             figures[f"{key}_error"] = row.quality.error
@@ -163,13 +169,23 @@ def figures_of(
         if row.seconds.value is not None:
             figures[f"{key}_seconds"] = row.seconds.value
     for gain in gains:
-        key = f"gain_{_slug(gain.method)}_{gain.asked}"
+        key = f"gain_{slugs[gain.method]}_{gain.asked}"
         figures[key] = gain.value
         if gain.error is not None:
             figures[f"{key}_error"] = gain.error
     if floor is not None:
         figures[f"{short}_floor"] = floor
     return figures
+
+
+def _slugs(names: Iterable[str]) -> dict[str, str]:
+    """The name of each method in keys, no two alike."""
+    slugs: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        plain = _slug(name)
+        numbered = (plain if i == 1 else f"{plain}_{i}" for i in count(1))
+        slugs[name] = next(slug for slug in numbered if slug not in slugs.values())
+    return slugs
 
 
 def _slug(name: str) -> str:

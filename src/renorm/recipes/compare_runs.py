@@ -156,8 +156,9 @@ def methods_of(subjects: Sequence[Subject]) -> list[Method]:
         group.append(each)
     names: dict[str, str] = {}
     for key, group in groups.items():
-        name = _common([run.folder for run in group])
-        names[key] = name if name not in names.values() else str(group[0].folder)
+        folder = group[0].folder
+        known = (_common([run.folder for run in group]), str(folder), str(folder.resolve()))
+        names[key] = next(name for name in known if name not in names.values())  # no two groups share a folder
     methods = []
     for key, group in groups.items():
         recipe = group[0].recipe
@@ -194,12 +195,13 @@ def _but_seed(recipe: AnyRecipe) -> str:
 
 
 def _common(folders: Sequence[Path]) -> str:
-    """What the names of folders have in common, less the number of a seed: ours-0, ours-1 become ours."""
+    """What the names of folders have in common, in whole words and numbers: ours-10 and ours-11 become ours."""
     names = [folder.resolve().name for folder in folders]
     if len(names) == 1:
         return names[0]
-    shared = "".join(letters[0] for letters in takewhile(lambda each: len(set(each)) == 1, zip(*names, strict=False)))
-    return re.sub(r"[-_. ]+(?:seed|s)?[-_. ]?\d*$", "", shared) or names[0]
+    words = [re.findall(r"\d+|[^\W\d_]+|[\W_]", name) for name in names]
+    shared = "".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, zip(*words, strict=False)))
+    return re.sub(r"[-_. ]+(?:seed|s)?[-_. ]*$", "", shared) or names[0]
 
 
 def _sha256(path: Path) -> str:

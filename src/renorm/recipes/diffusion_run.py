@@ -23,7 +23,7 @@ from renorm.recipes.recorded import check_recorded
 from renorm.recipes.spec import Recipe
 from renorm.spec import to_toml
 
-__all__ = ["fit", "measure", "sample"]
+__all__ = ["equal_classes", "fit", "measure", "sample"]
 
 
 def fit(recipe: Recipe, folder: Path, *, resume: bool, progress: bool, command: str) -> ModeDiffusion:
@@ -87,7 +87,7 @@ def measure(
     check_recorded(folder, recipe.measure)
     reference = test.batch(torch.arange(min(len(test), REFERENCE)))
     begun = time.perf_counter()
-    x = sample(model, num, seed=seed, steps=steps, condition=_classes(model, num), callback=callback)
+    x = sample(model, num, seed=seed, steps=steps, condition=equal_classes(model, num), callback=callback)
     seconds = time.perf_counter() - begun
     judged = judge(x, reference, test, recipe.measure, recipe.data)
     figures = {
@@ -123,7 +123,7 @@ def sample(
     return x.cpu()
 
 
-def _classes(model: ModeDiffusion, num: int) -> Tensor | None:
+def equal_classes(model: ModeDiffusion, num: int) -> Tensor | None:
     """Classes in equal shares where the model has them."""
     return torch.arange(num) % model.num_classes if model.num_classes else None
 

@@ -19,6 +19,7 @@ from renorm.recipes.spec import AnyRecipe, read_toml
 from renorm.version import __version__
 
 __all__ = [
+    "DIRTY",
     "check_same_run",
     "is_first",
     "machine",
@@ -26,6 +27,9 @@ __all__ = [
     "write_arrays",
     "write_json",
 ]
+
+DIRTY = "-dirty"
+"""Ends the commit of code that has changes which are not committed: such a commit does not identify it."""
 
 
 def is_first() -> bool:
@@ -73,23 +77,28 @@ def write_json(path: Path, value: Any) -> None:
 
 def machine() -> dict[str, Any]:
     """Where and with what something ran."""
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "renorm": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": commit,
+        "commit": _commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": gpu or f"{platform.machine()} {sys.platform}, {torch.get_num_threads()} threads",
         "threads": torch.get_num_threads(),
     }
+
+
+def _commit() -> str:
+    """Of the package's own files, with ``DIRTY`` if they have changed; ``unknown`` if no repository keeps them."""
+
+    def git(*words: str) -> str:
+        command = ["git", "--no-optional-locks", *words]
+        done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "recipes/folder.py")  # installed within somebody else's repository
+        return git("rev-parse", "--short", "HEAD") + (DIRTY if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

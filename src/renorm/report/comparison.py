@@ -157,7 +157,11 @@ def _page(name: str, found: Mapping[str, Any]) -> str:
     ]
     alarms = [
         f'<p class="alarm"><strong>{title}</strong>: {escape(str(notes[key]))}.</p>'
-        for key, title in (("other_code", "Other code"), ("not_finite", "Ran away"))
+        for key, title in (
+            ("other_code", "Other code"),
+            ("not_committed", "Not committed"),
+            ("not_finite", "Ran away"),
+        )
         if key in notes
     ]
     return "\n".join(
