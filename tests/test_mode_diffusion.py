@@ -12,6 +12,7 @@ from renorm.bases import basis_for
 from renorm.data.fields import Fields
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.moments import Moments
+from renorm.diffusion.regulator import Rational
 from renorm.diffusion.sampler import SAMPLERS
 from renorm.diffusion.spacing import SPACINGS, grid
 from renorm.diffusion.spec import DiffusionSpec
@@ -476,10 +477,17 @@ def test_a_white_twin_differs_in_its_prior_alone(schedule, generator):
         assert grid(a.spacing, a.schedule, 9) == grid(b.spacing, b.schedule, 9), spacing
 
 
-def test_a_twin_is_of_the_rational_regulator():
-    spec = DiffusionSpec(regulator="exponential", prior="flat", denoiser="gaussian")
-    with pytest.raises(RecipeError, match=r"rational regulator .* got Exponential"):
-        ModeDiffusion(spec, Lattice((8,))).fit(torch.randn(8, 1, 8))
+def test_a_twin_fades_as_with_the_rational_regulator(generator):
+    """A regulator orders the modes; those of one variance have no order, and grids for white noise fit."""
+    x = torch.randn(64, 1, 8, generator=generator).cumsum(-1)
+    twins = [
+        ModeDiffusion(DiffusionSpec(regulator=name, prior="flat", denoiser="gaussian", spacing="window"), Lattice((8,)))
+        for name in ("rational", "log-squared")
+    ]
+    a, b = (twin.fit(x) for twin in twins)
+    assert isinstance(b.schedule.regulator, Rational)
+    torch.testing.assert_close(a.schedule.log_snr(0.3), b.schedule.log_snr(0.3))
+    assert grid(a.spacing, a.schedule, 5) == grid(b.spacing, b.schedule, 5)
 
 
 def test_edms_preconditioning_is_that_of_one_variance(generator):

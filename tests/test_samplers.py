@@ -450,6 +450,8 @@ def test_registries_build_their_values():
         "infrared-angle",
         "log-normal",
         "equal-error",
+        "noise-share",
+        "window",
     }
 
 

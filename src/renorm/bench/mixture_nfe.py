@@ -36,7 +36,7 @@ from renorm.diffusion.spacing import InfraredAngle, Karras, LinearBeta, LogUnifo
 
 AMPLITUDES = torch.tensor([0.5, 2.0], dtype=torch.float64)
 EVALUATIONS, MORE = range(2, 31), (50, 100, 200)  # more where the last of the first does not pass
-SEEDS, SAMPLES, MANY, BATCH = 5, 4000, 20_000, 2000  # samples a seed, and many where a figure is decided
+SEEDS, SAMPLES, MANY, BATCH = 5, 4000, 20_000, 500  # samples a seed, and many where a figure is decided
 THRESHOLD = 0.10
 SHELLS = 6
 

@@ -46,7 +46,7 @@ from renorm.recipes.spec import Recipe, load_recipe
 
 __all__ = ["run", "trainings"]
 
-STEPS = 6600
+STEPS = 5000
 METHODS = {"ours": 3, "white-twin": 3, "edm": 3, "ddpm": 3, "rgdm-paper": 1}  # how many seeds of each
 FIXED = ("ours", "white-twin")  # judged by the recipe's own walk alone
 

@@ -20,7 +20,7 @@ from renorm.diffusion.regulator import REGULATORS
 from renorm.diffusion.sampler import SAMPLERS, Sampler
 from renorm.diffusion.schedule import Schedule
 from renorm.diffusion.spacing import SPACINGS, Spacing
-from renorm.diffusion.spec import DiffusionSpec
+from renorm.diffusion.spec import BY_SPECTRUM, DiffusionSpec
 from renorm.errors import RecipeError
 from renorm.lattice import Lattice
 
@@ -81,7 +81,7 @@ def make_spacing(spec: DiffusionSpec, moments: Moments | None, *, training: bool
     if name == "auto":
         name = (_OWN_TRAINING if training else _OWN_SPACING).get(spec.schedule, "log-uniform")
     kind: Callable[..., Any] = lookup(SPACINGS, name, "spacing")
-    arguments = [_given(moments, "the equal-error spacing").spectrum] if name == "equal-error" else []
+    arguments = [_given(moments, f"the {name} spacing").spectrum] if name in BY_SPECTRUM else []
     spacing: Spacing = kind(*arguments)
     return spacing
 

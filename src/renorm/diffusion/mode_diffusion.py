@@ -87,10 +87,13 @@ class ModeDiffusion:
 
     def _assemble(self) -> None:
         """Put the parts together; those that adapt to the data must know its moments by now."""
-        self.schedule = make_schedule(self.spec, self.lattice, self.moments)
+        flat = self.spec.prior == "flat"
+        # Modes that all fade at once have no order that a regulator could set: the twin's noise is the rational one's.
+        spec = replace(self.spec, regulator="rational") if flat else self.spec
+        self.schedule = make_schedule(spec, self.lattice, self.moments)
         self.spacing = make_spacing(self.spec, self.moments)
         self.training = make_spacing(self.spec, self.moments, training=True)
-        if self.spec.prior == "flat":  # all but the prior is its twin's, the places of the steps too
+        if flat:  # all but the prior is its twin's, the places of the steps too
             self.spacing, self.training = (PlacedBy(s, self.schedule) for s in (self.spacing, self.training))
             self.schedule = flattened(self.schedule)
         self.denoiser = make_denoiser(self.spec, self.schedule, self.moments, self.network)
@@ -195,7 +198,7 @@ class ModeDiffusion:
         times = [1.0] if coarsest else self._times(1.0, stop, steps)
 
         def begin(noise: Tensor, rows: slice) -> Tensor:
-            return start(self.schedule, times[0], noise, self._mean)
+            return start(self.schedule, times[0], noise, self._mean, self._spectrum)
 
         return self._walk(num, begin, times, condition, generator, batch, callback)
 
@@ -310,6 +313,11 @@ class ModeDiffusion:
         """Mean of the modes of the data where it is taken out."""
         return self.moments.mean if self.moments is not None and self.spec.subtract_mean else None
 
+    @property
+    def _spectrum(self) -> Tensor | None:
+        """Variance of the modes of the data about what is taken out, where it was measured."""
+        return None if self.moments is None else self.moments.spectrum
+
     def _kept(self, scale: float) -> Tensor:
         """True for the modes within the cutoff, which define a level."""
         return self.schedule.wavenumber_sq <= self.schedule.cutoff(scale) ** 2 * (1 + 1e-9)
@@ -393,6 +401,7 @@ class ModeDiffusion:
                 draw,
                 condition=classes,
                 mean=self._mean,
+                spectrum=self._spectrum,
                 callback=callback,
             )
             done.append(self.basis.inverse(modes))

@@ -25,6 +25,7 @@ class Walk:
         draw: Gives fresh white noise of the field's shape.
         mean: Mean of the modes of the data. The walk is that of the field less alpha times its mean: samplers see
             centred fields alone, so none of them has to know.
+        spectrum: Variance of the modes of the data about their mean, where it is known: of the law of modes that enter.
         seasoned: True for the modes that were alive one step earlier too: a multistep method may look back at them.
         evaluations: How often the denoiser was asked so far.
     """
@@ -37,8 +38,9 @@ class Walk:
         condition: Tensor | None,
         like: Tensor,
         mean: Tensor | None = None,
+        spectrum: Tensor | None = None,
     ) -> None:
-        self.schedule, self.draw = schedule, draw
+        self.schedule, self.draw, self.spectrum = schedule, draw, spectrum
         self.mean = None if mean is None else mean.to(like)
         self.seasoned = torch.zeros(schedule.lattice.shape, dtype=torch.bool, device=like.device)
         self.evaluations = 0
@@ -85,7 +87,7 @@ class Walk:
         alive = self.schedule.alive(t).to(self._like.device)
         fresh = self.schedule.shell(t, s).to(self._like.device)
         noise = self.draw() if bool(fresh.any()) else torch.zeros_like(self._like)
-        self._shell = alive, fresh, start(self.schedule, s, noise)
+        self._shell = alive, fresh, start(self.schedule, s, noise, spectrum=self.spectrum)
 
     def admit(self, phi: Tensor) -> Tensor:
         """Field at the end of a step: modes still beyond the cutoff are zero, those of the shell are the prior's."""
@@ -112,10 +114,30 @@ class Sampler(Protocol):
 
 
 def start(
-    schedule: Schedule, t: float, noise: Float[Tensor, "*batch"], mean: Tensor | None = None
+    schedule: Schedule,
+    t: float,
+    noise: Float[Tensor, "*batch"],
+    mean: Tensor | None = None,
+    spectrum: Tensor | None = None,
 ) -> Float[Tensor, "*batch"]:
-    r"""Modes that come alive at scale t: $\alpha m$ + noise (or the prior, see ``Schedule.entry``); 0 where dead."""
-    modes = schedule.entry_std(t).to(noise) * noise
+    r"""Modes that come alive at scale t, drawn from a Gaussian law; 0 where dead.
+
+    $$ \phi_k \sim N(\alpha_k m_k,\; \alpha_k^2 P_k + \sigma_k^2) $$
+
+    Without the data's spectrum P its place is taken as the schedule says, see ``Schedule.entry``. Mean and variance are
+    then exact, and what is left out is what the coarse modes alive so far would say of these.
+
+    Args:
+        schedule: The forward flow.
+        t: The scale.
+        noise: White noise.
+        mean: m; zero if not given.
+        spectrum: P, variance of every mode of the data about m.
+    """
+    std = schedule.entry_std(t)
+    if spectrum is not None:
+        std = (schedule.alpha(t) ** 2 * spectrum.to(std) + schedule.sigma(t) ** 2).sqrt()
+    modes = std.to(noise) * noise
     if mean is not None:
         modes = modes + schedule.alpha(t).to(noise) * mean.to(noise)
     return torch.where(schedule.alive(t).to(noise.device), modes, 0.0)
@@ -131,13 +153,14 @@ def walk_up(
     *,
     condition: Tensor | None = None,
     mean: Tensor | None = None,
+    spectrum: Tensor | None = None,
     callback: Callback | None = None,
 ) -> Float[Tensor, "batch channel *modes"]:
     r"""Undo the flow step by step along ``times``, from coarse to fine.
 
     Before each step the modes beyond the cutoff are projected out; in it, the modes of the shell between t and s are
-    drawn from $N(\alpha_k m_k, \sigma_k(s)^2)$ (see ``Schedule.entry``), and the sampler moves those that were alive.
-    Samplers work on $\phi - \alpha m$.
+    drawn from their Gaussian law (see ``start``), and the sampler moves those that were alive. Samplers work on
+    $\phi - \alpha m$.
 
     Args:
         schedule: The forward flow.
@@ -148,12 +171,13 @@ def walk_up(
         draw: Gives fresh white noise of the shape of ``phi``; the only source of randomness.
         condition: Classes, one a field.
         mean: m, mean of the modes of the data; zero if not given.
+        spectrum: P, their variance about it, if it is known.
         callback: Called after each step with (step, steps, scale, modes).
 
     Returns:
         Modes at ``times[-1]``; at a scale > ``CLEAN`` those beyond the cutoff are zero.
     """
-    walk = Walk(schedule, denoiser, draw, condition, phi, mean)
+    walk = Walk(schedule, denoiser, draw, condition, phi, mean, spectrum)
     memory: Any = None
     phi = walk.centred(torch.where(schedule.alive(times[0]).to(phi.device), phi, 0.0), times[0])
     for i, (t, s) in enumerate(pairwise(times)):

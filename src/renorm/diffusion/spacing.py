@@ -6,16 +6,15 @@ A new spacing is one new class with ``quantile`` and one line in ``SPACINGS``.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renorm.diffusion.denoiser import denoiser_gain
 from renorm.diffusion.presets import SNR_COARSE, SNR_FINE, ddpm_linear
 from renorm.diffusion.schedule import CLEAN, Schedule
+from renorm.diffusion.spectrum_spacing import EqualError, NoiseShare, Window
 from renorm.spec import require
 
 __all__ = [
@@ -27,8 +26,10 @@ __all__ = [
     "LinearBeta",
     "LogNormal",
     "LogUniform",
+    "NoiseShare",
     "PlacedBy",
     "Spacing",
+    "Window",
     "grid",
 ]
 
@@ -218,58 +219,6 @@ class LogNormal:
 
 
 @dataclass(frozen=True, eq=False)
-class EqualError:
-    r"""Steps that each make the same error on Gaussian data of a given spectrum.
-
-    An Euler step of the rotation over a short interval h of t errs by $\tfrac12 h^2 c_k(t)$ in the log-variance of mode
-    k. The sum over steps of $h^2 c$, with $c^2 = \sum_k c_k^2$, is smallest where steps are laid with density
-    $\propto\sqrt{c(t)}$ (equidistribution).
-
-    Args:
-        spectrum: P, variance of every mode of the data.
-        resolution: Number of points at which the error is looked up.
-    """
-
-    spectrum: Tensor
-    resolution: int = 512
-
-    def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
-        """Inverse of the running integral of the density of steps."""
-        cumulative = _running_error(self, schedule).to(u.device)
-        inside = torch.searchsorted(cumulative, u.double().contiguous()).clamp(1, self.resolution)
-        low, high = cumulative[inside - 1], cumulative[inside]
-        return ((inside - 1 + (u.double() - low) / (high - low)) / self.resolution).to(u.dtype)
-
-    def error(self, schedule: Schedule, t: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """$c(t)$, the error of an Euler step at each scale over the square of its length."""
-        h = 1e-3
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        rotation = schedule.angle(t) - schedule.angle(t - h)
-        clean = denoiser_gain(alpha, sigma, self.spectrum.double())
-        length = torch.hypot(alpha, sigma / schedule.prior_spectrum.sqrt())
-        cos, sin = torch.cos(schedule.angle(t)), torch.sin(schedule.angle(t))
-        euler = 1 - rotation * (cos - clean * length) / sin  # one step of the rotation, from phi = 1
-        exact = self._variance(schedule, t - h) / self._variance(schedule, t)
-        error = torch.where(schedule.alive(t), torch.log(euler**2) - torch.log(exact), 0.0)
-        return error.flatten(1).nan_to_num(0.0).norm(dim=1)
-
-    def _variance(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """Variance of each mode of the data at scale t, in the frame of preserved variance."""
-        share = schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2 / schedule.prior_spectrum
-        return (schedule.alpha(t) ** 2 * self.spectrum.double() + schedule.sigma(t) ** 2) / share
-
-
-@lru_cache(maxsize=8)  # a fit asks at every step
-def _running_error(spacing: EqualError, schedule: Schedule) -> Tensor:
-    """Share of the steps below each of the points at which the error was looked up."""
-    t = torch.linspace(0, 1, spacing.resolution + 1, dtype=torch.float64)
-    density = spacing.error(schedule, (t[:-1] + t[1:]) / 2).sqrt()
-    density = density + (1e-3 * density.mean()).clamp(min=1e-12)  # no stretch is left without a step
-    cumulative = torch.cat([torch.zeros(1, dtype=torch.float64), density.cumsum(0)])
-    return cumulative / cumulative[-1]
-
-
-@dataclass(frozen=True, eq=False)
 class PlacedBy:
     """The places that a spacing takes on one schedule, for use on another that has the same cutoffs.
 
@@ -298,4 +247,6 @@ SPACINGS: dict[str, Callable[..., Any]] = {
     "infrared-angle": InfraredAngle,
     "log-normal": LogNormal,
     "equal-error": EqualError,
+    "noise-share": NoiseShare,
+    "window": Window,
 }

@@ -7,7 +7,10 @@ from typing import Literal
 from renorm.nn.spec import UNetSpec
 from renorm.spec import require, require_literals
 
-__all__ = ["DiffusionSpec"]
+__all__ = ["BY_SPECTRUM", "DiffusionSpec"]
+
+BY_SPECTRUM = ("equal-error", "noise-share", "window")
+"""Spacings that look at the data's spectrum."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,9 @@ class DiffusionSpec:
         regulator: Of ``"rgdm"``: a name in ``renorm.diffusion.regulator.REGULATORS``.
         prior_scale: m_0 of ``"rgdm"``, in rad/site.
         infrared: m_L L = k_c L of ``"rgdm"``, in rad.
-        prior: ``"coloured"``, as the schedule has it, or ``"flat"``, one variance for all modes and none erased: the
-            white twin, beside which a gain is one of renormalization.
+        prior: ``"coloured"``, as the schedule has it, or ``"flat"``, one variance for all modes, which fade together
+            (as with the rational regulator), and none erased: the white twin, beside which a gain is one of
+            renormalization.
         denoiser: ``"network"``, or ``"gaussian"``: the exact one for Gaussian data of the measured mean and spectrum.
         prediction: What the network is asked for: ``"coloured-noise"`` (paper), ``"clean-field"``, ``"velocity"``, or
             ``"preconditioned"`` by the data's spectrum, or ``"edm"``, by their variance, the same for all modes.
@@ -69,7 +73,7 @@ class DiffusionSpec:
     @property
     def needs_moments(self) -> bool:
         """Whether the mean and the spectrum of the data enter."""
-        by_name = "equal-error" in (self.spacing, self.training)
+        by_name = self.spacing in BY_SPECTRUM or self.training in BY_SPECTRUM
         return (
             by_name
             or self.schedule == "calibrated"

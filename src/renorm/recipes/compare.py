@@ -10,7 +10,7 @@ from typing import Any
 
 from renorm.diffusion.build import make_sampler, make_spacing
 from renorm.diffusion.spacing import SPACINGS
-from renorm.diffusion.spec import DiffusionSpec
+from renorm.diffusion.spec import BY_SPECTRUM, DiffusionSpec
 from renorm.errors import RecipeError
 from renorm.recipes.baselines import WalkName, default_walks
 from renorm.recipes.compare_cells import (
@@ -200,7 +200,7 @@ def _resolved(walk: WalkName, spec: DiffusionSpec, run: Subject) -> WalkName:
         return walk._replace(spacing=own)
     if walk.spacing not in SPACINGS:
         raise RecipeError(f"unknown spacing '{walk.spacing}'; known: {', '.join(SPACINGS)}")
-    if walk.spacing == "equal-error" and "moments.safetensors" not in run.weights:
+    if walk.spacing in BY_SPECTRUM and "moments.safetensors" not in run.weights:
         raise RecipeError(f"walk '{walk}' needs the data's spectrum, which {run.folder} was fitted without")
     return walk
 
