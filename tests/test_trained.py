@@ -38,7 +38,7 @@ TINY |= {"model.network.width": 8, "model.network.groups": 4, "model.network.pat
 TINY |= {"model.network.multipliers": [1], "model.sampler": "angle", "model.spacing": "cosine"}
 NAMES = ["ours-0", "white-twin-0", "edm-0", "ddpm-0", "rgdm-paper-0", "ours-1", "white-twin-1", "edm-1", "ddpm-1"]
 HERE = Path("runs", "bench", "small")
-OTHERS = {"edm": 3, "ddpm": 3, "rgdm-paper": 5}  # walks of a method that is not ours
+OTHERS = {"white-twin": 5, "edm": 3, "ddpm": 3, "rgdm-paper": 5}  # walks of a method that is not ours
 
 
 def shrink(patch, folder, **changes):
@@ -246,7 +246,7 @@ def best(cells, method, evaluations):
 
 
 def test_the_figures_have_the_keys_that_others_read():
-    """By hand: one walk of ours and its twin, two of others, of which the better one counts."""
+    """By hand: one walk of ours, two of others, of which the better one counts."""
     methods = [(name, 3 if name != "rgdm-paper" else 1) for name in trained.METHODS]
     entries = [
         Entry(name, walk, n, n, 100.0 * i + n + seed + 10 * extra, 0.1)
@@ -261,7 +261,7 @@ def test_the_figures_have_the_keys_that_others_read():
     floor = {"figures": {"FD[x]": 0.5}}
     figures = trained._figures(Comparison("FD[x]", {}, tuple(rows), tuple(gains), (), (), floor, {}))
     error = pytest.approx(3**-0.5)  # deviations -1, 0, 1: variance 1, three seeds
-    shown = {"ours": 1, "white_twin": 101, "edm_best": 201, "ddpm_best": 301}
+    shown = {"ours": 1, "white_twin": 101, "edm_best": 201, "ddpm_best": 301}  # the twin's key has no "best" in it
     values = {f"fd_{name}_{n}": value + n for name, value in shown.items() for n in (10, 20)} | {
         "fd_ddpm_ancestral_200": 8.0
     }
@@ -282,21 +282,21 @@ def test_figures_are_those_of_the_kept_cells_and_nothing_is_measured_twice(ready
     monkeypatch.setattr(compare_cells, "machine", lambda: here)
 
     def kill(head, done, cells, what):
-        if head.endswith("headline 2/3") and done == 3:
+        if head.endswith("headline 2/4") and done == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(trained, "_tell", kill)
         with pytest.raises(KeyboardInterrupt):
             trained.run("small", 0)
-    assert len(counted) == 4 + 3
+    assert len(counted) == 2 + 3
     result = trained.run("small", 0)
-    # of ours and its twin 2 x 2 runs, of EDM and DDPM 2 x 2 x 3 walks, of the paper's 5; DDPM at another number
-    headline, curve = 4 + 12 + 5 + 2, 2 + 6 + 5 + 1
+    # of ours 2 runs, its twin 2 x 5 walks, of EDM and DDPM 2 x 2 x 3, of the paper's 5; DDPM at another number
+    headline, curve = 2 + 10 + 12 + 5 + 2, 1 + 5 + 6 + 5 + 1
     assert len(counted) == len(set(counted)) == headline + curve
     progress = capsys.readouterr().err
-    assert "compare-headline 1/3: 0/0 cells" in progress
-    assert "compare-curve 3/3: 1/1 cells" in progress
+    assert "compare-headline 1/4: 0/0 cells" in progress
+    assert "compare-curve 4/4: 1/1 cells" in progress
     again = trained.run("small", 0)
     assert len(counted) == headline + curve
     assert again == result
@@ -323,7 +323,7 @@ def test_figures_are_those_of_the_kept_cells_and_nothing_is_measured_twice(ready
     assert figures.pop("fd_floor") == json.loads(floor.read_text())["figures"]["FD[mnist-cnn]"]
     assert figures == {"training_steps": 10}
 
-    check_table(result.table, rows=2 + 6 + 5 + 1)
+    check_table(result.table, rows=1 + 5 + 6 + 5 + 1)
     taken_from_another_commit(result, counted, monkeypatch)
     told_on_a_page(result, counted, monkeypatch, capsys)
 
@@ -333,7 +333,12 @@ def check_table(table, rows):
     headline = [row for row in table if row["cells"] == "headline"]
     curve = [row for row in table if row["cells"] == "curve"]
     assert (len(headline), len(curve)) == (rows, rows)
-    assert {row["walk"] for row in table if row["method"] in ("ours", "white-twin")} == {"angle@cosine"}
+    assert {row["walk"] for row in table if row["method"] == "ours"} == {"angle@cosine"}
+    assert {row["walk"] for row in table if row["method"] == "white-twin"} == {
+        "angle@cosine",
+        "dpm2m@cosine",
+        *trained.TWIN_WALKS,
+    }
     assert {(row["method"], row["seeds"]) for row in headline} == {
         ("ours", 2),
         ("white-twin", 2),
@@ -366,7 +371,7 @@ def taken_from_another_commit(result, counted, monkeypatch):
     assert "measured at another commit (aaaaaaa)" in written["notes"]["other_code"]
     assert "which favours it" in written["notes"]["best"]
     assert [(gain["method"], gain["twin"]) for gain in written["gains"]] == [("ours", "white-twin")]
-    assert len(written["cells"]) == 23
+    assert len(written["cells"]) == 31
     assert {run["method"] for run in written["runs"]} == set(trained.METHODS)
     assert len(written["runs"]) == 9
 

@@ -6,7 +6,7 @@ paper from one: the same data, network and steps, ``STEPS`` for all. Then their 
 * headline: 5000 samples of every seed at 10 and 20 evaluations, DDPM's ancestral sampler (large variance) at 200 too;
 * curve: 2000 samples of the first seed at 5 to 50 evaluations, the ancestral sampler at 100 and 200 too.
 
-Ours and its white twin take one walk, fixed beforehand: the recipe's own sampler and spacing. Every other method is
+Ours takes one walk, fixed beforehand: the recipe's own sampler and spacing. Every other method, the white twin too, is
 judged by the best of its walks at each number, chosen by the very cells that are shown: this favours it. A gain of
 renormalization is the white twin's distance less ours.
 
@@ -39,7 +39,7 @@ from renorm.fit.record import read_metrics
 from renorm.recipes.baselines import WalkName, baseline
 from renorm.recipes.build import identity
 from renorm.recipes.compare import Comparison, compare
-from renorm.recipes.compare_methods import Row, figures_of
+from renorm.recipes.compare_methods import Row, figures_of, gains_of
 from renorm.recipes.folder import check_same_run, write_json
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import Recipe, load_recipe
@@ -48,7 +48,8 @@ __all__ = ["run", "trainings"]
 
 STEPS = 5000
 METHODS = {"ours": 3, "white-twin": 3, "edm": 3, "ddpm": 3, "rgdm-paper": 1}  # how many seeds of each
-FIXED = ("ours", "white-twin")  # judged by the recipe's own walk alone
+FIXED = ("ours",)  # judged by the recipe's own walk alone
+TWIN_WALKS = ("running@karras", "dpm2m@karras", "angle-pc@log-uniform")  # beside ours, and 2M at the places of ours
 
 HEADLINE, HEADLINE_SAMPLES, HEADLINE_ANCESTRAL = (10, 20), 5000, (200,)
 CURVE, CURVE_SAMPLES, CURVE_ANCESTRAL = (5, 10, 15, 20, 30, 50), 2000, (100, 200)
@@ -157,12 +158,17 @@ def _compared(
     samples: int,
 ) -> Comparison:
     """All methods at these evaluations, each by the walks that are its own, and DDPM's ancestral sampler at more."""
-    fixed = [name for name in names if _method(name) in FIXED]
     out = folder / f"compare-{title}"
+
+    def runs_of(*methods: str) -> list[str]:
+        return [name for name in names if _method(name) in methods]
+
+    own = [str(WalkName(sampler, ours.model.spacing)) for sampler in (ours.model.sampler, "dpm2m")]
     asked: list[tuple[list[str], Sequence[int], list[str] | None]] = [
-        (fixed, evaluations, [str(WalkName(ours.model.sampler, ours.model.spacing))]),
-        ([name for name in names if name not in fixed], evaluations, None),
-        ([name for name in names if _method(name) == "ddpm"], ancestral, ["ancestral"]),
+        (runs_of("ours"), evaluations, own[:1]),
+        (runs_of("white-twin"), evaluations, [*dict.fromkeys([*own, *TWIN_WALKS])]),
+        (runs_of("edm", "ddpm", "rgdm-paper"), evaluations, None),
+        (runs_of("ddpm"), ancestral, ["ancestral"]),
     ]
     parts = []
     for i, (runs, numbers, walks) in enumerate(asked):
@@ -196,12 +202,12 @@ def _joined(parts: Sequence[Comparison]) -> Comparison:
     """Comparisons of one data set, extractor and number of samples, as one."""
     first = parts[0]
     rows = tuple(row for part in parts for row in part.rows)
-    gains = tuple(gain for part in parts for gain in part.gains)
+    gains = tuple(gains_of(rows, {"ours": "white-twin"}))
     methods = {method.name: method for part in reversed(parts) for method in part.methods}
     notes = {key: None for part in parts for key in part.notes}
     told = {key: " / ".join(dict.fromkeys(p.notes[key] for p in parts if key in p.notes)) for key in notes}
     told["best"] = (
-        "ours and its white twin take one walk, fixed beforehand; every other method the walk of the smallest mean "
+        "ours takes one walk, fixed beforehand; every other method, its white twin too, the walk of the smallest mean "
         "over its seeds, chosen by the very cells that are shown, which favours it"
     )
     return replace(
@@ -222,7 +228,7 @@ def _figures(found: Comparison) -> dict[str, float]:
     """
 
     def called(row: Row) -> str:
-        if row.method in FIXED:
+        if row.method in (*FIXED, "white-twin"):
             return row.method
         return f"{row.method} {'best' if row.asked in HEADLINE else 'ancestral'}"
 

@@ -1,7 +1,8 @@
 """From a spec to the parts of a mode diffusion; every name is looked up here, once."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 from renorm.diffusion import presets
 from renorm.diffusion.denoiser import (
@@ -19,12 +20,12 @@ from renorm.diffusion.moments import Moments
 from renorm.diffusion.regulator import REGULATORS
 from renorm.diffusion.sampler import SAMPLERS, Sampler
 from renorm.diffusion.schedule import Schedule
-from renorm.diffusion.spacing import SPACINGS, Spacing
+from renorm.diffusion.spacing import SPACINGS, PlacedBy, Spacing
 from renorm.diffusion.spec import BY_SPECTRUM, DiffusionSpec
 from renorm.errors import RecipeError
 from renorm.lattice import Lattice
 
-__all__ = ["make_denoiser", "make_sampler", "make_schedule", "make_spacing"]
+__all__ = ["Flow", "make_denoiser", "make_flow", "make_sampler", "make_schedule", "make_spacing"]
 
 T = TypeVar("T")
 
@@ -56,6 +57,25 @@ def make_schedule(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None
             "choose another for a diffusion (this one coarse-grains)"
         )
     return schedule
+
+
+class Flow(NamedTuple):
+    """A forward flow, where the steps of a walk lie in it, and where training draws its scales."""
+
+    schedule: Schedule
+    spacing: Spacing
+    training: Spacing
+
+
+def make_flow(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None) -> Flow:
+    """The flow that the spec names; with a flat prior the white twin's, at the places that the original would take."""
+    flat = spec.prior == "flat"
+    # Modes that all fade at once have no order that a regulator could set: the twin's noise is the rational one's.
+    schedule = make_schedule(replace(spec, regulator="rational") if flat else spec, lattice, moments)
+    spacing, training = (make_spacing(spec, moments, training=training) for training in (False, True))
+    if flat:
+        return Flow(presets.flattened(schedule), PlacedBy(spacing, schedule), PlacedBy(training, schedule))
+    return Flow(schedule, spacing, training)
 
 
 def make_denoiser(

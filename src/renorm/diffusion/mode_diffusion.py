@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 from renorm.bases import basis_for
 from renorm.data.fields import Fields
-from renorm.diffusion.build import make_denoiser, make_sampler, make_schedule, make_spacing
+from renorm.diffusion.build import make_denoiser, make_flow, make_sampler
 from renorm.diffusion.denoiser import NetworkDenoiser
 from renorm.diffusion.moments import Moments, measure_moments
 from renorm.diffusion.objective import denoising_loss
-from renorm.diffusion.presets import flattened
 from renorm.diffusion.reverse import Callback, Sampler, start, walk_up
 from renorm.diffusion.sampler import Ancestral
 from renorm.diffusion.schedule import CLEAN
-from renorm.diffusion.spacing import PlacedBy, grid
+from renorm.diffusion.spacing import grid
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.diffusion.storage import ModelCard, load, save_frame, save_weights
 from renorm.errors import CheckpointError, DataError, NoLikelihoodError, RecipeError
@@ -87,15 +86,7 @@ class ModeDiffusion:
 
     def _assemble(self) -> None:
         """Put the parts together; those that adapt to the data must know its moments by now."""
-        flat = self.spec.prior == "flat"
-        # Modes that all fade at once have no order that a regulator could set: the twin's noise is the rational one's.
-        spec = replace(self.spec, regulator="rational") if flat else self.spec
-        self.schedule = make_schedule(spec, self.lattice, self.moments)
-        self.spacing = make_spacing(self.spec, self.moments)
-        self.training = make_spacing(self.spec, self.moments, training=True)
-        if flat:  # all but the prior is its twin's, the places of the steps too
-            self.spacing, self.training = (PlacedBy(s, self.schedule) for s in (self.spacing, self.training))
-            self.schedule = flattened(self.schedule)
+        self.schedule, self.spacing, self.training = make_flow(self.spec, self.lattice, self.moments)
         self.denoiser = make_denoiser(self.spec, self.schedule, self.moments, self.network)
 
     # -- the hallway -----------------------------------------------------------------------------------------------
