@@ -160,6 +160,25 @@ def test_a_method_passes_where_it_passes_from_there_on():
     assert mixture_nfe.first_passing({4: good, 5: good, 6: bad}) == 0
 
 
+def test_more_samples_decide_where_a_method_first_passes():
+    good, bad, better = (mixture_nfe.Figures(x, 0.05) for x in (0.09, 0.11, 0.08))
+    asked = []
+
+    def again(n):
+        asked.append(n)
+        return {3: bad, 4: better, 5: better, 6: bad, 7: better, 8: better}[n]
+
+    found = mixture_nfe.confirmed({3: bad, 4: bad, 5: good, 6: good, 7: good, 8: good}, again)
+    assert mixture_nfe.first_passing(found) == 4  # one that had failed passes, so the one before is asked too
+    assert sorted(asked) == [3, 4, 5]
+    asked.clear()
+    found = mixture_nfe.confirmed({3: bad, 4: bad, 5: bad, 6: good, 7: good, 8: good}, again)
+    assert mixture_nfe.first_passing(found) == 7
+    assert sorted(asked) == [5, 6, 7]
+    assert found[7] == better
+    assert mixture_nfe.confirmed({3: bad}, again) == {3: bad}
+
+
 def test_the_running_spectrum_needs_six_evaluations_on_the_mixture(monkeypatch):
     """The bar of the benchmark, with fewer samples: 0.10 at six evaluations, where the best white solver is far."""
     monkeypatch.setattr(mixture_nfe, "SEEDS", 1)
