@@ -12,9 +12,10 @@ from renorm.bases import basis_for
 from renorm.data.fields import Fields
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.moments import Moments
+from renorm.diffusion.presets import rgdm_images
 from renorm.diffusion.regulator import Rational
 from renorm.diffusion.sampler import SAMPLERS
-from renorm.diffusion.spacing import SPACINGS, grid
+from renorm.diffusion.spacing import SPACINGS, Window, grid
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import CheckpointError, DataError, NoLikelihoodError, RecipeError
 from renorm.fit.spec import FitSpec
@@ -488,6 +489,9 @@ def test_a_twin_fades_as_with_the_rational_regulator(generator):
     assert isinstance(b.schedule.regulator, Rational)
     torch.testing.assert_close(a.schedule.log_snr(0.3), b.schedule.log_snr(0.3))
     assert grid(a.spacing, a.schedule, 5) == grid(b.spacing, b.schedule, 5)
+    assert grid(b.spacing, b.schedule, 5) == grid(Window(b.moments.spectrum), rgdm_images(Lattice((8,))), 5)
+    with pytest.raises(RecipeError, match="unknown regulator 'none'"):
+        ModeDiffusion(DiffusionSpec(regulator="none", prior="flat", denoiser="gaussian"), Lattice((8,))).fit(x)
 
 
 def test_edms_preconditioning_is_that_of_one_variance(generator):

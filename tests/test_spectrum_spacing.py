@@ -6,14 +6,15 @@ from itertools import pairwise
 import pytest
 import torch
 
+from renorm.diffusion.denoiser import denoiser_gain
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.moments import Moments
-from renorm.diffusion.presets import rgdm_images
+from renorm.diffusion.presets import rgdm_chain, rgdm_images
 from renorm.diffusion.regulator import Exponential, LogSquared, Rational
 from renorm.diffusion.reverse import Walk, start
 from renorm.diffusion.schedule import CLEAN
-from renorm.diffusion.spacing import NoiseShare, Window, grid
-from renorm.diffusion.spec import DiffusionSpec
+from renorm.diffusion.spacing import SPACINGS, NoiseShare, Window, grid
+from renorm.diffusion.spec import BY_SPECTRUM, DiffusionSpec
 from renorm.lattice import Lattice
 
 LATTICE = Lattice((8, 8))
@@ -49,15 +50,12 @@ def test_a_window_begins_where_all_octaves_are_lost_and_ends_where_all_are_clear
 @pytest.mark.parametrize("regulator", REGULATORS, ids=lambda r: type(r).__name__)
 def test_noise_share_is_even_in_the_mean_share_of_noise_of_the_octaves(regulator):
     schedule = rgdm_images(LATTICE, regulator=regulator)
-    alone = torch.full((8, 8), 1e9, dtype=torch.float64)  # all octaves clear but one
-    alone[0, 4:8] = SPECTRUM[0, 4:8]
-    spectrum = torch.where(alone < 1e9, alone, SPECTRUM)
     u = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
-    t = NoiseShare(spectrum).quantile(u, schedule)
+    t = NoiseShare(SPECTRUM).quantile(u, schedule)
 
     def share(s: float) -> float:
         sums: dict[int, list[float]] = {}
-        noise, signal = schedule.sigma(s) ** 2, schedule.alpha(s) ** 2 * spectrum
+        noise, signal = schedule.sigma(s) ** 2, schedule.alpha(s) ** 2 * SPECTRUM
         for i in range(8):
             for j in range(8):
                 octave = int(math.log2(max(math.hypot(i, j), 1.0)))
@@ -121,3 +119,52 @@ def test_gaussian_data_are_reached_in_few_steps_from_where_they_are_lost(regulat
     modes = model.basis.forward(model.sample(4000, generator=torch.Generator().manual_seed(0)))[:, 0].double()
     assert (modes.var(0) / spectrum - 1).abs().max() < 4.5 * math.sqrt(2 / 4000)
     assert ((modes.mean(0) - 1) / spectrum.sqrt()).abs().max() < 4.5 / math.sqrt(4000)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_fields_are_refined_from_where_they_stand(spacing):
+    """Slope of the fine mean on the coarse one: the exact denoiser's gain, also where a walk would begin later."""
+    lattice = Lattice((16,))
+    spectrum = 30 / (lattice.k_sq() + 0.3)
+    spec = DiffusionSpec(denoiser="gaussian", regulator="log-squared", spacing=spacing, steps=60)
+    model = ModeDiffusion(spec, lattice, moments=Moments(torch.zeros(1, 16, dtype=torch.float64), spectrum))
+    generator = torch.Generator().manual_seed(0)
+    last = len(model.levels) - 1
+    modes = spectrum.sqrt() * torch.randn(3000, 1, 16, generator=generator, dtype=torch.float64)
+    coarse = model.coarsen(model.basis.inverse(modes), last, generator=generator)
+    fine = model.refine(coarse, level=last, generator=generator)
+    a, b = (model.basis.forward(x)[:, 0, 0].double() for x in (coarse, fine))
+    t = model.levels[last].scale
+    exact = denoiser_gain(model.schedule.alpha(t), model.schedule.sigma(t), spectrum)[0]
+    error = math.sqrt(float((b - exact * a).var() / a.var()) / 3000)
+    assert abs(float((a * b).mean() / (a * a).mean()) - exact) < 4.5 * error + 0.05 * exact
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (2,), (1, 8), (3, 5, 4)], ids=str)
+@pytest.mark.parametrize("regulator", REGULATORS, ids=lambda r: type(r).__name__)
+def test_lattices_of_any_shape(shape, regulator):
+    lattice = Lattice(shape)
+    schedule = rgdm_images(lattice, regulator=regulator)
+    spectrum = 1 / (lattice.k_sq() + 0.3)
+    for spacing in (NoiseShare(spectrum), Window(spectrum)):
+        times = grid(spacing, schedule, 6)
+        assert all(a > b for a, b in pairwise(times))
+        assert 0 <= times[-2] < times[0] <= 1
+
+
+def test_modes_that_hold_nothing_or_take_no_part_do_not_widen_the_window():
+    schedule = rgdm_images(LATTICE)
+    limited = torch.where(LATTICE.k_sq() < 1.0, SPECTRUM, 0.0)
+    empty = torch.where(LATTICE.k_sq() < (math.pi / 8 * 3.9) ** 2, SPECTRUM, 0.0)  # no mode of the last octaves
+    assert Window(empty).exact_grid(4, schedule)[-1] > 0
+    assert Window(limited).exact_grid(4, schedule)[-1] > 0
+    chain = rgdm_chain(32)
+    k = chain.lattice.k_sq()
+    spectrum = 1 / (k + 0.01)
+    t = Window(spectrum).exact_grid(4, chain)[0]
+    assert float(chain.alpha(t)[1] ** 2 * spectrum[1] / chain.sigma(t)[1] ** 2) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_the_registry_and_the_spec_name_the_same_spacings_by_spectrum():
+    fields = {name: getattr(kind, "__dataclass_fields__", {}) for name, kind in SPACINGS.items()}
+    assert {name for name, of in fields.items() if "spectrum" in of} == set(BY_SPECTRUM)

@@ -49,7 +49,7 @@ __all__ = ["run", "trainings"]
 STEPS = 5000
 METHODS = {"ours": 3, "white-twin": 3, "edm": 3, "ddpm": 3, "rgdm-paper": 1}  # how many seeds of each
 FIXED = ("ours",)  # judged by the recipe's own walk alone
-TWIN_WALKS = ("running@karras", "dpm2m@karras", "angle-pc@log-uniform")  # beside ours, and 2M at the places of ours
+TWIN_WALKS = ("running@karras", "dpm2m@karras", "angle-pc@log-uniform")  # also those of ours, and 2M at its places
 
 HEADLINE, HEADLINE_SAMPLES, HEADLINE_ANCESTRAL = (10, 20), 5000, (200,)
 CURVE, CURVE_SAMPLES, CURVE_ANCESTRAL = (5, 10, 15, 20, 30, 50), 2000, (100, 200)

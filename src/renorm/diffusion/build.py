@@ -68,11 +68,14 @@ class Flow(NamedTuple):
 
 
 def make_flow(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None) -> Flow:
-    """The flow that the spec names; with a flat prior the white twin's, at the places that the original would take."""
+    """The flow that the spec names; with a flat prior the white twin's, at the places that its rules take
+    with the rational regulator."""
+    lookup(REGULATORS, spec.regulator, "regulator")
     flat = spec.prior == "flat"
     # Modes that all fade at once have no order that a regulator could set: the twin's noise is the rational one's.
     schedule = make_schedule(replace(spec, regulator="rational") if flat else spec, lattice, moments)
-    spacing, training = (make_spacing(spec, moments, training=training) for training in (False, True))
+    spacing = make_spacing(spec, moments)
+    training = make_spacing(spec, moments, training=True)
     if flat:
         return Flow(presets.flattened(schedule), PlacedBy(spacing, schedule), PlacedBy(training, schedule))
     return Flow(schedule, spacing, training)

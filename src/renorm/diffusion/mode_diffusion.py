@@ -243,6 +243,7 @@ class ModeDiffusion:
         self._require_on_lattice(coarse)
         begin_scale, stop = self._level(level).scale, self._level(to).scale
         times = self._times(begin_scale, stop, steps)
+        times[0] = begin_scale  # a spacing may begin later, but these fields stand here
         modes = self.basis.forward(coarse)
 
         def begin(noise: Tensor, rows: slice) -> Tensor:

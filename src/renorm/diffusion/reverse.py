@@ -83,14 +83,14 @@ class Walk:
         return self.schedule.log_snr(t).to(self._like)
 
     def enter(self, t: float, s: float) -> None:
-        """Begin the step from t to s: draw the modes of the shell between the two cutoffs from the prior."""
+        """Begin the step from t to s: draw the modes of the shell between the two cutoffs."""
         alive = self.schedule.alive(t).to(self._like.device)
         fresh = self.schedule.shell(t, s).to(self._like.device)
         noise = self.draw() if bool(fresh.any()) else torch.zeros_like(self._like)
         self._shell = alive, fresh, start(self.schedule, s, noise, spectrum=self.spectrum)
 
     def admit(self, phi: Tensor) -> Tensor:
-        """Field at the end of a step: modes still beyond the cutoff are zero, those of the shell are the prior's."""
+        """Field at the end of a step: modes still beyond the cutoff are zero, those of the shell are the ones drawn."""
         assert self._shell is not None
         alive, fresh, values = self._shell
         return torch.where(fresh, values, torch.where(alive, phi, 0.0))
@@ -124,8 +124,9 @@ def start(
 
     $$ \phi_k \sim N(\alpha_k m_k,\; \alpha_k^2 P_k + \sigma_k^2) $$
 
-    Without the data's spectrum P its place is taken as the schedule says, see ``Schedule.entry``. Mean and variance are
-    then exact, and what is left out is what the coarse modes alive so far would say of these.
+    Where the data's spectrum P is not known, the law is as the schedule says, see ``Schedule.entry``. Mean and variance
+    are right as far as m and P are those of every channel; left out is all else that the data would say here:
+    correlations, with the modes alive so far too, and what is not Gaussian.
 
     Args:
         schedule: The forward flow.

@@ -58,8 +58,9 @@ class Schedule:
         rescaled: True keeps the variance of the prior (variance preserving); False leaves the signal at amplitude 1
             and lets the noise grow (variance exploding): the same law seen in the frame $\phi/\alpha$.
         weighting: How the loss weight is normalised, by noise ``"variance"`` (images) or by mode ``"count"`` (chains).
-        entry: What a mode is drawn from when it comes alive in generation: the ``"noise"`` at that scale (the paper,
-            which neglects the signal there), or the whole ``"prior"``, right where the data have its spectrum.
+        entry: What a mode is drawn from when it comes alive in generation, if the data's spectrum is not known: the
+            ``"noise"`` at that scale (the paper, which neglects the signal there), or the whole ``"prior"``, right
+            where the data have its spectrum.
         steps: The number of steps that the schedule was designed for; any other may be chosen.
 
     Invariant:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from renorm.diffusion.denoiser import denoiser_gain
 from renorm.diffusion.schedule import Schedule
-from renorm.lattice import Lattice
 
 __all__ = ["EqualError", "NoiseShare", "Window"]
 
@@ -84,6 +83,7 @@ class NoiseShare:
 
     Example: half of the fields of a single octave are drawn where the signal is larger than the noise.
         >>> from renorm.diffusion.presets import white
+        >>> from renorm.lattice import Lattice
         >>> schedule = white(Lattice((4,)))
         >>> t = NoiseShare(torch.ones(4)).quantile(torch.tensor([0.5], dtype=torch.float64), schedule)
         >>> bool(schedule.log_snr(float(t))[0].abs() < 0.01)
@@ -102,10 +102,14 @@ class NoiseShare:
 def _noise_share(spacing: NoiseShare, schedule: Schedule) -> Tensor:
     """u at even points of t, from 0 to 1."""
     t = torch.linspace(0, 1, spacing.resolution + 1, dtype=torch.float64)
-    signal, noise = schedule.alpha(t) ** 2 * spacing.spectrum.double(), schedule.sigma(t) ** 2
-    both = signal + noise
-    share = torch.where(both > 0, noise / torch.where(both > 0, both, 1.0), 1.0)  # neither: a mode that takes no part
-    mean = _by_octave(share, schedule.lattice).mean(1)
+
+    def share(part: Tensor) -> Tensor:
+        signal, noise = schedule.alpha(part) ** 2 * spacing.spectrum.double(), schedule.sigma(part) ** 2
+        both = signal + noise
+        of_noise = torch.where(both > 0, noise / torch.where(both > 0, both, 1.0), 1.0)
+        return _by_octave(of_noise, schedule).mean(1)
+
+    mean = torch.cat([share(part) for part in t.split(64)])  # in pieces: each holds all modes
     mean = mean - mean[0]
     return (1 - EVERYWHERE) * mean / mean[-1] + EVERYWHERE * t if mean[-1] > 0 else t
 
@@ -117,10 +121,11 @@ class Window:
     $$ \max_o\Big\langle\frac{\alpha_k^2 P_k}{\sigma_k^2}\Big\rangle_o = \frac1R \quad\text{(coarse end)}, \qquad
        \min_o\Big\langle\frac{\alpha_k^2 P_k}{\sigma_k^2}\Big\rangle_o = R \quad\text{(fine end)}, $$
 
-    o the octaves of |k|. Beyond the coarse end nothing is left of any octave and the field is noise; beyond the fine
-    end all of them are clear and one look suffices. Between them every step integrates out the same log-shell, as in
-    the paper. A walk from noise to data starts at the one end and has its last look at the other; one of n steps has
-    R = n / 2, at least 2: few steps are kept together, many go to the ends.
+    o the octaves of |k| that hold anything. Beyond the coarse end nothing is left of any octave and the field is noise;
+    beyond the fine end all of them are clear and one look suffices. Between them every step integrates out the same
+    log-shell, as in the paper. A walk from noise to data starts at the one end and has its last look at the other; one
+    of n steps has R = n / 2, at least 2: few steps are kept together, many go to the ends. A part of a walk is laid out
+    by the window of 50 steps.
 
     Args:
         spectrum: P, variance of every mode of the data.
@@ -128,6 +133,7 @@ class Window:
 
     Example:
         >>> from renorm.diffusion.presets import white
+        >>> from renorm.lattice import Lattice
         >>> schedule = white(Lattice((4,)))
         >>> window = Window(torch.ones(4))
         >>> ends = [window.exact_grid(steps, schedule)[0] for steps in (10, 50)]
@@ -159,17 +165,20 @@ class Window:
         return _window(self, steps, schedule)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _window(spacing: Window, steps: int, schedule: Schedule) -> tuple[float, float]:
     ratio = max(2.0, spacing.per_step * steps)
+    filled = _by_octave(spacing.spectrum.double(), schedule) > 0
+    if not filled.any():  # data of no variance
+        return 0.0, 1.0
 
     def ratios(t: float) -> Tensor:
         signal, noise = schedule.alpha(t) ** 2 * spacing.spectrum.double(), schedule.sigma(t) ** 2
-        return _by_octave((signal / noise).nan_to_num(0.0), schedule.lattice)
+        return _by_octave((signal / noise).nan_to_num(0.0), schedule)[filled]
 
     fine = _last(lambda t: bool(ratios(t).min() >= ratio))
     coarse = _last(lambda t: bool(ratios(t).max() > 1 / ratio))
-    return (fine, coarse) if fine < coarse else (0.0, 1.0)  # data of no variance
+    return (fine, coarse) if fine < coarse else (0.0, 1.0)
 
 
 def _last(holds: Callable[[float], bool]) -> float:
@@ -193,9 +202,17 @@ def _look_up(cumulative: Float64[Tensor, " points"], u: Tensor) -> Tensor:
     return ((inside - 1 + (u.double() - low) / (high - low)) / last).to(u.dtype)
 
 
-def _by_octave(values: Float64[Tensor, "*batch_modes"], lattice: Lattice) -> Tensor:
-    """Means over the modes of each octave of |k| (last axis: octaves; the mean mode is in the first)."""
-    k = lattice.k_sq().sqrt().flatten()
+def _by_octave(values: Float64[Tensor, "*batch_modes"], schedule: Schedule) -> Tensor:
+    """Means over the modes of each octave of |k| (last axis: octaves); modes that take no part are left out."""
+    flat = values.flatten(values.ndim - schedule.lattice.dim)
+    return torch.stack([flat[..., modes].mean(-1) for modes in _octaves(schedule)], -1)
+
+
+@lru_cache(maxsize=8)
+def _octaves(schedule: Schedule) -> list[Tensor]:
+    """Numbers of the modes of each octave, the lowest first; the mean mode is in it."""
+    k = schedule.lattice.k_sq().sqrt().flatten()
     octave = (k / k[k > 0].min()).clamp(min=1).log2().floor().long() if len(k) > 1 else torch.zeros(1).long()
-    flat = values.flatten(values.ndim - lattice.dim)
-    return torch.stack([flat[..., octave == o].mean(-1) for o in octave.unique()], -1)
+    frozen = schedule.frozen_modes
+    taking = torch.ones_like(octave, dtype=torch.bool) if frozen is None else ~frozen.flatten()
+    return [(taking & (octave == o)).nonzero()[:, 0] for o in octave[taking].unique()]

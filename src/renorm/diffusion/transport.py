@@ -38,7 +38,7 @@ def transported_variance(
         spectrum: P, variance of every mode of the data.
         sampler: One step.
         times: Falling scales.
-        initial: Variance of every mode at ``times[0]``; that of the walk's own start if not given.
+        initial: Variance of every mode at ``times[0]``; that of a walk which does not know P if not given.
 
     Raises:
         ValueError: For a sampler that adds noise and remembers earlier steps: its law is not carried by one amplitude.

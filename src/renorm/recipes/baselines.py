@@ -161,7 +161,7 @@ def default_walks(recipe: Recipe) -> tuple[WalkName, ...]:
     Example:
         >>> from renorm.recipes.spec import load_recipe
         >>> [str(walk) for walk in default_walks(load_recipe("mnist16"))][:2]
-        ['angle-pc@auto', 'ddim@auto']
+        ['running@window', 'ddim@window']
     """
     name = baseline_of(recipe)
     if name is not None and BASELINES[name].walks:
