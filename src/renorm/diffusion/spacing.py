@@ -1,6 +1,7 @@
 """Where the steps lie, and where training draws its scales: distributions over the scale t in [0, 1].
 
-A new spacing is one new class with ``quantile`` and one line in ``SPACINGS``.
+A new spacing is one new class with ``quantile`` and one line in ``SPACINGS``; if it looks at the
+spectrum of the data, its name is in ``renorm.diffusion.spec.BY_SPECTRUM`` too.
 """
 
 import math
@@ -47,7 +48,8 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, *, start: float = 1.0
     r"""The ``steps + 1`` scales that a walk of ``steps`` steps visits, from ``start`` down to ``stop``.
 
     A walk to clean data evaluates the denoiser last at t = 0 and then jumps to ``CLEAN``; any other walk ends at
-    ``stop`` itself.
+    ``stop`` itself. A spacing that has an ``exact_grid`` lays out the whole walk from noise to data as it likes, and may
+    begin below t = 1 and look last above t = 0.
 
     Raises:
         ValueError: If ``steps`` < 1, or ``start`` is not coarser than ``stop``.

@@ -146,7 +146,7 @@ class Window:
 
     def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
         """Straight lines: from the finest scale to the window (of 50 steps), through it, and on to the coarsest."""
-        fine, coarse = self.ends(50, schedule)
+        fine, coarse = _window(self, 50, schedule)
         edges = torch.tensor([0.0, EVERYWHERE, 1 - EVERYWHERE, 1.0], dtype=torch.float64)
         scales = torch.tensor([0.0, fine, coarse, 1.0], dtype=torch.float64)
         place = torch.searchsorted(edges, u.double().cpu().contiguous()).clamp(1, 3)
@@ -156,17 +156,14 @@ class Window:
 
     def exact_grid(self, steps: int, schedule: Schedule) -> list[float]:
         """From the coarse end of the window to its fine end."""
-        fine, coarse = self.ends(steps, schedule)
+        fine, coarse = _window(self, steps, schedule)
         scales: list[float] = torch.linspace(coarse, fine, steps, dtype=torch.float64).tolist()
         return scales
-
-    def ends(self, steps: int, schedule: Schedule) -> tuple[float, float]:
-        """Scales of the fine and the coarse end; those of the schedule where the data reach beyond it."""
-        return _window(self, steps, schedule)
 
 
 @lru_cache(maxsize=8)
 def _window(spacing: Window, steps: int, schedule: Schedule) -> tuple[float, float]:
+    """Scales of the fine and the coarse end; those of the schedule where the data reach beyond it."""
     ratio = max(2.0, spacing.per_step * steps)
     filled = _by_octave(spacing.spectrum.double(), schedule) > 0
     if not filled.any():  # data of no variance
