@@ -48,8 +48,8 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, *, start: float = 1.0
     r"""The ``steps + 1`` scales that a walk of ``steps`` steps visits, from ``start`` down to ``stop``.
 
     A walk to clean data evaluates the denoiser last at t = 0 and then jumps to ``CLEAN``; any other walk ends at
-    ``stop`` itself. A spacing that has an ``exact_grid`` lays out the whole walk from noise to data as it likes, and may
-    begin below t = 1 and look last above t = 0.
+    ``stop`` itself. A spacing that has an ``exact_grid`` lays out the whole walk from noise to data as it likes, and
+    may begin below t = 1 and look last above t = 0.
 
     Raises:
         ValueError: If ``steps`` < 1, or ``start`` is not coarser than ``stop``.
