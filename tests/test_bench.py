@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 KEYS = {"bench", "command", "commit", "date", "machine", "seeds", "figures", "table"}
 FIGURES = {
     "gaussian-nfe": {"rg_best_nfe_k2", "rg_best_nfe_k3", "ddpm_ancestral_nfe_k2", "ddpm_ancestral_nfe_k3"},
+    "mixture-nfe": {
+        "rg_best_nfe_k2",
+        "rg_best_nfe_k3",
+        "white_best_nfe_k2",
+        "white_best_nfe_k3",
+        "ddpm_ancestral_nfe_k2",
+    },
     "mnist16-speed": {"step_ratio_to_white", "seconds_per_step"},
     "resume": {"kills", "identical"},
     "demo": {"seconds"},
@@ -187,3 +195,44 @@ def test_the_running_spectrum_needs_six_evaluations_on_the_mixture(monkeypatch):
         ours = mixture_nfe.judged(ways["rgdm, running"], spectrum, 6, 0, samples=2000)
         white = mixture_nfe.judged(ways["white, log-uniform, dpm2m"], spectrum, 6, 0, samples=2000)
         assert max(ours) < 0.1 < min(white), name
+
+
+def test_the_mixture_tells_the_fewest_evaluations_of_every_family(monkeypatch):
+    """Few methods, samples and numbers of evaluations, in threads: the figures are those of the table."""
+    some = (mixture_nfe.OURS, "ddpm, ancestral", "white, log-uniform, dpm2m", "white twin")
+    few = [method for method in mixture_nfe.methods() if method.name in some]
+    monkeypatch.setattr(mixture_nfe, "methods", lambda: iter(few))
+    monkeypatch.setattr(mixture_nfe, "ProcessPoolExecutor", lambda *how: ThreadPoolExecutor(2))
+    for name, small in (("EVALUATIONS", (6, 20)), ("MORE", (30,)), ("SEEDS", 1), ("SAMPLES", 100), ("MANY", 200)):
+        monkeypatch.setattr(mixture_nfe, name, small)
+    monkeypatch.setattr(mixture_nfe, "BATCH", 100)
+    result = mixture_nfe.run(0)
+    assert [(row["data"], row["method"]) for row in result.table] == [(d, m) for d in ("k2", "k3") for m in some]
+    assert FIGURES["mixture-nfe"] <= result.figures.keys()
+    for data in mixture_nfe.spectra():
+        rows = [row for row in result.table if row["data"] == data]
+        for family, key in (("rg", "rg_best"), ("white", "white_best"), ("white twin", "white_twin")):
+            named = [row["nfe"] for row in rows if row["family"] == family]
+            assert result.figures[f"{key}_nfe_{data}"] == gaussian_nfe.least(named)
+        ours = next(row for row in rows if row["method"] == mixture_nfe.OURS)
+        assert {key for key in ours if key.startswith("w1_")} >= {"w1_6", "w1_20"}
+        assert result.figures[f"rg_w1_7_{data}"] > 0
+
+
+def test_a_method_is_judged_again_with_more_samples_where_it_first_passes(monkeypatch):
+    """Cells of many samples stand where it is decided, and more numbers are tried where none passes."""
+    asked = []
+
+    def judged(method, spectrum, evaluations, seed, samples):
+        asked.append((evaluations, samples))
+        found = 0.05 if evaluations >= least else 0.5
+        return mixture_nfe.Figures(found, found)
+
+    monkeypatch.setattr(mixture_nfe, "judged", judged)
+    for least in (7, 50, 1000):
+        asked.clear()
+        found = mixture_nfe.examined("k2", "ddpm, ancestral", 0)
+        assert mixture_nfe.first_passing(found) == (least if least < 1000 else 0)
+        again = {n for n, samples in asked if samples == mixture_nfe.MANY}
+        assert again == {7: {6, 7}, 50: {30, 50}, 1000: set()}[least]
+        assert set(found) == {*mixture_nfe.EVALUATIONS} | ({50, 100, 200} if least > 30 else set())

@@ -108,7 +108,7 @@ def test_a_walk_starts_and_modes_enter_with_the_mean_and_variance_of_the_data():
     assert torch.allclose(entered[fresh] ** 2, expected[fresh])
 
 
-@pytest.mark.parametrize("regulator", ["rational", "log-squared"])
+@pytest.mark.parametrize("regulator", ["rational", "log-squared", "exponential"])
 def test_gaussian_data_are_reached_in_few_steps_from_where_they_are_lost(regulator):
     spec = DiffusionSpec(
         denoiser="gaussian", regulator=regulator, subtract_mean=True, sampler="running", spacing="window", steps=3

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from renorm.bench import BENCHMARKS, cifar16, mnist16, trained
+from renorm.bench import BENCHMARKS, cifar16, gaussian16, mnist16, trained
 from renorm.bench.result import Result
 from renorm.cli import main
 from renorm.data import load as load_data
@@ -38,7 +38,7 @@ TINY |= {"model.network.width": 8, "model.network.groups": 4, "model.network.pat
 TINY |= {"model.network.multipliers": [1], "model.sampler": "angle", "model.spacing": "cosine"}
 NAMES = ["ours-0", "white-twin-0", "edm-0", "ddpm-0", "rgdm-paper-0", "ours-1", "white-twin-1", "edm-1", "ddpm-1"]
 HERE = Path("runs", "bench", "small")
-OTHERS = {"white-twin": 5, "edm": 3, "ddpm": 3, "rgdm-paper": 5}  # walks of a method that is not ours
+OTHERS = {"white-twin": 5, "edm": 3, "ddpm": 3, "rgdm-paper": 5}  # walks of each; two are finalists
 
 
 def shrink(patch, folder, **changes):
@@ -52,7 +52,7 @@ def shrink(patch, folder, **changes):
     patch.setattr(trained, "HEADLINE", (2,))
     patch.setattr(trained, "HEADLINE_ANCESTRAL", (7,))
     patch.setattr(trained, "HEADLINE_SAMPLES", 70)
-    patch.setattr(trained, "CURVE", (3,))
+    patch.setattr(trained, "CURVE", (2, 3))
     patch.setattr(trained, "CURVE_ANCESTRAL", (12,))
     patch.setattr(trained, "CURVE_SAMPLES", 66)
 
@@ -102,11 +102,14 @@ def counted(monkeypatch):
 # -- recipes ---------------------------------------------------------------------------------------------------------
 
 
-def test_one_set_of_values_serves_both_data_sets():
+def test_one_set_of_values_serves_all_data_sets():
     digits, photos = load_recipe("mnist16"), load_recipe("cifar16")
     assert photos.model == digits.model
     assert photos.fit == digits.fit
     assert photos.data == replace(digits.data, name="cifar10", flip=True)
+    fields = load_recipe("gaussian16")
+    assert fields.model == digits.model
+    assert fields.fit == digits.fit
     assert (photos.data.size, photos.measure.extractor) == (16, "cifar10-resnet56")
 
 
@@ -137,6 +140,17 @@ def test_all_methods_have_an_equal_budget(name):
         assert recipe.model.network == shipped.model.network
         assert recipe.fit == replace(shipped.fit, steps=trained.STEPS, seed=int(seed))
     assert found["ours-4"].model == shipped.model
+
+
+def test_gaussian_fields_are_judged_by_their_spectrum_too(monkeypatch):
+    def judged(name, seed, methods):
+        assert (name, methods) == ("gaussian16", {"ours": 1, "white-twin": 1, "edm": 1})
+        assert list(trained.trainings(name, seed, methods)) == [f"{method}-{seed}" for method in methods]
+        row = {"cells": "headline", "method": "white-twin", "asked": 10, "best": True, "spectrum": 0.3}
+        return Result({"training_steps": 5.0}, [row, row | {"best": False}, row | {"cells": "curve", "spectrum": 0.1}])
+
+    monkeypatch.setattr(trained, "run", judged)
+    assert gaussian16.run(2).figures == {"training_steps": 5.0, "spectrum_white_twin_10": 0.3}
 
 
 @pytest.mark.parametrize(("bench", "name"), [(mnist16, "mnist16"), (cifar16, "cifar16")])
@@ -241,7 +255,7 @@ def best(cells, method, evaluations):
         for (name, walk, n), values in cells.items()
         if name == method and n == evaluations - (walk.startswith("heun") and evaluations % 2 == 0)
     }
-    assert len(made) == OTHERS.get(method, 1)
+    assert len(made) == (1 if method == "ours" else trained.FINALISTS)
     return min(made.values())
 
 
@@ -282,21 +296,21 @@ def test_figures_are_those_of_the_kept_cells_and_nothing_is_measured_twice(ready
     monkeypatch.setattr(compare_cells, "machine", lambda: here)
 
     def kill(head, done, cells, what):
-        if head.endswith("headline 2/4") and done == 3:
+        if head.endswith("headline 2/6") and done == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(trained, "_tell", kill)
         with pytest.raises(KeyboardInterrupt):
             trained.run("small", 0)
-    assert len(counted) == 2 + 3
+    curve = 2 * (1 + sum(OTHERS.values())) + 1  # two numbers of every walk, and DDPM at another number
+    assert len(counted) == curve + 2 + 3
     result = trained.run("small", 0)
-    # of ours 2 runs, its twin 2 x 5 walks, of EDM and DDPM 2 x 2 x 3, of the paper's 5; DDPM at another number
-    headline, curve = 2 + 10 + 12 + 5 + 2, 1 + 5 + 6 + 5 + 1
+    headline = 2 + 3 * 2 * 2 + 2 + 2  # of ours 2 runs, of three others 2 x 2 walks, of the paper's 2; DDPM at another
     assert len(counted) == len(set(counted)) == headline + curve
     progress = capsys.readouterr().err
-    assert "compare-headline 1/4: 0/0 cells" in progress
-    assert "compare-curve 4/4: 1/1 cells" in progress
+    assert "compare-curve 6/6: 0/0 cells" in progress
+    assert "compare-headline 6/6: 2/2 cells" in progress
     again = trained.run("small", 0)
     assert len(counted) == headline + curve
     assert again == result
@@ -323,16 +337,26 @@ def test_figures_are_those_of_the_kept_cells_and_nothing_is_measured_twice(ready
     assert figures.pop("fd_floor") == json.loads(floor.read_text())["figures"]["FD[mnist-cnn]"]
     assert figures == {"training_steps": 10}
 
-    check_table(result.table, rows=1 + 5 + 6 + 5 + 1)
+    check_table(result.table)
+    check_finalists(result.table)
     taken_from_another_commit(result, counted, monkeypatch)
     told_on_a_page(result, counted, monkeypatch, capsys)
 
 
-def check_table(table, rows):
+def check_finalists(table):
+    """The headline takes over the two best walks of the curve, at the same number."""
+    for method in OTHERS:
+        at = [row for row in table if row["method"] == method and row["asked"] == 2]
+        curve = sorted((row["FD[mnist-cnn]"], row["walk"]) for row in at if row["cells"] == "curve")
+        assert len(curve) == OTHERS[method]
+        assert {row["walk"] for row in at if row["cells"] == "headline"} == {walk for _, walk in curve[:2]}
+
+
+def check_table(table):
     """Which walks were judged, which is the best, how many seeds."""
     headline = [row for row in table if row["cells"] == "headline"]
     curve = [row for row in table if row["cells"] == "curve"]
-    assert (len(headline), len(curve)) == (rows, rows)
+    assert (len(headline), len(curve)) == (1 + 4 * 2 + 1, 2 * (1 + sum(OTHERS.values())) + 1)
     assert {row["walk"] for row in table if row["method"] == "ours"} == {"angle@cosine"}
     assert {row["walk"] for row in table if row["method"] == "white-twin"} == {
         "angle@cosine",
@@ -347,12 +371,13 @@ def check_table(table, rows):
         ("rgdm-paper", 1),
     }
     assert {row["seeds"] for row in curve} == {1}
-    for part, asked in ((headline, 2), (curve, 3)):
+    for part, asked in ((headline, 2), (curve, 2), (curve, 3)):
         assert sorted(row["method"] for row in part if row["best"] and row["asked"] == asked) == sorted(trained.METHODS)
     beyond = [(row["cells"], row["method"], row["walk"], row["asked"]) for row in table if row["asked"] in (7, 12)]
     ancestral = ("ddpm", "ancestral@linear-beta")
     assert beyond == [("headline", *ancestral, 7), ("curve", *ancestral, 12)]
     assert all(row["training_seconds"] > 0 for row in table)
+    assert all(0 < row["spectrum"] < math.inf for row in table)
     curves = cells_of("curve")
     assert {samples for each in curves.values() for _, samples in each.values()} == {66}
     assert {seed for each in curves.values() for seed in each} == {0}
@@ -371,7 +396,7 @@ def taken_from_another_commit(result, counted, monkeypatch):
     assert "measured at another commit (aaaaaaa)" in written["notes"]["other_code"]
     assert "which favours it" in written["notes"]["best"]
     assert [(gain["method"], gain["twin"]) for gain in written["gains"]] == [("ours", "white-twin")]
-    assert len(written["cells"]) == 31
+    assert len(written["cells"]) == 18
     assert {run["method"] for run in written["runs"]} == set(trained.METHODS)
     assert len(written["runs"]) == 9
 

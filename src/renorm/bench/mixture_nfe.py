@@ -128,7 +128,7 @@ def _named(name: str) -> Method:
 
 
 def _judged_by_name(data: str, name: str, evaluations: int, seed: int) -> "Figures":
-    return judged(_named(name), spectra()[data], evaluations, seed, samples=MANY)
+    return judged(_named(name), spectra()[data], evaluations, seed, MANY)
 
 
 def examined(data: str, name: str, seed: int) -> dict[int, "Figures"]:
@@ -160,14 +160,14 @@ class Figures(NamedTuple):
 def survey(method: Method, spectrum: Tensor, seed: int) -> dict[int, Figures]:
     """What a method reaches at each number of evaluations that it can make."""
     made = [n for n in EVALUATIONS if (n + 1) % method.sampler.evaluations == 0]
-    found = {n: judged(method, spectrum, n, seed) for n in made}
+    found = {n: judged(method, spectrum, n, seed, SAMPLES) for n in made}
     if first_passing(found) == 0:
         steps = method.sampler.evaluations
-        found |= {n - (steps - 1): judged(method, spectrum, n - (steps - 1), seed) for n in MORE}
+        found |= {n - (steps - 1): judged(method, spectrum, n - (steps - 1), seed, SAMPLES) for n in MORE}
     return found
 
 
-def judged(method: Method, spectrum: Tensor, evaluations: int, seed: int, samples: int = SAMPLES) -> Figures:
+def judged(method: Method, spectrum: Tensor, evaluations: int, seed: int, samples: int) -> Figures:
     """Wasserstein distance of the log-amplitude, and the worst shell, of one method."""
     steps = (evaluations + method.sampler.evaluations - 1) // method.sampler.evaluations
     times = grid(method.spacing, method.schedule, steps)

@@ -3,12 +3,13 @@ r"""Five ways to learn the same pictures, of equal budget, judged at equal evalu
 The recipe as it is shipped ("ours"), its white twin, EDM and DDPM are trained from three seeds, the diffusion of the
 paper from one: the same data, network and steps, ``STEPS`` for all. Then their samples are compared:
 
-* headline: 5000 samples of every seed at 10 and 20 evaluations, DDPM's ancestral sampler (large variance) at 200 too;
-* curve: 2000 samples of the first seed at 5 to 50 evaluations, the ancestral sampler at 100 and 200 too.
+* curve: 2000 samples of the first seed at 5 to 50 evaluations, DDPM's ancestral sampler (large variance) at 100 and 200
+  too;
+* headline: 5000 samples of every seed at 10 and 20 evaluations, the ancestral sampler at 200 too.
 
 Ours takes one walk, fixed beforehand: the recipe's own sampler and spacing. Every other method, the white twin too, is
-judged by the best of its walks at each number, chosen by the very cells that are shown: this favours it. A gain of
-renormalization is the white twin's distance less ours.
+judged by the best of its walks at each number, chosen by the very cells that are shown: this favours it. The headline
+takes the two best of the curve at its number. A gain of renormalization is the white twin's distance less ours.
 
 It takes hours and goes in pieces. Below the current directory stand::
 
@@ -29,14 +30,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from renorm.bench.result import Result
 from renorm.data import load as load_data
 from renorm.errors import CheckpointError, RecipeError
 from renorm.fit.checkpoint import differences, read_tensors
 from renorm.fit.record import read_metrics
-from renorm.recipes.baselines import WalkName, baseline
+from renorm.recipes.baselines import WalkName, baseline, default_walks
 from renorm.recipes.build import identity
 from renorm.recipes.compare import Comparison, compare
 from renorm.recipes.compare_methods import Row, figures_of, gains_of
@@ -49,6 +50,7 @@ __all__ = ["run", "trainings"]
 STEPS = 5000
 METHODS = {"ours": 3, "white-twin": 3, "edm": 3, "ddpm": 3, "rgdm-paper": 1}  # how many seeds of each
 FIXED = ("ours",)  # judged by the recipe's own walk alone
+FINALISTS = 2  # walks of each other method that the headline takes over from the curve
 TWIN_WALKS = ("running@karras", "dpm2m@karras", "angle-pc@log-uniform")  # also those of ours, and 2M at its places
 
 HEADLINE, HEADLINE_SAMPLES, HEADLINE_ANCESTRAL = (10, 20), 5000, (200,)
@@ -58,18 +60,19 @@ PART = "RENORM_BENCH_PART"
 ROOT = Path("runs", "bench")
 
 
-def run(name: str, seed: int) -> Result:
+def run(name: str, seed: int, methods: Mapping[str, int] | None = None) -> Result:
     """Train what is missing, then compare.
 
     Args:
         name: Of the shipped recipe, and so of the benchmark.
         seed: Of the first training; the others have the next ones. All cells have one sampling seed.
+        methods: How many seeds of each; ``METHODS`` if not given.
 
     Raises:
         CheckpointError: If a folder holds a run of another recipe.
         RecipeError: If ``RENORM_BENCH_PART`` names no run, or asks for a part: there are no figures yet.
     """
-    recipes, folder = trainings(name, seed), ROOT / name
+    recipes, folder = trainings(name, seed, methods), ROOT / name
     part = _part(recipes)
     missing = _train(recipes, part, folder, f"renorm bench {name}")
     if missing:
@@ -83,14 +86,16 @@ def run(name: str, seed: int) -> Result:
         )
     ours = recipes[f"ours-{seed}"]
     first = [run for run in recipes if run.endswith(f"-{seed}")]
-    head = _compared([*recipes], ours, folder, "headline", HEADLINE, HEADLINE_ANCESTRAL, HEADLINE_SAMPLES)
-    curve = _compared(first, ours, folder, "curve", CURVE, CURVE_ANCESTRAL, CURVE_SAMPLES)
-    seeds = tuple(seed + i for i in range(max(METHODS.values())))
+    heats = _contest(first, CURVE, _walks(ours)) + _ancestral(first, CURVE_ANCESTRAL)
+    curve = _compared(heats, folder, "curve", CURVE_SAMPLES)
+    finals = [part for n in HEADLINE for part in _contest([*recipes], (n,), _finalists(curve, n, ours))]
+    head = _compared(finals + _ancestral([*recipes], HEADLINE_ANCESTRAL), folder, "headline", HEADLINE_SAMPLES)
+    seeds = tuple(seed + i for i in range(max((methods or METHODS).values())))
     tables = [*_table("headline", head), *_table("curve", curve)]
     return Result(_figures(head), tables, seeds, tuple(folder / f"compare-{title}" for title in ("headline", "curve")))
 
 
-def trainings(name: str, seed: int) -> dict[str, Recipe]:
+def trainings(name: str, seed: int, methods: Mapping[str, int] | None = None) -> dict[str, Recipe]:
     """Every run of the benchmark, ``METHOD-SEED``, and its recipe; the first seed of all methods comes first.
 
     Example:
@@ -101,10 +106,11 @@ def trainings(name: str, seed: int) -> dict[str, Recipe]:
         1
     """
     found: dict[str, Recipe] = {}
-    for i in range(max(METHODS.values())):
+    methods = methods or METHODS
+    for i in range(max(methods.values())):
         ours = load_recipe(name, {"fit.steps": STEPS, "fit.seed": seed + i})
         assert isinstance(ours, Recipe)
-        of = {method: ours if method == "ours" else baseline(ours, method) for method, n in METHODS.items() if i < n}
+        of = {method: ours if method == "ours" else baseline(ours, method) for method, n in methods.items() if i < n}
         found |= {f"{method}-{seed + i}": recipe for method, recipe in of.items()}
     return found
 
@@ -148,34 +154,53 @@ def _finished(folder: Path, recipe: Recipe, known: dict[str, Any]) -> bool:
     return bool(about["step"] >= recipe.fit.steps)
 
 
-def _compared(
-    names: Sequence[str],
-    ours: Recipe,
-    folder: Path,
-    title: str,
-    evaluations: Sequence[int],
-    ancestral: Sequence[int],
-    samples: int,
-) -> Comparison:
-    """All methods at these evaluations, each by the walks that are its own, and DDPM's ancestral sampler at more."""
+class Part(NamedTuple):
+    """What one call of ``compare`` measures: runs of one method, by these walks at these numbers of evaluations."""
+
+    runs: list[str]
+    evaluations: Sequence[int]
+    walks: list[str]
+
+
+def _walks(ours: Recipe) -> dict[str, list[str]]:
+    """All walks of each method; of those that are fixed, the recipe's own alone."""
+    own = WalkName(ours.model.sampler, ours.model.spacing)
+    others = {method: baseline(ours, method) for method in METHODS if method != "ours"}
+    of = {method: [str(walk) for walk in default_walks(recipe)] for method, recipe in others.items()}
+    of["white-twin"] = [*dict.fromkeys([str(own), str(own._replace(sampler="dpm2m")), *TWIN_WALKS])]
+    return of | {"ours": [str(own)]}
+
+
+def _contest(names: Sequence[str], evaluations: Sequence[int], walks: Mapping[str, list[str]]) -> list[Part]:
+    """Every method by its walks."""
+    of = {method: [name for name in names if _method(name) == method] for method in METHODS}
+    return [Part(runs, evaluations, walks[method]) for method, runs in of.items() if runs]
+
+
+def _ancestral(names: Sequence[str], evaluations: Sequence[int]) -> list[Part]:
+    """DDPM as it was first sampled, at many evaluations."""
+    return [Part(runs, evaluations, ["ancestral"])] if (runs := [n for n in names if _method(n) == "ddpm"]) else []
+
+
+def _finalists(curve: Comparison, evaluations: int, ours: Recipe) -> dict[str, list[str]]:
+    """The walks of each method that stand best in the curve, ``FINALISTS`` of them; all where none has a figure."""
+    found: dict[str, list[tuple[float, str]]] = {}
+    for row in curve.rows:
+        if row.asked == evaluations and row.quality.value is not None:
+            found.setdefault(row.method, []).append((row.quality.value, row.walk))
+    best = {method: [walk for _, walk in sorted(of)[:FINALISTS]] for method, of in found.items()}
+    return _walks(ours) | best
+
+
+def _compared(asked: Sequence[Part], folder: Path, title: str, samples: int) -> Comparison:
+    """All parts, as one table."""
     out = folder / f"compare-{title}"
-
-    def runs_of(*methods: str) -> list[str]:
-        return [name for name in names if _method(name) in methods]
-
-    own = [str(WalkName(sampler, ours.model.spacing)) for sampler in (ours.model.sampler, "dpm2m")]
-    asked: list[tuple[list[str], Sequence[int], list[str] | None]] = [
-        (runs_of("ours"), evaluations, own[:1]),
-        (runs_of("white-twin"), evaluations, [*dict.fromkeys([*own, *TWIN_WALKS])]),
-        (runs_of("edm", "ddpm", "rgdm-paper"), evaluations, None),
-        (runs_of("ddpm"), ancestral, ["ancestral"]),
-    ]
     parts = []
-    for i, (runs, numbers, walks) in enumerate(asked):
+    for i, part in enumerate(asked):
         found = compare(
-            [folder / run for run in runs],
-            evaluations=numbers,
-            walks=walks,
+            [folder / run for run in part.runs],
+            evaluations=part.evaluations,
+            walks=part.walks,
             samples=samples,
             out=out,
             cached="accept",  # the pieces of days: commits come between them
@@ -256,6 +281,7 @@ def _table(title: str, found: Comparison) -> list[dict[str, Any]]:
                 "evaluations": row.evaluations,
                 found.quality: row.quality.value,
                 "error": row.quality.error,
+                "spectrum": statistics.fmean(c.figures["spectrum_max_log_ratio"] for c in cells),
                 "seeds": row.quality.seeds,
                 "best": row.best,
                 "seconds_per_sample": row.seconds.value,
