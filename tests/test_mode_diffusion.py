@@ -27,7 +27,7 @@ from renorm.testing import check_model
 
 SHAPES = [(12,), (6, 5), (4, 3, 4)]
 BOUNDARIES = ["open", "periodic"]
-SCHEDULES = ["rgdm", "white", "edm", "calibrated"]
+SCHEDULES = ["rgdm", "white", "edm", "calibrated", "separated"]
 BRIEF = FitSpec(steps=2, batch=4, lr=1e-3, warmup=1)
 TINY = UNetSpec(width=4, multipliers=(1, 2), blocks=1, attention=(), middle_attention=False, groups=2)
 
@@ -478,12 +478,22 @@ def test_a_white_twin_differs_in_its_prior_alone(schedule, generator):
         assert grid(a.spacing, a.schedule, 9) == grid(b.spacing, b.schedule, 9), spacing
 
 
-def test_a_twin_fades_as_with_the_rational_regulator(generator):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [("rgdm", "rational", 1.0), ("rgdm", "log-squared", 1.0)],
+        [("rgdm", "rational", 1.0), ("separated", "log-squared", 0.5)],
+    ],
+    ids=["regulator", "separated"],
+)
+def test_a_twin_fades_as_with_the_rational_regulator(changes, generator):
     """A regulator orders the modes; those of one variance have no order, and grids for white noise fit."""
     x = torch.randn(64, 1, 8, generator=generator).cumsum(-1)
     twins = [
-        ModeDiffusion(DiffusionSpec(regulator=name, prior="flat", denoiser="gaussian", spacing="window"), Lattice((8,)))
-        for name in ("rational", "log-squared")
+        ModeDiffusion(
+            DiffusionSpec(name, regulator, sharp, prior="flat", denoiser="gaussian", spacing="window"), Lattice((8,))
+        )
+        for name, regulator, sharp in changes
     ]
     a, b = (twin.fit(x) for twin in twins)
     assert isinstance(b.schedule.regulator, Rational)

@@ -20,10 +20,11 @@ from renorm.diffusion.presets import (
     ddpm_linear,
     rgdm_chain,
     rgdm_images,
+    separated,
     variance_exploding,
     white,
 )
-from renorm.diffusion.regulator import REGULATORS
+from renorm.diffusion.regulator import REGULATORS, Sharpened
 from renorm.diffusion.schedule import CLEAN, Schedule
 from renorm.lattice import Lattice
 
@@ -276,6 +277,7 @@ def schedules():
         "white": white(lattice),
         "exploding": variance_exploding(lattice),
         "calibrated": calibrated(lattice, spectrum),
+        "separated": separated(lattice, spectrum, regulator=Sharpened(REGULATORS["log-squared"](), 0.65)),
     }
 
 
@@ -422,6 +424,36 @@ def test_a_schedule_that_cannot_be(change, message):
         Schedule(**(values | change))
 
 
+def test_separated_scales_fade_alike_whatever_the_spectrum():
+    """By hand on a line of four sites, k = n pi/4 and m_L = 1.6 pi/4: r is the SNR of data of that spectrum."""
+    lattice = Lattice((4,))
+    spectrum = torch.tensor([9.0, 1.0, 0.5, 0.0], dtype=torch.float64)
+    schedule = separated(lattice, spectrum)
+    assert_near(schedule.prior_spectrum, [9.0, 1.0, 0.5, 1e-8 * 2.625], rtol=1e-12)
+    q_sq = [(math.pi / 4) ** 2 * (n**2 + 1.6**2) for n in range(4)]
+    for t in (0.0, 0.5, 1.0):
+        ratio = schedule.alpha(t) ** 2 * schedule.prior_spectrum / schedule.sigma(t) ** 2
+        assert_near(ratio * torch.tensor(q_sq, dtype=torch.float64), [float(schedule.cutoff(t)) ** 2] * 4, rtol=1e-12)
+    fine = schedule.alpha(0.0)[3] ** 2, schedule.alpha(1.0)[0] ** 2
+    assert_near(fine[0] / (1 - fine[0]), SNR_FINE, rtol=1e-9)
+    assert_near(fine[1] / (1 - fine[1]), SNR_COARSE, rtol=1e-9)
+    assert schedule.alive(1.0).tolist() == [True, True, False, False]  # q^2 up to twice the smallest
+    assert schedule.alive(0.0).all()
+
+
+def test_sharpness_is_a_power_of_x():
+    x = torch.tensor([0.25, 1.0, 4.0], dtype=torch.float64)
+    soft = Sharpened(REGULATORS["log-squared"](), 0.5)
+    share = [math.exp(-(math.log1p(math.sqrt(each)) ** 2)) for each in x.tolist()]
+    assert_near(soft.signal_share(x), share, rtol=1e-12)
+    assert_near(soft.signal_share(x) + soft.noise_share(x), [1.0] * 3, rtol=1e-12)
+    assert_near(soft.r(x), [s / (1 - s) for s in share], rtol=1e-12)
+    assert soft.inverse(float(soft.r(x)[2])) == pytest.approx(4.0, rel=1e-12)
+
+
 def test_a_flat_data_set_cannot_calibrate():
-    with pytest.raises(ValueError, match="must not vanish"):
-        calibrated(Lattice((4,)), torch.zeros(4))
+    for made in (calibrated, separated):
+        with pytest.raises(ValueError, match="must not vanish"):
+            made(Lattice((4,)), torch.zeros(4))
+        with pytest.raises(ValueError, match="must be finite"):
+            made(Lattice((4,)), torch.full((4,), math.nan))

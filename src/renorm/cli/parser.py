@@ -108,7 +108,7 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on where a run stopped")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a value of the recipe (repeatable)")
     parser.add_argument(
-        "--schedule", help="of a diffusion: rgdm, white, edm or calibrated; the baseline is this one value"
+        "--schedule", help="of a diffusion: rgdm, white, edm, calibrated or separated; the baseline is this one value"
     )
     parser.add_argument("--steps", type=int, help="training steps (diffusions)")
     parser.add_argument("--seed", type=seed, help="of weights, noise and order")

@@ -17,7 +17,7 @@ from renorm.diffusion.denoiser import (
     Velocity,
 )
 from renorm.diffusion.moments import Moments
-from renorm.diffusion.regulator import REGULATORS
+from renorm.diffusion.regulator import REGULATORS, Regulator, Sharpened
 from renorm.diffusion.sampler import SAMPLERS, Sampler
 from renorm.diffusion.schedule import Schedule
 from renorm.diffusion.spacing import SPACINGS, PlacedBy, Spacing
@@ -49,8 +49,16 @@ def make_schedule(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None
         return presets.variance_exploding(lattice)
     if spec.schedule == "calibrated":
         return presets.calibrated(lattice, _given(moments, "the calibrated schedule").spectrum)
-    regulator = lookup(REGULATORS, spec.regulator, "regulator")()
-    schedule = presets.rgdm_images(lattice, prior_scale=spec.prior_scale, infrared=spec.infrared, regulator=regulator)
+    regulator: Regulator = lookup(REGULATORS, spec.regulator, "regulator")()
+    if spec.sharpness != 1:
+        regulator = Sharpened(regulator, spec.sharpness)
+    if spec.schedule == "separated":
+        known = _given(moments, "the separated schedule").spectrum
+        schedule = presets.separated(lattice, known, infrared=spec.infrared, regulator=regulator)
+    else:
+        schedule = presets.rgdm_images(
+            lattice, prior_scale=spec.prior_scale, infrared=spec.infrared, regulator=regulator
+        )
     if not bool((schedule.sigma(0.0) > 0).all()):
         raise RecipeError(
             f"regulator '{spec.regulator}' lets no mode fade, so there is nothing to learn between clean and gone; "
@@ -72,8 +80,12 @@ def make_flow(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None) ->
     with the rational regulator."""
     lookup(REGULATORS, spec.regulator, "regulator")
     flat = spec.prior == "flat"
-    # Modes that all fade at once have no order that a regulator could set: the twin's noise is the rational one's.
-    schedule = make_schedule(replace(spec, regulator="rational") if flat else spec, lattice, moments)
+    if flat:
+        # Modes that all fade at once have no order that a regulator or a wavenumber could set: the twin's noise is that
+        # of the rational regulator, where with the paper's prior every mode has one signal-to-noise ratio.
+        ordered = "rgdm" if spec.schedule == "separated" else spec.schedule
+        spec = replace(spec, schedule=ordered, regulator="rational", sharpness=1.0)
+    schedule = make_schedule(spec, lattice, moments)
     spacing = make_spacing(spec, moments)
     training = make_spacing(spec, moments, training=True)
     if flat:

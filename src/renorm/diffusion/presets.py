@@ -22,6 +22,7 @@ __all__ = [
     "flattened",
     "rgdm_chain",
     "rgdm_images",
+    "separated",
     "variance_exploding",
     "white",
 ]
@@ -244,10 +245,7 @@ def calibrated(lattice: Lattice, spectrum: Tensor, *, steps: int = 200) -> Sched
     Raises:
         ValueError: If the spectrum is not finite or is zero everywhere.
     """
-    spectrum = spectrum.double()
-    require(bool(spectrum.isfinite().all()), "the data's spectrum must be finite", "nan or inf")
-    require(spectrum.mean().item() > 0, "the data's spectrum must not vanish (all fields are the same)", 0.0)
-    spectrum = spectrum.clamp(min=1e-8 * spectrum.mean().item())
+    spectrum = _positive(spectrum)
     scale = 32 / max(lattice.shape)
     wavenumber_sq = PRIOR_SCALE**2 / spectrum
     cutoff_coarse = PRIOR_SCALE * math.sqrt(SNR_COARSE) * scale
@@ -264,6 +262,62 @@ def calibrated(lattice: Lattice, spectrum: Tensor, *, steps: int = 200) -> Sched
         entry="prior",
         steps=steps,
     )
+
+
+def separated(
+    lattice: Lattice,
+    spectrum: Tensor,
+    *,
+    steps: int = 200,
+    infrared: float = INFRARED,
+    regulator: Regulator | None = None,
+) -> Schedule:
+    r"""The data's own power spectrum P as prior, and modes that fade in the order of their wavenumbers.
+
+    $$ G_k = P_k, \qquad q_k^2 = k^2 + m_L^2, \qquad \frac{\alpha_k^2 P_k}{\sigma_k^2} = r(q_k^2/\Lambda^2) $$
+
+    The regulator alone says how far apart the scales of a field fade, whatever its spectrum: white noise parts those
+    of $P \propto k^{-2}$ as the rational regulator does here, and those of a flat spectrum not at all. Gaussian data
+    are the fixed point, as in ``calibrated``.
+
+    Args:
+        spectrum: Variance of each mode of the data, field units squared (shape ``lattice.shape``); modes of less than
+            1e-8 of the mean variance get that much.
+        steps: It only sets ``Schedule.steps``.
+        infrared: $m_L L$, in rad; modes below $m_L$ fade together.
+        regulator: Rational if not given.
+
+    Raises:
+        ValueError: If the spectrum is not finite or is zero everywhere.
+
+    Example:
+        >>> lattice = Lattice((8, 8))
+        >>> steep, flat = (separated(lattice, (lattice.k_sq() + 0.1) ** -e) for e in (1.0, 0.0))
+        >>> bool((steep.alpha(0.4) == flat.alpha(0.4)).all()), int(steep.alive(1.0).sum()), int(steep.alive(0.0).sum())
+        (True, 4, 64)
+    """
+    spectrum, regulator = _positive(spectrum), regulator or Rational()
+    wavenumber_sq = lattice.k_sq() + (infrared / max(lattice.shape)) ** 2
+    slowest, fastest = wavenumber_sq.min().item(), wavenumber_sq.max().item()
+    return Schedule(
+        lattice=lattice,
+        wavenumber_sq=wavenumber_sq,
+        prior_spectrum=spectrum,
+        cutoff_fine=math.sqrt(fastest / regulator.inverse(SNR_FINE)),
+        cutoff_coarse=math.sqrt(slowest / regulator.inverse(SNR_COARSE)),
+        regulator=regulator,
+        dead_beyond=regulator.inverse(SNR_COARSE / 2),  # as for the paper's images: half of what the slowest has last
+        entry="prior",
+        steps=steps,
+    )
+
+
+def _positive(spectrum: Tensor) -> Tensor:
+    """A power spectrum that can be a prior: no mode has less than 1e-8 of the mean variance."""
+    spectrum = spectrum.double()
+    require(bool(spectrum.isfinite().all()), "the data's spectrum must be finite", "nan or inf")
+    require(spectrum.mean().item() > 0, "the data's spectrum must not vanish (all fields are the same)", 0.0)
+    return spectrum.clamp(min=1e-8 * spectrum.mean().item())
 
 
 def flattened(schedule: Schedule) -> Schedule:

@@ -4,13 +4,14 @@ A new regulator is one new class with the four methods of ``Regulator`` and one 
 """
 
 import math
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["REGULATORS", "Exponential", "Litim", "LogSquared", "Rational", "Regulator", "Sharp"]
+__all__ = ["REGULATORS", "Exponential", "Litim", "LogSquared", "Rational", "Regulator", "Sharp", "Sharpened"]
 
 
 @runtime_checkable
@@ -158,6 +159,36 @@ class Sharp:
 
     def noise_share(self, x: Float[Tensor, "*modes"]) -> Float[Tensor, "*modes"]:
         return (x >= 1).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Sharpened:
+    r"""Another regulator of a power of x, $r(x^s)$: s > 1 parts the scales further, s < 1 lets them fade together.
+
+    Args:
+        base: The regulator.
+        sharpness: s > 0.
+
+    Example:
+        >>> soft = Sharpened(Rational(), 0.5)
+        >>> soft.r(torch.tensor(4.0)), soft.inverse(0.5)
+        (tensor(0.5000), 4.0)
+    """
+
+    base: Regulator
+    sharpness: float
+
+    def r(self, x: Float[Tensor, "*modes"]) -> Float[Tensor, "*modes"]:
+        return self.base.r(x**self.sharpness)
+
+    def inverse(self, r: float) -> float:
+        return self.base.inverse(r) ** (1 / self.sharpness)
+
+    def signal_share(self, x: Float[Tensor, "*modes"]) -> Float[Tensor, "*modes"]:
+        return self.base.signal_share(x**self.sharpness)
+
+    def noise_share(self, x: Float[Tensor, "*modes"]) -> Float[Tensor, "*modes"]:
+        return self.base.noise_share(x**self.sharpness)
 
 
 REGULATORS: dict[str, type[Regulator]] = {

@@ -18,11 +18,13 @@ class DiffusionSpec:
     """Which flow, what the network predicts, and how to walk back up.
 
     Args:
-        schedule: ``"rgdm"`` (the paper's images), ``"white"`` (DDPM), ``"edm"`` (variance exploding) or
-            ``"calibrated"`` (the paper's flow, its prior the data's own power spectrum).
-        regulator: Of ``"rgdm"``: a name in ``renorm.diffusion.regulator.REGULATORS``.
+        schedule: ``"rgdm"`` (the paper's images), ``"white"`` (DDPM), ``"edm"`` (variance exploding),
+            ``"calibrated"`` (the paper's flow, its prior the data's own power spectrum: all modes fade together) or
+            ``"separated"`` (the same prior, modes fade in the order of their wavenumbers).
+        regulator: Of ``"rgdm"`` and ``"separated"``: a name in ``renorm.diffusion.regulator.REGULATORS``.
+        sharpness: s of the regulator's x^s: how far apart the scales fade.
         prior_scale: m_0 of ``"rgdm"``, in rad/site.
-        infrared: m_L L = k_c L of ``"rgdm"``, in rad.
+        infrared: m_L L = k_c L of ``"rgdm"`` and ``"separated"``, in rad.
         prior: ``"coloured"``, as the schedule has it, or ``"flat"``, one variance for all modes, which fade together
             (as with the rational regulator), and none erased: the white twin, beside which a gain is one of
             renormalization.
@@ -42,8 +44,9 @@ class DiffusionSpec:
         ValueError: If a value is out of its range.
     """
 
-    schedule: Literal["rgdm", "white", "edm", "calibrated"] = "rgdm"
+    schedule: Literal["rgdm", "white", "edm", "calibrated", "separated"] = "rgdm"
     regulator: str = "rational"
+    sharpness: float = 1.0
     prior_scale: float = 0.15 * math.pi
     infrared: float = 1.6 * math.pi
     prior: Literal["coloured", "flat"] = "coloured"
@@ -68,6 +71,11 @@ class DiffusionSpec:
         for name in ("prior_scale", "infrared"):
             value = getattr(self, name)
             require(1e-6 <= value <= 1e6, f"{name} must be in [1e-6, 1e6] (the spectrum overflows)", value)
+        require(
+            0.05 <= self.sharpness <= 20,
+            "sharpness must be in [0.05, 20] (below, no scale is parted from another; above, cutoffs overflow)",
+            self.sharpness,
+        )
         require(self.steps >= 1, "steps must be >= 1 (a walk needs at least one step)", self.steps)
 
     @property
@@ -76,7 +84,7 @@ class DiffusionSpec:
         by_name = self.spacing in BY_SPECTRUM or self.training in BY_SPECTRUM
         return (
             by_name
-            or self.schedule == "calibrated"
+            or self.schedule in ("calibrated", "separated")
             or self.denoiser == "gaussian"
             or self.prediction in ("preconditioned", "edm")
         )

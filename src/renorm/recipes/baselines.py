@@ -71,7 +71,7 @@ _PLAIN = {
     "model.training": "auto",
     "model.spacing": "auto",
 }
-_PAPER = {key: getattr(DiffusionSpec(), key) for key in ("regulator", "prior_scale", "infrared")}
+_PAPER = {key: getattr(DiffusionSpec(), key) for key in ("regulator", "sharpness", "prior_scale", "infrared")}
 
 BASELINES: dict[str, Baseline] = {
     "ddpm": Baseline(
@@ -125,8 +125,8 @@ def baseline(recipe: AnyRecipe, name: str) -> Recipe:
         raise RecipeError(f"a baseline is a diffusion, and so must be its recipe; got one of wing '{recipe.wing}'")
     if name == "white-twin" and is_white(recipe):
         raise RecipeError(
-            "a white twin is of a recipe with a coloured prior (model.schedule 'rgdm' or 'calibrated', model.prior "
-            f"'coloured'), got schedule '{recipe.model.schedule}', prior '{recipe.model.prior}'"
+            "a white twin is of a recipe with a coloured prior (model.schedule 'rgdm', 'calibrated' or 'separated', "
+            f"model.prior 'coloured'), got schedule '{recipe.model.schedule}', prior '{recipe.model.prior}'"
         )
     return override(recipe, BASELINES[name].changes)
 

@@ -46,4 +46,6 @@ def identity(recipe: Recipe, fields: Fields) -> dict[str, Any]:
     model = to_mapping(recipe.model)
     for walk in ("sampler", "spacing", "steps"):  # how to sample is free to change
         model.pop(walk, None)
+    if model.get("sharpness") == 1.0:  # a key of later versions: at its default, runs of earlier ones go on
+        model.pop("sharpness")
     return {"model": model, "data": fields.sha256(), "flip": recipe.data.flip}
