@@ -478,22 +478,12 @@ def test_a_white_twin_differs_in_its_prior_alone(schedule, generator):
         assert grid(a.spacing, a.schedule, 9) == grid(b.spacing, b.schedule, 9), spacing
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        [("rgdm", "rational", 1.0), ("rgdm", "log-squared", 1.0)],
-        [("rgdm", "rational", 1.0), ("separated", "log-squared", 0.5)],
-    ],
-    ids=["regulator", "separated"],
-)
-def test_a_twin_fades_as_with_the_rational_regulator(changes, generator):
+def test_a_twin_fades_as_with_the_rational_regulator(generator):
     """A regulator orders the modes; those of one variance have no order, and grids for white noise fit."""
     x = torch.randn(64, 1, 8, generator=generator).cumsum(-1)
     twins = [
-        ModeDiffusion(
-            DiffusionSpec(name, regulator, sharp, prior="flat", denoiser="gaussian", spacing="window"), Lattice((8,))
-        )
-        for name, regulator, sharp in changes
+        ModeDiffusion(DiffusionSpec(regulator=name, prior="flat", denoiser="gaussian", spacing="window"), Lattice((8,)))
+        for name in ("rational", "log-squared")
     ]
     a, b = (twin.fit(x) for twin in twins)
     assert isinstance(b.schedule.regulator, Rational)
@@ -502,6 +492,27 @@ def test_a_twin_fades_as_with_the_rational_regulator(changes, generator):
     assert grid(b.spacing, b.schedule, 5) == grid(Window(b.moments.spectrum), rgdm_images(Lattice((8,))), 5)
     with pytest.raises(RecipeError, match="unknown regulator 'none'"):
         ModeDiffusion(DiffusionSpec(regulator="none", prior="flat", denoiser="gaussian"), Lattice((8,))).fit(x)
+
+
+def test_the_twin_of_separated_scales_is_white_and_knows_no_units(generator):
+    """Signal to noise of data of unit spectrum: one for all modes; fields in other units have the same walk."""
+    spec = DiffusionSpec("separated", "log-squared", sharpness=0.5, prior="flat", denoiser="gaussian", spacing="window")
+    x = torch.randn(64, 1, 8, generator=generator).cumsum(-1)
+    twin, scaled = (ModeDiffusion(spec, Lattice((8,))).fit(c * x) for c in (1.0, 100.0))
+    prior = twin.schedule.prior_spectrum
+    torch.testing.assert_close(prior, twin.moments.spectrum.mean().expand_as(prior))
+    assert twin.schedule.alive(1.0).all()
+    assert isinstance(twin.schedule.regulator, Rational)
+    ratio = twin.schedule.log_snr(0.4)
+    torch.testing.assert_close(ratio, ratio[0].expand_as(ratio))
+    assert grid(twin.spacing, twin.schedule, 5) == grid(Window(twin.moments.spectrum), twin.schedule, 5)
+    assert grid(scaled.spacing, scaled.schedule, 5) == pytest.approx(grid(twin.spacing, twin.schedule, 5), abs=1e-5)
+    ours, larger = (
+        ModeDiffusion(dataclasses.replace(spec, prior="coloured"), Lattice((8,))).fit(c * x) for c in (1, 9)
+    )
+    assert ours.schedule.alpha(0.7)[0] > 1.1 * ours.schedule.alpha(0.7)[-1]
+    torch.testing.assert_close(larger.schedule.alpha(0.7), ours.schedule.alpha(0.7))
+    torch.testing.assert_close(larger.schedule.sigma(0.7), 9 * ours.schedule.sigma(0.7), rtol=1e-4, atol=0)
 
 
 def test_edms_preconditioning_is_that_of_one_variance(generator):

@@ -26,6 +26,8 @@ from renorm.diffusion.presets import (
 )
 from renorm.diffusion.regulator import REGULATORS, Sharpened
 from renorm.diffusion.schedule import CLEAN, Schedule
+from renorm.diffusion.spacing import InfraredAngle, LogUniform
+from renorm.diffusion.spec import DiffusionSpec
 from renorm.lattice import Lattice
 
 
@@ -449,6 +451,28 @@ def test_sharpness_is_a_power_of_x():
     assert_near(soft.signal_share(x) + soft.noise_share(x), [1.0] * 3, rtol=1e-12)
     assert_near(soft.r(x), [s / (1 - s) for s in share], rtol=1e-12)
     assert soft.inverse(float(soft.r(x)[2])) == pytest.approx(4.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("sharpness", [0.25, 4.0])
+@pytest.mark.parametrize("name", sorted(set(REGULATORS) - {"sharp"}))
+def test_every_spacing_covers_the_whole_range_of_a_sharp_or_soft_regulator(name, sharpness):
+    lattice = Lattice((16, 16))
+    spectrum = 1 / (lattice.k_sq() + 0.3)
+    made = separated(lattice, spectrum, regulator=Sharpened(REGULATORS[name](), sharpness))
+    u = torch.linspace(0, 1, 9, dtype=torch.float64)
+    for kind in (InfraredAngle, LogUniform):
+        t = kind().quantile(u, made)
+        assert t[0].abs() < 1e-6, kind
+        assert (t[-1] - 1).abs() < 1e-6, kind
+        assert (t.diff() > 0).all(), kind
+    sigma = made.sigma(u).float()
+    assert (sigma[sigma > 0] > 1e-35).all()  # far from where float32 loses its digits
+
+
+@pytest.mark.parametrize("value", [0.2, 5.0, math.nan])
+def test_sharpness_has_a_range(value):
+    with pytest.raises(ValueError, match=r"sharpness must be in \[0.25, 4\]"):
+        DiffusionSpec("separated", sharpness=value)
 
 
 def test_a_flat_data_set_cannot_calibrate():

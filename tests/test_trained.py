@@ -21,9 +21,10 @@ from renorm.measure.features import extractor
 from renorm.recipes import compare as comparing
 from renorm.recipes import compare_cells
 from renorm.recipes.baselines import baseline_of
+from renorm.recipes.build import identity
 from renorm.recipes.compare import Comparison
 from renorm.recipes.compare_cells import measure_cell
-from renorm.recipes.compare_methods import Entry, gains_of, rows_of
+from renorm.recipes.compare_methods import Entry, Mean, Row, gains_of, rows_of
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import load_recipe
 
@@ -227,6 +228,15 @@ def test_a_run_of_another_recipe_is_refused(ready, tmp_path, counted, monkeypatc
     assert counted == ["ours-0"]
 
 
+def test_a_run_from_before_a_key_came_goes_on():
+    """At its default a later key is no part of what makes a run itself; at another value it is."""
+    recipe = load_recipe("demo")
+    fields = load_data(recipe.data, "train")
+    known = identity(recipe, fields)["model"]
+    assert "sharpness" not in known
+    assert identity(load_recipe("demo", {"model.sharpness": 0.5}), fields)["model"] == known | {"sharpness": 0.5}
+
+
 # -- figures ---------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +360,21 @@ def check_finalists(table):
         curve = sorted((row["FD[mnist-cnn]"], row["walk"]) for row in at if row["cells"] == "curve")
         assert len(curve) == OTHERS[method]
         assert {row["walk"] for row in at if row["cells"] == "headline"} == {walk for _, walk in curve[:2]}
+
+
+def row_of(method, walk, value):
+    return Row(method, walk, 10, 10, Mean(value, None, 1), Mean(1.0, None, 1))
+
+
+def test_finalists_are_the_first_of_equals_and_all_where_none_has_a_figure():
+    rows = [row_of("edm", walk, 2.0) for walk in ("heun@karras", "dpm2m@karras", "ddim@karras")]
+    rows += [row_of("ddpm", "ancestral@linear-beta", None)]
+    curve = Comparison("FD[x]", {}, tuple(rows), (), (), (), {}, {})
+    found = trained._finalists(curve, 10, load_recipe("mnist16"))
+    assert found["edm"] == ["heun@karras", "dpm2m@karras"]
+    assert found["ddpm"] == ["ancestral@auto", "ancestral-small@auto", "ddim@auto"]
+    assert found["ours"] == ["running@window"]
+    assert set(trained.HEADLINE) <= set(trained.CURVE)
 
 
 def check_table(table):

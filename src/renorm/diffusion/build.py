@@ -80,14 +80,12 @@ def make_flow(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None) ->
     with the rational regulator."""
     lookup(REGULATORS, spec.regulator, "regulator")
     flat = spec.prior == "flat"
-    if flat:
-        # Modes that all fade at once have no order that a regulator or a wavenumber could set: the twin's noise is that
-        # of the rational regulator, where with the paper's prior every mode has one signal-to-noise ratio.
-        ordered = "rgdm" if spec.schedule == "separated" else spec.schedule
-        spec = replace(spec, schedule=ordered, regulator="rational", sharpness=1.0)
-    schedule = make_schedule(spec, lattice, moments)
+    # Modes that all fade at once have no order that a regulator could set: the twin's noise is the rational one's.
+    schedule = make_schedule(replace(spec, regulator="rational", sharpness=1.0) if flat else spec, lattice, moments)
     spacing = make_spacing(spec, moments)
     training = make_spacing(spec, moments, training=True)
+    if flat and spec.schedule == "separated":  # coloured noise also with the rational regulator: no places for white
+        return Flow(presets.flattened(schedule), spacing, training)
     if flat:
         return Flow(presets.flattened(schedule), PlacedBy(spacing, schedule), PlacedBy(training, schedule))
     return Flow(schedule, spacing, training)

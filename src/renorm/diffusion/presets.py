@@ -1,4 +1,4 @@
-"""Schedules by name: the paper's images and chains, white noise, variance exploding, calibrated on data."""
+"""Schedules by name: the paper's images and chains, white noise, variance exploding, calibrated on data, separated."""
 
 import math
 from dataclasses import replace

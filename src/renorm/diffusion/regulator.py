@@ -167,7 +167,7 @@ class Sharpened:
 
     Args:
         base: The regulator.
-        sharpness: s > 0.
+        sharpness: s > 0; 0.25 to 4 keep the digits of float32.
 
     Example:
         >>> soft = Sharpened(Rational(), 0.5)

@@ -185,7 +185,8 @@ class InfraredAngle:
         slowest = schedule.wavenumber_sq.min().item() / 4**self.octaves
         x = torch.tensor([slowest / schedule.cutoff(t).item() ** 2 for t in (0.0, 1.0)], dtype=torch.float64)
         fine, coarse = torch.atan2(schedule.regulator.noise_share(x).sqrt(), schedule.regulator.signal_share(x).sqrt())
-        angles = (fine + u.double() * (coarse - fine)).clamp(min=1e-12, max=math.pi / 2 - 1e-12)
+        least = max(1e-150, min(1e-12, fine.item()))  # a sharp regulator begins below any threshold
+        angles = (fine + u.double() * (coarse - fine)).clamp(min=least, max=math.pi / 2 - 1e-12)
         shares = (1 / torch.tan(angles) ** 2).tolist()
         scales = [schedule.time(math.sqrt(slowest / schedule.regulator.inverse(r))) for r in shares]
         return torch.tensor(scales, dtype=torch.float64).clamp(0, 1).to(u)

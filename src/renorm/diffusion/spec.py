@@ -22,9 +22,9 @@ class DiffusionSpec:
             ``"calibrated"`` (the paper's flow, its prior the data's own power spectrum: all modes fade together) or
             ``"separated"`` (the same prior, modes fade in the order of their wavenumbers).
         regulator: Of ``"rgdm"`` and ``"separated"``: a name in ``renorm.diffusion.regulator.REGULATORS``.
-        sharpness: s of the regulator's x^s: how far apart the scales fade.
         prior_scale: m_0 of ``"rgdm"``, in rad/site.
         infrared: m_L L = k_c L of ``"rgdm"`` and ``"separated"``, in rad.
+        sharpness: Of these two: s of the regulator's x^s, how far apart the scales fade.
         prior: ``"coloured"``, as the schedule has it, or ``"flat"``, one variance for all modes, which fade together
             (as with the rational regulator), and none erased: the white twin, beside which a gain is one of
             renormalization.
@@ -46,9 +46,9 @@ class DiffusionSpec:
 
     schedule: Literal["rgdm", "white", "edm", "calibrated", "separated"] = "rgdm"
     regulator: str = "rational"
-    sharpness: float = 1.0
     prior_scale: float = 0.15 * math.pi
     infrared: float = 1.6 * math.pi
+    sharpness: float = 1.0
     prior: Literal["coloured", "flat"] = "coloured"
     denoiser: Literal["network", "gaussian"] = "network"
     prediction: Literal["coloured-noise", "clean-field", "velocity", "preconditioned", "edm"] = "coloured-noise"
@@ -72,8 +72,8 @@ class DiffusionSpec:
             value = getattr(self, name)
             require(1e-6 <= value <= 1e6, f"{name} must be in [1e-6, 1e6] (the spectrum overflows)", value)
         require(
-            0.05 <= self.sharpness <= 20,
-            "sharpness must be in [0.05, 20] (below, no scale is parted from another; above, cutoffs overflow)",
+            0.25 <= self.sharpness <= 4,
+            "sharpness must be in [0.25, 4] (below, hardly a scale is parted from another; above, noise underflows)",
             self.sharpness,
         )
         require(self.steps >= 1, "steps must be >= 1 (a walk needs at least one step)", self.steps)
