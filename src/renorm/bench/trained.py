@@ -5,6 +5,7 @@ paper from one: the same data, network and steps, ``STEPS`` for all. Then their 
 
 * curve: 2000 samples of the first seed at 5 to 50 evaluations, DDPM's ancestral sampler (large variance) at 100 and 200
   too;
+
 * headline: 5000 samples of every seed at 10 and 20 evaluations, the ancestral sampler at 200 too.
 
 Ours takes one walk, fixed beforehand: the recipe's own sampler and spacing. Every other method, the white twin too, is
