@@ -70,6 +70,7 @@ _PLAIN = {
     "model.isotropic": False,
     "model.training": "auto",
     "model.spacing": "auto",
+    "model.sharpness": DiffusionSpec.sharpness,  # of no meaning here
 }
 _PAPER = {key: getattr(DiffusionSpec(), key) for key in ("regulator", "sharpness", "prior_scale", "infrared")}
 
