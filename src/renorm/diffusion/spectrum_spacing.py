@@ -124,7 +124,7 @@ class Window:
     o the octaves of |k| that hold anything. Beyond the coarse end nothing is left of any octave and the field is noise;
     beyond the fine end all of them are clear and one look suffices. Between them every step integrates out the same
     log-shell, as in the paper. A walk from noise to data starts at the one end and has its last look at the other; one
-    of n steps has R = n / 2, at least 2: few steps are kept together, many go to the ends. A part of a walk is laid out
+    of n steps has R = n / 3, at least 2: few steps are kept together, many go to the ends. A part of a walk is laid out
     by the window of 50 steps.
 
     Args:
@@ -136,13 +136,13 @@ class Window:
         >>> from renorm.lattice import Lattice
         >>> schedule = white(Lattice((4,)))
         >>> window = Window(torch.ones(4))
-        >>> ends = [window.exact_grid(steps, schedule)[0] for steps in (10, 50)]
+        >>> ends = [window.exact_grid(steps, schedule)[0] for steps in (12, 60)]
         >>> [round(float(torch.exp(-2 * schedule.log_snr(t)[0])), 2) for t in ends]
-        [5.0, 25.0]
+        [4.0, 20.0]
     """
 
     spectrum: Tensor
-    per_step: float = 0.5
+    per_step: float = 1 / 3
 
     def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
         """Straight lines: from the finest scale to the window (of 50 steps), through it, and on to the coarsest."""
