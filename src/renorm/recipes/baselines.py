@@ -70,9 +70,9 @@ _PLAIN = {
     "model.isotropic": False,
     "model.training": "auto",
     "model.spacing": "auto",
-    "model.sharpness": DiffusionSpec.sharpness,  # of no meaning here
+    "model.sharpness": DiffusionSpec.sharpness,  # nothing of the recipe's own
 }
-_PAPER = {key: getattr(DiffusionSpec(), key) for key in ("regulator", "sharpness", "prior_scale", "infrared")}
+_PAPER = {key: getattr(DiffusionSpec(), key) for key in ("regulator", "prior_scale", "infrared")}
 
 BASELINES: dict[str, Baseline] = {
     "ddpm": Baseline(
