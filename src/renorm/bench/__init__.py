@@ -5,6 +5,7 @@ A new benchmark is one new file with ``run(seed) -> Result`` and one line in ``B
 
 BENCHMARKS = {
     "gaussian-nfe": "gaussian_nfe",
+    "mixture-nfe": "mixture_nfe",
     "mnist16-speed": "mnist16_speed",
     "resume": "resume",
     "demo": "demo",
