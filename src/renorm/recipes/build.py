@@ -13,6 +13,8 @@ from renorm.recipes.spec import Recipe
 
 __all__ = ["build_model", "identity", "parameters"]
 
+_ADDED = {"sharpness": 1.0}  # keys of later versions, at the value that earlier ones meant: runs of those go on
+
 
 def build_model(recipe: Recipe, lattice: Lattice, num_classes: int = 0) -> ModeDiffusion:
     """The recipe's model for fields on this lattice, its network drawn from the recipe's seed.
@@ -46,6 +48,5 @@ def identity(recipe: Recipe, fields: Fields) -> dict[str, Any]:
     model = to_mapping(recipe.model)
     for walk in ("sampler", "spacing", "steps"):  # how to sample is free to change
         model.pop(walk, None)
-    if model.get("sharpness") == 1.0:  # a key of later versions: at its default, runs of earlier ones go on
-        model.pop("sharpness")
-    return {"model": model, "data": fields.sha256(), "flip": recipe.data.flip}
+    kept = {key: value for key, value in model.items() if key not in _ADDED or value != _ADDED[key]}
+    return {"model": kept, "data": fields.sha256(), "flip": recipe.data.flip}
