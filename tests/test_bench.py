@@ -197,8 +197,10 @@ def test_the_running_spectrum_needs_six_evaluations_on_the_mixture(monkeypatch):
         assert max(ours) < 0.1 < min(white), name
 
 
-def test_the_mixture_tells_the_fewest_evaluations_of_every_family(monkeypatch):
+def test_the_mixture_tells_the_fewest_evaluations_of_every_family(monkeypatch, tmp_path):
     """Few methods, samples and numbers of evaluations, in threads: the figures are those of the table."""
+    monkeypatch.setattr(mixture_nfe, "ROOT", tmp_path)
+    monkeypatch.setattr(mixture_nfe, "_KEEP_PAGES", {})
     some = (mixture_nfe.OURS, "ddpm, ancestral", "white, log-uniform, dpm2m", "white twin")
     few = [method for method in mixture_nfe.methods() if method.name in some]
     monkeypatch.setattr(mixture_nfe, "methods", lambda: iter(few))
@@ -217,6 +219,11 @@ def test_the_mixture_tells_the_fewest_evaluations_of_every_family(monkeypatch):
         ours = next(row for row in rows if row["method"] == mixture_nfe.OURS)
         assert {key for key in ours if key.startswith("w1_")} >= {"w1_6", "w1_20"}
         assert result.figures[f"rg_w1_7_{data}"] > 0
+    monkeypatch.setattr(mixture_nfe, "examined", None)  # all is kept
+    assert mixture_nfe.run(0) == result
+    monkeypatch.setattr(mixture_nfe, "SEEDS", 2)
+    with pytest.raises(TypeError):  # other settings are judged anew
+        mixture_nfe.run(0)
 
 
 def test_a_method_is_judged_again_with_more_samples_where_it_first_passes(monkeypatch):
