@@ -58,6 +58,8 @@ THRESHOLD = 0.10
 OURS = "rgdm, running"
 SHELLS = 6
 ROOT = Path("runs", "bench", "mixture-nfe")
+_KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
+"""For glibc, which otherwise gives the pages of every large tensor back at once: a quarter of the time."""
 
 
 class Method(NamedTuple):
@@ -130,10 +132,6 @@ def run(seed: int) -> Result:
     for (data, n), cell in zip(near, cells, strict=True):
         figures |= {f"rg_w1_{n}_{data}": cell.result().w1, f"rg_power_{n}_{data}": cell.result().power}
     return Result(figures, table, tuple(seed + i for i in range(SEEDS)))
-
-
-_KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
-"""For glibc, which otherwise gives the pages of every large tensor back at once: a quarter of the time."""
 
 
 def _one_thread() -> None:
