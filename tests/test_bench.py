@@ -2,13 +2,15 @@
 
 import json
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from renorm.bench import BENCHMARKS, gaussian_nfe, mixture_nfe
+from renorm.bench import BENCHMARKS, cores, gaussian_nfe, mixture_nfe
 from renorm.bench.result import Result, run_benchmark
 from renorm.errors import RecipeError
 
@@ -197,14 +199,27 @@ def test_the_running_spectrum_needs_six_evaluations_on_the_mixture(monkeypatch):
         assert max(ours) < 0.1 < min(white), name
 
 
+def test_every_core_has_a_process_of_one_thread_and_a_failure_ends_all(monkeypatch):
+    told = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    jobs = [torch.get_num_threads, partial(os.getenv, "MALLOC_TRIM_THRESHOLD_"), os.getpid]
+    threads, threshold, process = cores.on_all_cores(jobs, lambda *done: told.append(done))
+    assert (threads, threshold) == (1, cores.KEEP_PAGES["MALLOC_TRIM_THRESHOLD_"])
+    assert process != os.getpid()
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert "MALLOC_TRIM_THRESHOLD_" not in os.environ
+    with pytest.raises(ValueError, match="math domain"):
+        cores.on_all_cores([partial(math.sqrt, -1.0), *jobs], lambda *done: None)
+
+
 def test_the_mixture_tells_the_fewest_evaluations_of_every_family(monkeypatch, tmp_path):
     """Few methods, samples and numbers of evaluations, in threads: the figures are those of the table."""
     monkeypatch.setattr(mixture_nfe, "ROOT", tmp_path)
-    monkeypatch.setattr(mixture_nfe, "_KEEP_PAGES", {})
     some = (mixture_nfe.OURS, "ddpm, ancestral", "white, log-uniform, dpm2m", "white twin")
     few = [method for method in mixture_nfe.methods() if method.name in some]
     monkeypatch.setattr(mixture_nfe, "methods", lambda: iter(few))
-    monkeypatch.setattr(mixture_nfe, "ProcessPoolExecutor", lambda *how: ThreadPoolExecutor(2))
+    monkeypatch.setattr(cores, "ProcessPoolExecutor", lambda *how: ThreadPoolExecutor(2))
     for name, small in (("EVALUATIONS", (6, 20)), ("MORE", (30,)), ("SEEDS", 1), ("SAMPLES", 100), ("MANY", 200)):
         monkeypatch.setattr(mixture_nfe, name, small)
     monkeypatch.setattr(mixture_nfe, "BATCH", 100)

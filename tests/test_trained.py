@@ -56,6 +56,13 @@ def shrink(patch, folder, **changes):
     patch.setattr(trained, "CURVE", (2, 3))
     patch.setattr(trained, "CURVE_ANCESTRAL", (12,))
     patch.setattr(trained, "CURVE_SAMPLES", 66)
+    patch.setattr(trained, "on_all_cores", one_after_the_other)
+
+
+def one_after_the_other(jobs, told):
+    for i, job in enumerate(jobs):
+        job()
+        told(i + 1, len(jobs))
 
 
 @pytest.fixture(scope="module")
@@ -305,22 +312,23 @@ def test_figures_are_those_of_the_kept_cells_and_nothing_is_measured_twice(ready
     here = compare_cells.machine() | {"commit": "aaaaaaa"}
     monkeypatch.setattr(compare_cells, "machine", lambda: here)
 
-    def kill(head, done, cells, what):
-        if head.endswith("headline 2/6") and done == 3:
+    def kill(out, done, parts):
+        if out.name == "compare-headline" and done == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trained, "_tell", kill)
+        patch.setattr(trained, "_tell_part", kill)
         with pytest.raises(KeyboardInterrupt):
             trained.run("small", 0)
     curve = 2 * (1 + sum(OTHERS.values())) + 1  # two numbers of every walk, and DDPM at another number
-    assert len(counted) == curve + 2 + 3
+    assert len(counted) == curve + 2 + 2  # the longest first: DDPM's two runs at another number, a run of two walks
     result = trained.run("small", 0)
     headline = 2 + 3 * 2 * 2 + 2 + 2  # of ours 2 runs, of three others 2 x 2 walks, of the paper's 2; DDPM at another
     assert len(counted) == len(set(counted)) == headline + curve
     progress = capsys.readouterr().err
-    assert "compare-curve 6/6: 0/0 cells" in progress
-    assert "compare-headline 6/6: 2/2 cells" in progress
+    assert "compare-curve: measured 6 of 6 parts" in progress
+    assert "compare-headline: measured 11 of 11 parts" in progress
+    assert "compare-headline 6/6: 0/0 cells" in progress
     again = trained.run("small", 0)
     assert len(counted) == headline + curve
     assert again == result

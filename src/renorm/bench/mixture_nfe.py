@@ -25,14 +25,11 @@ Files that another commit has written are taken, too; the table names the commit
 
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +38,7 @@ from jaxtyping import Float
 from scipy.stats import chi2
 from torch import Tensor
 
+from renorm.bench.cores import on_all_cores
 from renorm.bench.gaussian_nfe import LATTICE, least, spectra
 from renorm.bench.result import Result
 from renorm.diffusion import presets
@@ -58,8 +56,6 @@ THRESHOLD = 0.10
 OURS = "rgdm, running"
 SHELLS = 6
 ROOT = Path("runs", "bench", "mixture-nfe")
-_KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
-"""For glibc, which otherwise gives the pages of every large tensor back at once: a quarter of the time."""
 
 
 class Method(NamedTuple):
@@ -105,21 +101,13 @@ def run(seed: int) -> Result:
     names = [method.name for method in methods()]
     places = [(data, name) for data in spectra() for name in names]
     near = [(data, n) for data in spectra() for n in (5, 6, 7)]
-    os.environ.update(_KEEP_PAGES)  # of the processes that are about to start
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _one_thread) as pool:
-        surveys = [pool.submit(kept, *place, seed) for place in places]
-        cells = [pool.submit(_judged_by_name, data, OURS, n, seed) for data, n in near]
-        try:
-            for i, done in enumerate(as_completed(surveys)):
-                done.result()
-                print(f"mixture-nfe: {i + 1} of {len(surveys)} methods", file=sys.stderr, flush=True)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    surveys: list[Callable[[], Any]] = [partial(kept, *place, seed) for place in places]
+    cells: list[Callable[[], Any]] = [partial(_judged_by_name, data, OURS, n, seed) for data, n in near]
+    reached = on_all_cores([*surveys, *cells], _tell)
     table: list[dict] = []
-    for (data, name), survey in zip(places, surveys, strict=True):
-        (found, commit), family = survey.result(), _named(name).family
-        row = {"data": data, "method": name, "family": family, "nfe": first_passing(found), "commit": commit}
+    for (data, name), (found, commit) in zip(places, reached[: len(places)], strict=True):
+        row: dict[str, Any] = {"data": data, "method": name, "family": _named(name).family}
+        row |= {"nfe": first_passing(found), "commit": commit}
         table.append(row | dict(chain.from_iterable(_columns(n, v) for n, v in sorted(found.items()))))
     figures: dict[str, float] = {"floor": floor(seed)}
     for data in spectra():
@@ -129,13 +117,13 @@ def run(seed: int) -> Result:
         figures |= {f"rg_best_nfe_{data}": least(best["rg"]), f"white_best_nfe_{data}": least(best["white"])}
         figures |= {f"ddpm_ancestral_nfe_{data}": nfe["ddpm, ancestral"]}
         figures |= {f"white_twin_nfe_{data}": nfe["white twin"]}
-    for (data, n), cell in zip(near, cells, strict=True):
-        figures |= {f"rg_w1_{n}_{data}": cell.result().w1, f"rg_power_{n}_{data}": cell.result().power}
+    for (data, n), cell in zip(near, reached[len(places) :], strict=True):
+        figures |= {f"rg_w1_{n}_{data}": cell.w1, f"rg_power_{n}_{data}": cell.power}
     return Result(figures, table, tuple(seed + i for i in range(SEEDS)))
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _tell(done: int, jobs: int) -> None:
+    print(f"mixture-nfe: {done} of {jobs} pieces", file=sys.stderr, flush=True)
 
 
 def _named(name: str) -> Method:

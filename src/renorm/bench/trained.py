@@ -34,6 +34,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
+from renorm.bench.cores import on_all_cores
 from renorm.bench.result import Result
 from renorm.data import load as load_data
 from renorm.errors import CheckpointError, RecipeError
@@ -195,8 +198,12 @@ def _finalists(curve: Comparison, evaluations: int, ours: Recipe) -> dict[str, l
 
 
 def _compared(asked: Sequence[Part], folder: Path, title: str, samples: int) -> Comparison:
-    """All parts, as one table."""
+    """All parts, as one table; on a machine without a GPU each core measures the cells of one run at a time."""
     out = folder / f"compare-{title}"
+    if not torch.cuda.is_available():
+        longest = sorted(asked, key=lambda part: -len(part.walks) * sum(part.evaluations))
+        cells = [partial(_measure, folder / run, part, out, samples) for part in longest for run in part.runs]
+        on_all_cores(cells, partial(_tell_part, out))
     parts = []
     for i, part in enumerate(asked):
         found = compare(
@@ -212,6 +219,11 @@ def _compared(asked: Sequence[Part], folder: Path, title: str, samples: int) -> 
     joined = _joined(parts)
     write_json(out / "compare.json", joined.to_mapping())
     return joined
+
+
+def _measure(run: Path, part: Part, out: Path, samples: int) -> None:
+    """The cells of one run, left in the folder."""
+    compare([run], evaluations=part.evaluations, walks=part.walks, samples=samples, out=out, cached="accept")
 
 
 def _renamed(found: Comparison) -> Comparison:
@@ -302,6 +314,10 @@ def _method(run: str) -> str:
 
 def _tell(head: str, done: int, cells: int, what: str) -> None:
     _say(f"{head}: {done}/{cells} cells  {what}")
+
+
+def _tell_part(out: Path, done: int, parts: int) -> None:
+    _say(f"{out}: measured {done} of {parts} parts")
 
 
 def _say(line: str) -> None:
