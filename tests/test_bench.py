@@ -12,7 +12,7 @@ import torch
 
 from renorm.bench import BENCHMARKS, cores, gaussian_nfe, mixture_nfe
 from renorm.bench.result import Result, run_benchmark
-from renorm.errors import RecipeError
+from renorm.errors import DataError, RecipeError
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 KEYS = {"bench", "command", "commit", "date", "machine", "seeds", "figures", "table"}
@@ -239,6 +239,10 @@ def test_the_mixture_tells_the_fewest_evaluations_of_every_family(monkeypatch, t
     monkeypatch.setattr(mixture_nfe, "SEEDS", 2)
     with pytest.raises(TypeError):  # other settings are judged anew
         mixture_nfe.run(0)
+    for text in ("{", "[]", "null", json.dumps({"settings": mixture_nfe._settings()})):
+        (tmp_path / "k2-white-twin-0.json").write_text(text)
+        with pytest.raises(DataError, match="is damaged; remove it to judge anew"):
+            mixture_nfe.kept("k2", "white twin", 0)
 
 
 def test_a_method_is_judged_again_with_more_samples_where_it_first_passes(monkeypatch):

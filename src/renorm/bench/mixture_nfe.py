@@ -47,6 +47,7 @@ from renorm.diffusion.running import RunningSpectrum
 from renorm.diffusion.sampler import DDIM, DPM2M, Ancestral, Angle, AnglePC, Heun
 from renorm.diffusion.schedule import Schedule
 from renorm.diffusion.spacing import InfraredAngle, Karras, LinearBeta, LogUniform, PlacedBy, Spacing, grid
+from renorm.errors import DataError
 from renorm.recipes.folder import machine, write_json
 
 AMPLITUDES = torch.tensor([0.5, 2.0], dtype=torch.float64)
@@ -139,9 +140,14 @@ def kept(data: str, name: str, seed: int) -> tuple[dict[int, "Figures"], str]:
     path = ROOT / f"{data}-{re.sub(r'[^a-z0-9]+', '-', name)}-{seed}.json"
     asked = _settings()
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before["settings"] == asked:
-            return {int(n): Figures(*pair) for n, pair in before["cells"].items()}, before["commit"]
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if before["settings"] == asked:
+                return {int(n): Figures(*pair) for n, pair in before["cells"].items()}, str(before["commit"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(
+                f"{path} must hold what a method reached, but is damaged; remove it to judge anew"
+            ) from None
     found, commit = examined(data, name, seed), machine()["commit"]
     write_json(path, {"commit": commit, "settings": asked, "cells": {str(n): pair for n, pair in found.items()}})
     return found, commit
