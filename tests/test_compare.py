@@ -412,7 +412,13 @@ def test_a_commit_says_whether_the_package_has_changed_since(tmp_path, monkeypat
         path.write_text("1")
     git("add", "README.md")
     git("commit", "-m", "without the package")
-    assert commit() == "unknown"  # installed in a folder of another project
+    digest = commit()  # installed in a folder of another project
+    assert re.fullmatch("files-[0-9a-f]{12}", digest)
+    assert commit() == digest
+    (package / "recipes" / "new.toml").write_text("a = 1")
+    run_folder._digest.cache_clear()
+    assert commit() != digest
+    (package / "recipes" / "new.toml").unlink()
     git("add", ".")
     git("commit", "-m", "all")
     known = git("rev-parse", "--short", "HEAD").strip()

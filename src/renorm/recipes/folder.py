@@ -1,11 +1,13 @@
 """What every run folder has: what was asked, where it ran, and files that appear all at once."""
 
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +92,7 @@ def machine() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Of the package's own files, with ``DIRTY`` if they have changed; ``unknown`` if no repository keeps them."""
+    """Of the package's own files, with ``DIRTY`` if they have changed; their digest if no repository keeps them."""
 
     def git(*words: str) -> str:
         command = ["git", "--no-optional-locks", *words]
@@ -101,4 +103,14 @@ def _commit() -> str:
         git("ls-files", "--error-unmatch", "recipes/folder.py")  # installed within somebody else's repository
         return git("rev-parse", "--short", "HEAD") + (DIRTY if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return _digest(Path(__file__).parents[1])
+
+
+@cache
+def _digest(package: Path) -> str:
+    """Of all files that make up an installed package: equal only for equal code."""
+    whole = hashlib.sha256()
+    for path in sorted(package.rglob("*")):
+        if path.suffix in (".py", ".toml"):
+            whole.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"files-{whole.hexdigest()[:12]}"
