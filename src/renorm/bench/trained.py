@@ -22,7 +22,8 @@ A run that is finished is not trained again, one that was killed goes on, and on
 stay. The same command goes on where it stopped. Cells are taken also if another commit has measured them, which the
 table then says: remove the folder ``cells`` to measure them anew. The environment variable ``RENORM_BENCH_PART`` names
 the runs that this process shall train, ``RENORM_BENCH_PART=ours-0,edm-1``; it trains these, says what is still
-missing, and stops. So two processes can train different runs at once.
+missing, and stops. So two processes can train different runs at once. Without a GPU the cells are measured by a process
+a core, so that seconds are those of one thread.
 """
 
 import os
