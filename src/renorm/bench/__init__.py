@@ -6,6 +6,9 @@ A new benchmark is one new file with ``run(seed) -> Result`` and one line in ``B
 BENCHMARKS = {
     "gaussian-nfe": "gaussian_nfe",
     "mixture-nfe": "mixture_nfe",
+    "mnist16": "mnist16",
+    "cifar16": "cifar16",
+    "gaussian16": "gaussian16",
     "mnist16-speed": "mnist16_speed",
     "resume": "resume",
     "demo": "demo",

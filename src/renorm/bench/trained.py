@@ -22,8 +22,8 @@ A run that is finished is not trained again, one that was killed goes on, and on
 stay. The same command goes on where it stopped. Cells are taken also if another commit has measured them, which the
 table then says: remove the folder ``cells`` to measure them anew. The environment variable ``RENORM_BENCH_PART`` names
 the runs that this process shall train, ``RENORM_BENCH_PART=ours-0,edm-1``; it trains these, says what is still
-missing, and stops. So two processes can train different runs at once. Without a GPU the cells are measured by a process
-a core, so that seconds are those of one thread.
+missing, and stops. So two processes can train different runs at once. All train in float32, on a GPU too. The cells are
+measured by a process a core, so that seconds are those of one thread, or of a GPU that all processes share.
 """
 
 import os
@@ -34,8 +34,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from renorm.bench.cores import on_all_cores
 from renorm.bench.result import Result
@@ -114,7 +112,7 @@ def trainings(name: str, seed: int, methods: Mapping[str, int] | None = None) ->
     found: dict[str, Recipe] = {}
     methods = methods or METHODS
     for i in range(max(methods.values())):
-        ours = load_recipe(name, {"fit.steps": STEPS, "fit.seed": seed + i})
+        ours = load_recipe(name, {"fit.steps": STEPS, "fit.seed": seed + i, "fit.precision": "float32"})
         assert isinstance(ours, Recipe)
         of = {method: ours if method == "ours" else baseline(ours, method) for method, n in methods.items() if i < n}
         found |= {f"{method}-{seed + i}": recipe for method, recipe in of.items()}
@@ -199,12 +197,11 @@ def _finalists(curve: Comparison, evaluations: int, ours: Recipe) -> dict[str, l
 
 
 def _compared(asked: Sequence[Part], folder: Path, title: str, samples: int) -> Comparison:
-    """All parts, as one table; on a machine without a GPU each core measures the cells of one run at a time."""
+    """All parts, as one table; each core measures the cells of one run at a time."""
     out = folder / f"compare-{title}"
-    if not torch.cuda.is_available():
-        longest = sorted(asked, key=lambda part: -len(part.walks) * sum(part.evaluations))
-        cells = [partial(_measure, folder / run, part, out, samples) for part in longest for run in part.runs]
-        on_all_cores(cells, partial(_tell_part, out))
+    longest = sorted(asked, key=lambda part: -len(part.walks) * sum(part.evaluations))
+    cells = [partial(_measure, folder / run, part, out, samples) for part in longest for run in part.runs]
+    on_all_cores(cells, partial(_tell_part, out))
     parts = []
     for i, part in enumerate(asked):
         found = compare(

@@ -5,7 +5,8 @@ a ``Prediction``: four numbers per mode. Everything else follows from one formul
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from copy import copy
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 Network = Callable[..., Tensor]
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -231,6 +233,16 @@ class NetworkDenoiser:
         clean = here.skip * (modes - here.shift) + here.out * self.raw(modes, t, condition, here) + here.mean
         return torch.where(here.alive, clean, here.mean)
 
+    def with_network(self, network: Network) -> "NetworkDenoiser":
+        """Another network between the same projections."""
+        return NetworkDenoiser(network, self.schedule, self.prediction)
+
+    def to(self, device: torch.device) -> "NetworkDenoiser":
+        """The same with all spectra on a device, so that none is copied when it is asked; the network stays."""
+        if self.schedule.prior_spectrum.device == device:
+            return self
+        return NetworkDenoiser(self.network, _on(device, self.schedule), _on(device, self.prediction))
+
     def at(self, t: float | Tensor, like: Tensor) -> Frame:
         """What stands around the network at scale ``t``, on the device and in the precision of ``like``."""
         alive = _per_field(self.schedule.alive(t), t)
@@ -252,6 +264,15 @@ class NetworkDenoiser:
         times = torch.as_tensor(t, device=x.device).to(x.dtype).expand(x.shape[0])
         output = self.network(x, times) if condition is None else self.network(x, times, condition)
         return here.alive * self.basis.forward(output.to(modes.dtype))
+
+
+def _on(device: torch.device, value: T) -> T:
+    """A copy whose tensors lie on a device."""
+    moved = copy(value)
+    for name, part in vars(value).items():
+        if isinstance(part, Tensor):
+            object.__setattr__(moved, name, part.to(device))  # a schedule is frozen
+    return moved
 
 
 def _require_spectrum(spectrum: Tensor) -> None:

@@ -16,7 +16,7 @@ from renorm.data.fields import Fields
 from renorm.diffusion.build import make_denoiser, make_flow, make_sampler
 from renorm.diffusion.denoiser import NetworkDenoiser
 from renorm.diffusion.moments import Moments, measure_moments
-from renorm.diffusion.objective import denoising_loss
+from renorm.diffusion.objective import DenoisingLoss
 from renorm.diffusion.reverse import Callback, Sampler, start, walk_up
 from renorm.diffusion.sampler import Ancestral
 from renorm.diffusion.schedule import CLEAN
@@ -30,8 +30,6 @@ from renorm.model import Grade, Level, Pyramid
 from renorm.spec import require
 
 __all__ = ["ModeDiffusion"]
-
-UNNAMED = 0.1  # share of the training fields whose class is not told: they teach what ``condition=None`` means
 
 
 class ModeDiffusion:
@@ -410,24 +408,10 @@ class ModeDiffusion:
         identity: dict[str, Any] | None,
     ) -> "ModeDiffusion":
         from renorm.fit.gradient import fit
-        from renorm.fit.randomness import seed_of
 
         assert isinstance(self.denoiser, NetworkDenoiser)
         assert self.network is not None
-        prediction = self.denoiser.prediction
-
-        def loss(network: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
-            mirror = torch.Generator().manual_seed(seed_of(generator.initial_seed(), "flip")) if flip else None
-            x = fields.batch(index, flip_generator=mirror).to(generator.device, non_blocking=True)
-            u = torch.rand(len(x), generator=generator, device=generator.device, dtype=torch.float64)
-            noise = torch.randn(x.shape, generator=generator, device=generator.device)
-            classes = None
-            if self.num_classes and fields.labels is not None:
-                unnamed = torch.rand(len(x), generator=generator, device=generator.device) < UNNAMED
-                classes = fields.labels[index].to(generator.device).masked_fill(unnamed, self.num_classes)
-            denoiser = NetworkDenoiser(network, self.schedule, prediction)
-            return denoising_loss(denoiser, x, self.training.quantile(u, self.schedule), noise, classes)
-
+        loss = DenoisingLoss(self.denoiser, fields, self.training, num_classes=self.num_classes, flip=flip)
         result = fit(
             self.network,
             loss,

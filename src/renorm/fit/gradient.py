@@ -8,12 +8,13 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64
@@ -33,9 +34,13 @@ from renorm.fit.ema import averaged, follow
 from renorm.fit.progress import FitProgress
 from renorm.fit.randomness import Order, seed_of
 from renorm.fit.record import Record, read_metrics
+from renorm.fit.recorded import Recorded
 from renorm.fit.spec import FitSpec
 
-__all__ = ["FitResult", "Loss", "check_resumable", "fit"]
+__all__ = ["FitResult", "Loss", "SplitLoss", "check_resumable", "fit"]
+
+WARM = 3
+"""Steps before one is recorded as a CUDA graph: what is made once must be there by then."""
 
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 """``loss(network, index, generator)``: scalar mean loss of the fields ``index`` (int64, on the CPU).
@@ -43,6 +48,23 @@ Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 Noise and scales are drawn from ``generator``, which lives on the network's device (``generator.device``). The
 network is only ever called, ``network(...)``, since with several processes it comes wrapped.
 """
+
+
+@runtime_checkable
+class SplitLoss(Protocol):
+    """A loss in two parts; a GPU records the second as a graph, with which small networks train several times faster.
+
+    The second part must not look at the values of its tensors, nor copy any from the CPU; where it does, the steps
+    are taken one operation at a time, as with a ``Loss``.
+    """
+
+    def draw(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """What a step is shown: tensors on the network's device, of the same shapes at every step."""
+        ...
+
+    def __call__(self, network: nn.Module, *shown: Tensor) -> Tensor:
+        """Scalar mean loss."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +84,7 @@ class FitResult:
 
 def fit(
     network: nn.Module,
-    loss: Loss,
+    loss: Loss | SplitLoss,
     count: int,
     spec: FitSpec,
     folder: Path,
@@ -85,7 +107,7 @@ def fit(
 
     Args:
         network: Moved to the device and trained in place; its initial weights are the caller's to draw.
-        loss: See ``Loss``. It is called under bfloat16 autocast if ``spec.precision`` says so.
+        loss: See ``Loss`` and ``SplitLoss``. It is called under bfloat16 autocast if ``spec.precision`` says so.
         count: Number of fields that ``index`` runs over.
         spec: The settings.
         folder: Of the run; made if absent.
@@ -169,7 +191,7 @@ def _newest(folder: Path, about: dict[str, Any], spec: FitSpec, resume: bool) ->
 
 def _run(
     learner: "_Learner",
-    loss: Loss,
+    loss: Loss | SplitLoss,
     count: int,
     start: int,
     about: dict[str, Any],
@@ -186,6 +208,7 @@ def _run(
             state, board = about["record"], spec.tensorboard
             record = Record(folder, every=spec.log_every, step=start, state=state, tensorboard=board)
             stack.enter_context(closing(record))
+        stack.enter_context(_own_stream(learner.device))
         last_save = time.monotonic()
         for step in range(start, spec.steps):
             index = order.indices(step, rank=learner.rank, world=learner.world)
@@ -226,21 +249,56 @@ class _Learner:
         self.optimiser = _adamw(self.trained, spec, self.device)
         self.generator = torch.Generator(self.device)
         self.bf16 = spec.precision == "bf16" or (spec.precision == "auto" and self.device.type == "cuda")
+        self.wait = WARM if self.device.type == "cuda" and self.world == 1 else math.inf
+        self.recorded: Recorded[tuple[Tensor, Tensor]] | None = None
 
-    def update(self, step: int, loss: Loss, index: Int64[Tensor, "local"], stop: threading.Event) -> _Update:
+    def update(
+        self, step: int, loss: Loss | SplitLoss, index: Int64[Tensor, "local"], stop: threading.Event
+    ) -> _Update:
         """One optimiser step, from ``step`` to ``step + 1``; its draws follow from (seed, step, rank)."""
         self.generator.manual_seed(seed_of(self.spec.seed, "noise", step, self.rank))
         _seed_dropout(seed_of(self.spec.seed, "dropout", step, self.rank), self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            value = loss(self.wrapped, index, self.generator)
-        self.accelerator.backward(value)
-        norm = nn.utils.clip_grad_norm_(self.trained.values(), self.spec.clip)
+        value, norm = self._gradient(loss, index)
         for group in self.optimiser.param_groups:
             group["lr"] = self.spec.learning_rate(step)
         self.optimiser.step()
-        self.optimiser.zero_grad()
+        if self.recorded is None:  # else the graph writes to the same gradients again
+            self.optimiser.zero_grad()
         follow(self.ema, self.network, self.spec.ema_decay(step))
-        return self._outcome(step, value.detach(), norm, stop)
+        return self._outcome(step, value, norm, stop)
+
+    def _gradient(self, loss: Loss | SplitLoss, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Leave the clipped gradient with the weights; the loss, and the norm before clipping."""
+        if not isinstance(loss, SplitLoss):
+            return self._backward(lambda: loss(self.wrapped, index, self.generator))
+        shown = loss.draw(index, self.generator)
+
+        def compute(*shown: Tensor) -> tuple[Tensor, Tensor]:
+            return self._backward(lambda: loss(self.wrapped, *shown))
+
+        if self.recorded is None and self.wait <= 0:
+            self._record(compute, shown)
+        self.wait -= 1
+        return compute(*shown) if self.recorded is None else self.recorded(shown)
+
+    def _backward(self, loss: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            value = loss()
+        self.accelerator.backward(value)
+        return value.detach(), nn.utils.clip_grad_norm_(self.trained.values(), self.spec.clip)
+
+    def _record(self, compute: Callable[..., tuple[Tensor, Tensor]], shown: tuple[Tensor, ...]) -> None:
+        """From now on replay the step as a graph; a loss that cannot be recorded goes on as before."""
+        try:
+            self.recorded = Recorded(compute, shown)
+        except RuntimeError as error:
+            warnings.warn(
+                f"a training step cannot be recorded as a CUDA graph, so each is taken one operation at a time, which "
+                f"is slower for small networks: {str(error).splitlines()[0]}",
+                stacklevel=2,
+            )
+            self.wait = math.inf
+            self.optimiser.zero_grad()
 
     def _outcome(self, step: int, value: Tensor, norm: Tensor, stop: threading.Event) -> _Update:
         """Means over the ranks, so that all agree whether to go on; here the device is waited for."""
@@ -300,6 +358,19 @@ def _seed_dropout(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index].manual_seed(seed)
+
+
+@contextmanager
+def _own_stream(device: torch.device) -> Iterator[None]:
+    """On a GPU, a stream of this fit's own: a graph is recorded on no other, and fits of several threads overlap."""
+    if device.type != "cuda":
+        yield
+        return
+    outside, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    own.wait_stream(outside)
+    with torch.cuda.stream(own):
+        yield
+    outside.wait_stream(own)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class FeatureExtractor(Protocol):
         ...
 
     def __call__(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch features"]:
-        """Features of pictures with values in [0, 1]."""
+        """Features of pictures with values in [0, 1], on the device of the pictures."""
         ...
 
 

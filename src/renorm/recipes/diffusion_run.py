@@ -25,6 +25,9 @@ from renorm.spec import to_toml
 
 __all__ = ["equal_classes", "fit", "measure", "sample"]
 
+BATCH = 256  # fields that walk together
+SITES = 2**20  # on a GPU as many fields as have these sites: it waits for launches, not for arithmetic
+
 
 def fit(recipe: Recipe, folder: Path, *, resume: bool, progress: bool, command: str) -> ModeDiffusion:
     """Train; killed at any moment, it resumes to the same weights."""
@@ -119,7 +122,10 @@ def sample(
     """Fields by seed; drawn on the GPU if there is one, returned on the CPU."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator(device).manual_seed(seed)
-    x = model.sample(num, generator=generator, steps=steps, level=level, condition=condition, callback=callback)
+    batch = BATCH if device == "cpu" else max(BATCH, SITES // model.lattice.sites)
+    x = model.sample(
+        num, generator=generator, steps=steps, level=level, condition=condition, batch=batch, callback=callback
+    )
     return x.cpu()
 
 

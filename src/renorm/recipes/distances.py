@@ -57,7 +57,7 @@ def side_of(x: Tensor, fields: Fields, extractor: FeatureExtractor | None, *, ke
     pictures = to_unit(x, fields)
     if extractor is None:
         return Side(spectrum, pictures.flatten(1))
-    features = _kept(pictures, extractor) if keep else extractor(pictures)
+    features = _kept(pictures, extractor) if keep else _features(pictures, extractor)
     return Side(spectrum, pictures.flatten(1), features, FeatureStatistics(features.shape[1]).update(features))
 
 
@@ -118,8 +118,15 @@ def _kept(pictures: Tensor, extractor: FeatureExtractor) -> Tensor:
     if key not in _KEPT:
         while len(_KEPT) >= 4:
             _KEPT.pop(next(iter(_KEPT)))
-        _KEPT[key] = extractor(pictures)
+        _KEPT[key] = _features(pictures, extractor)
     return _KEPT[key]
+
+
+def _features(pictures: Tensor, extractor: FeatureExtractor) -> Tensor:
+    """Features on the CPU, reckoned on the GPU if there is one, in full float32 so that they are the same."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        return torch.cat([extractor(part.to(device)).cpu() for part in torch.split(pictures, 1000)])
 
 
 def _some(x: Tensor, most: int) -> Tensor:
