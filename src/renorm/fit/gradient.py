@@ -240,7 +240,8 @@ class _Learner:
     """The network, its average and its optimiser on this rank's device."""
 
     def __init__(self, network: nn.Module, spec: FitSpec, accelerator: Any) -> None:
-        self.spec, self.accelerator, self.device = spec, accelerator, accelerator.device
+        self.spec, self.accelerator = spec, accelerator
+        self.device = torch.empty(0, device=accelerator.device).device  # with its index
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.network = network.to(self.device).train()
         self.wrapped = accelerator.prepare_model(network)  # the network itself in a single process
