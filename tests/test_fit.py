@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from renorm.errors import CheckpointError, NonFiniteLossError, RecipeError
 from renorm.fit.checkpoint import checkpoints, load, read_tensors
 from renorm.fit.ema import averaged, follow
-from renorm.fit.gradient import FitResult, fit
+from renorm.fit.gradient import FitResult, SplitLoss, fit
 from renorm.fit.progress import FitProgress
 from renorm.fit.randomness import Order, seed_of
 from renorm.fit.record import read_metrics
@@ -543,3 +543,54 @@ def main(task: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], Path(sys.argv[2]))
+
+
+# --- a loss in two parts, and its graph on a GPU ---
+
+
+class Parted:
+    """``denoising`` in the two parts of a ``SplitLoss``."""
+
+    def draw(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        x = FIELDS[index].to(generator.device)
+        return x, torch.randn(x.shape, generator=generator, device=generator.device)
+
+    def __call__(self, net: nn.Module, *shown: Tensor) -> Tensor:
+        x, noise = shown
+        return (net(x + noise) - x).square().mean()
+
+
+class Waiting(Parted):
+    """A second part that looks at its values, which no graph can."""
+
+    def __call__(self, net: nn.Module, *shown: Tensor) -> Tensor:
+        assert bool(shown[0].isfinite().all())
+        return super().__call__(net, *shown)
+
+
+def test_a_loss_in_two_parts_is_the_same_loss(tmp_path: Path) -> None:
+    parted = Parted()
+    assert isinstance(parted, SplitLoss)
+
+    def whole(net: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
+        return parted(net, *parted.draw(index, generator))
+
+    assert same(run(tmp_path / "whole", loss=whole), run(tmp_path / "parted", loss=parted))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [Parted, Waiting])
+def test_a_recorded_step_is_the_step(tmp_path: Path, kind: type, recwarn: pytest.WarningsRecorder) -> None:
+    parted = kind()
+
+    def whole(net: nn.Module, index: Tensor, generator: torch.Generator) -> Tensor:
+        return parted(net, *parted.draw(index, generator))
+
+    spec = replace(SPEC, precision="float32")
+    fits = [
+        run(tmp_path / name, spec, loss=loss, net=network(dropout=0.0), cpu=False)
+        for name, loss in (("whole", whole), ("parted", parted))
+    ]
+    for one, other in zip(fits[0].ema.parameters(), fits[1].ema.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    assert any("CUDA graph" in str(found.message) for found in recwarn) == (kind is Waiting)
