@@ -18,6 +18,7 @@ __all__ = [
     "SNR_FINE",
     "calibrated",
     "chain_steps",
+    "ddpm_chain",
     "ddpm_linear",
     "flattened",
     "rgdm_chain",
@@ -176,6 +177,30 @@ def rgdm_chain(sites: int, *, convention: ChainTime = "code", mass: float = CHAI
         frozen_modes=frozen,
         weighting="count",
         steps=steps,
+    )
+
+
+def ddpm_chain(sites: int, *, mass: float = CHAIN_MASS) -> Schedule:
+    r"""Plain diffusion of chains, beside which the paper's stands: white noise of one variance, no mode is erased.
+
+    The variance is the mean of the Gaussian chain's, so that a chain keeps its size; the centre of mass does not take
+    part. T(N) is the paper's, $80 + \lceil\tau\ln(N/32)\rceil$ with tau = 8.175.
+
+    Args:
+        sites: Number of C-alpha atoms N.
+        mass: $\mu$ of the Gaussian chain, in rad/site.
+
+    Example:
+        >>> schedule = ddpm_chain(128)
+        >>> schedule.steps, bool(schedule.alive(1.0)[1:].all()), schedule.sigma(1.0)[0].item()
+        (92, True, 0.0)
+    """
+    chain = rgdm_chain(sites, convention="paper", mass=mass)
+    variance = chain.prior_spectrum[1:].mean().item()
+    return replace(
+        white(chain.lattice, variance=variance, steps=chain.steps),
+        frozen_modes=chain.frozen_modes,
+        weighting="variance",
     )
 
 

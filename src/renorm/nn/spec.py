@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from renorm.spec import require
 
-__all__ = ["UNetSpec"]
+__all__ = ["ChainNetSpec", "UNetSpec"]
 
 
 @dataclass(frozen=True)
@@ -75,3 +75,42 @@ class UNetSpec:
     def channels(self) -> tuple[int, ...]:
         """Channels of each level, finest first."""
         return tuple(self.width * m for m in self.multipliers)
+
+
+@dataclass(frozen=True)
+class ChainNetSpec:
+    """A network on chains of points: how wide, how deep, and what it is told of the residues.
+
+    Args:
+        width: Channels of a point; also twice the number of sinusoids that carry the scale.
+        layers: Rounds of attention.
+        heads: Attention heads.
+        pair: Channels of a pair of points.
+        context: Residues on either side whose letters a residue's own embedding sees.
+        sequence: Whether it reads the letters of the residues.
+        features: Channels of further features of each residue, those of a language model say; 0: none.
+
+    Raises:
+        ValueError: If a value is out of range or does not divide the width.
+
+    Example:
+        >>> ChainNetSpec(width=64, heads=4).width
+        64
+    """
+
+    width: int = 64
+    layers: int = 4
+    heads: int = 4
+    pair: int = 32
+    context: int = 4
+    sequence: bool = True
+    features: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.width >= 2 and self.width % 2 == 0, "width must be even (sines and cosines)", self.width)
+        require(self.layers >= 1, "layers must be >= 1", self.layers)
+        require(self.heads >= 1, "heads must be >= 1", self.heads)
+        require(self.width % self.heads == 0, f"heads must divide the width {self.width}", self.heads)
+        require(self.pair >= 1, "pair must be >= 1", self.pair)
+        require(self.context >= 0, "context must be >= 0 residues", self.context)
+        require(self.features >= 0, "features must be >= 0", self.features)

@@ -1,0 +1,85 @@
+"""The denoiser of chains: a network between two projections, on the coarse chain of the modes that are alive."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from renorm.diffusion.chains.coarse_chain import cosines, to_modes, to_points
+from renorm.diffusion.chains.flow import Coefficients, coefficients
+from renorm.diffusion.schedule import Schedule
+from renorm.nn.chain import Points
+
+__all__ = ["ChainDenoiser", "Told", "answer"]
+
+Network = Callable[..., Tensor]
+Told = tuple[Tensor | None, Tensor | None]
+"""Letters and features of the residues, as ``renorm.nn.chain.ChainNet`` takes them."""
+
+
+def answer(
+    network: Network,
+    modes: Float[Tensor, "batch 3 modes"],
+    t: Float[Tensor, " batch"],
+    here: Coefficients,
+    told: Told,
+) -> Float[Tensor, "batch 3 modes"]:
+    r"""Modes of the network's answer on the coarse chain, $C_t\,u\,f(u^\top C_t\,\phi,\,t)$.
+
+    Args:
+        network: See ``ChainNet``.
+        modes: Of chains at scale t, padded.
+        t: Scale of each.
+        here: Their coefficients, on the same device.
+        told: What is known of the residues.
+    """
+    size = int(here.number.max())
+    u = cosines(here.number, size).to(modes)
+    x = to_points(here.alive[:, None] * modes, u, (here.number / here.residues).to(modes))
+    letters, features = told
+    y = network(Points(x, here.number, here.residues), t.to(modes), letters, features)
+    return here.alive[:, None] * to_modes(y.to(modes.dtype), u, modes.shape[2])
+
+
+class ChainDenoiser:
+    r"""E[phi_0 | phi_t] of chains of one length, all of one sequence.
+
+    $$ \phi_0 = c_\mathrm{skip}\,\phi + c_\mathrm{out}\,C_t\,u\,f(u^\top C_t\,\phi,\,t) $$
+
+    Args:
+        network: See ``ChainNet``.
+        schedule: The flow of chains of this length.
+        letters: Kinds of the residues; ``None``: not told.
+        features: Their further features, where the network has some.
+        spectrum: Variance of every mode of the data; the prior's if not given.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        schedule: Schedule,
+        letters: Int64[Tensor, " length"] | None = None,
+        features: Float[Tensor, "length feature"] | None = None,
+        spectrum: Float[Tensor, " modes"] | None = None,
+    ) -> None:
+        self.network, self.schedule, self.spectrum = network, schedule, spectrum
+        self.letters, self.features = letters, features
+
+    def __call__(
+        self, modes: Float[Tensor, "batch 3 modes"], t: float | Tensor, condition: Tensor | None = None
+    ) -> Float[Tensor, "batch 3 modes"]:
+        """Modes of the clean chain; ``condition`` is ignored, the sequence stands here."""
+        batch = len(modes)
+        scale = float(t)
+        one = coefficients(self.schedule, scale, self.spectrum).to(modes)
+        here = one._replace(number=one.number.expand(batch), residues=one.residues.expand(batch))
+        told = tuple(
+            None if x is None else x.to(modes.device).expand(batch, *x.shape) for x in (self.letters, self.features)
+        )
+        f = answer(self.network, modes, torch.full((batch,), scale), here, (told[0], told[1]))
+        return here.skip[:, None] * modes + here.out[:, None] * f
+
+
+def _for_all(x: Tensor | None, modes: Tensor) -> Tensor | None:
+    return None if x is None else x.to(modes.device).expand(len(modes), *x.shape)

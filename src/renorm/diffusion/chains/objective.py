@@ -1,0 +1,134 @@
+"""The loss of chains of different lengths, each at a scale of its own, in batches of chains that are alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from renorm.bases import basis_for
+from renorm.diffusion.chains.denoiser import Told, answer
+from renorm.diffusion.chains.flow import Coefficients, coefficients, schedule_of, stacked
+from renorm.diffusion.chains.profile import spectrum_of
+from renorm.diffusion.chains.spec import ChainSpec
+from renorm.diffusion.spacing import Spacing
+from renorm.lattice import Lattice
+from renorm.nn.chain import LETTERS
+
+__all__ = ["ChainLoss", "TrainingChain", "modes_of"]
+
+ALIKE = 0.7  # chains go through the network together if the shortest has this share of the longest's points
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingChain:
+    """A chain to learn from.
+
+    Attributes:
+        x: Where its residues are, in angstrom; none is missing.
+        letters: Kinds of its residues.
+        features: Further features of them, where the network has some.
+    """
+
+    x: Float[Tensor, "3 sites"]
+    letters: Int64[Tensor, " sites"]
+    features: Float[Tensor, "sites feature"] | None = None
+
+
+class ChainLoss:
+    r"""Mean square error of the network's answer, over the modes that move, chain by chain.
+
+    $$ \mathcal L = \Big\langle \frac{1}{3 n_t} \sum_{k\,\mathrm{moves}}
+       \Big| f_k - \frac{\phi_{0k} - c_\mathrm{skip}\phi_k}{c_\mathrm{out}} \Big|^2 \Big\rangle $$
+
+    Every chain counts alike, whatever its length and however few of its modes move. A network that is silent has the
+    loss 1 on chains that are Gaussian and of the prior's spectrum.
+
+    Args:
+        chains: To learn from.
+        spec: The flow, and how many chains keep their sequence to themselves.
+        training: How scales are drawn.
+        profile: Of the spectrum of chains, see ``measure_profile``; the prior's if not given.
+    """
+
+    def __init__(
+        self,
+        chains: Sequence[TrainingChain],
+        spec: ChainSpec,
+        training: Spacing,
+        profile: Float[Tensor, " bins"] | None = None,
+    ) -> None:
+        self.chains, self.spec, self.training = chains, spec, training
+        self.schedules = [schedule_of(spec, chain.x.shape[1]) for chain in chains]
+        self.modes = [modes_of(chain.x) for chain in chains]
+        known = profile if spec.spectrum == "measured" else None
+        lengths = {modes.shape[1] for modes in self.modes}
+        self.spectra = {n: None if known is None else spectrum_of(known, n, spec.mass) for n in lengths}
+
+    def __call__(self, network: nn.Module, index: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
+        """The loss of some chains, at scales and with noise from a generator."""
+        device = generator.device
+        which = index.tolist()
+        draw = torch.rand(2, len(which), generator=generator, device=device, dtype=torch.float64).cpu()
+        strata = (torch.arange(len(which)) + draw[0]) / len(which)  # even over the scales in every batch
+        longest = max(self.modes[i].shape[1] for i in which)
+        noise = torch.randn(len(which), 3, longest, generator=generator, device=device)
+        times = [self.training.quantile(u[None], self.schedules[i]).item() for i, u in zip(which, strata, strict=True)]
+        here = stacked([self._coefficients(i, t) for i, t in zip(which, times, strict=True)])
+        clean = torch.nn.utils.rnn.pad_sequence([self.modes[i].T for i in which], batch_first=True).mT.to(device)
+        told = self._told(which, draw[1] < self.spec.unnamed, longest, device)
+        t = torch.tensor(times, device=device)
+        return self._loss(network, clean, noise, t, here.to(clean), told) / len(which)
+
+    def _coefficients(self, i: int, t: float) -> Coefficients:
+        return coefficients(self.schedules[i], t, self.spectra[self.modes[i].shape[1]])
+
+    def _told(self, which: list[int], silent: Tensor, longest: int, device: torch.device) -> Told:
+        letters = torch.full((len(which), longest), LETTERS)
+        for row, i in enumerate(which):
+            if not silent[row]:
+                letters[row, : len(self.chains[i].letters)] = self.chains[i].letters
+        parts = [self.chains[i].features for i in which]
+        if any(part is None for part in parts):
+            return letters.to(device), None
+        padded = torch.nn.utils.rnn.pad_sequence([part for part in parts if part is not None], batch_first=True)
+        return letters.to(device), padded.to(device)
+
+    def _loss(
+        self, network: nn.Module, clean: Tensor, noise: Tensor, t: Tensor, here: Coefficients, told: Told
+    ) -> Tensor:
+        """Sum over the chains, which go through the network in groups of about as many points."""
+        total = clean.new_zeros(())
+        for rows in _alike(here.number):
+            part = here.rows(rows)
+            length = int(part.residues.max())
+            x, z = clean[rows, :, :length], noise[rows, :, :length]
+            part = Coefficients(*(value[:, :length] if value.ndim == 2 else value for value in part))
+            phi = part.alive[:, None] * (part.alpha[:, None] * x + part.sigma[:, None] * z)
+            moves = part.out > 0
+            inverse = torch.where(moves, 1 / torch.where(moves, part.out, 1.0), 0.0)
+            target = inverse[:, None] * (x - part.skip[:, None] * phi)
+            some: Told = tuple(None if value is None else value[rows, :length] for value in told)  # type: ignore[assignment]
+            f = answer(network, phi, t[rows], part, some)
+            error = (moves[:, None] * (f - target)).square().sum((1, 2)) / (3 * moves.sum(1).clamp(min=1))
+            total = total + error.sum()
+        return total
+
+
+def modes_of(x: Float[Tensor, "3 sites"]) -> Float[Tensor, "3 modes"]:
+    """Modes of a chain, about its centre."""
+    x = x.double() - x.double().mean(1, keepdim=True)
+    return basis_for(Lattice((x.shape[1],), channels=3)).forward(x).float()
+
+
+def _alike(count: Int64[Tensor, " batch"]) -> list[Tensor]:
+    """Rows in groups, none padded by much."""
+    order = count.argsort(descending=True)
+    groups: list[list[int]] = []
+    for row in order.tolist():
+        if groups and int(count[row]) >= ALIKE * int(count[groups[-1][0]]):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return [torch.tensor(group, device=count.device) for group in groups]

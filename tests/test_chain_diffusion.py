@@ -1,0 +1,209 @@
+"""Diffusion of chains: coarse chains, coefficients of many lengths, the loss of silence, one length of many."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from renorm.bases import basis_for
+from renorm.diffusion.chains.coarse_chain import cosines, enough, to_modes, to_points
+from renorm.diffusion.chains.denoiser import ChainDenoiser, answer
+from renorm.diffusion.chains.flow import coefficients, schedule_of, stacked
+from renorm.diffusion.chains.model import ChainDiffusion
+from renorm.diffusion.chains.objective import ChainLoss, TrainingChain, modes_of
+from renorm.diffusion.chains.profile import measure_profile, spectrum_of
+from renorm.diffusion.chains.spec import ChainSpec
+from renorm.diffusion.denoiser import GaussianDenoiser
+from renorm.diffusion.presets import BOND_LENGTH, chain_steps
+from renorm.diffusion.spacing import LogUniform
+from renorm.errors import CheckpointError, DataError, RecipeError
+from renorm.fit.record import read_metrics
+from renorm.fit.spec import FitSpec
+from renorm.nn.spec import ChainNetSpec
+
+SMALL = ChainNetSpec(width=16, layers=1, heads=2, pair=8)
+SPECS = {"rgdm": ChainSpec(network=SMALL), "ddpm": ChainSpec(schedule="ddpm", network=SMALL)}
+
+
+class Silent(nn.Module):
+    def forward(self, points, t, letters=None, features=None):
+        return torch.zeros_like(points.x)
+
+
+silent = Silent()
+
+
+def gaussian_chain(sites: int, spec: ChainSpec, generator: torch.Generator) -> TrainingChain:
+    schedule = schedule_of(spec, sites)
+    z = torch.randn(3, sites, generator=generator, dtype=torch.float64)
+    modes = schedule.prior_spectrum.sqrt() * z
+    modes[:, 0] = 0
+    letters = torch.randint(20, (sites,), generator=generator)
+    return TrainingChain(basis_for(schedule.lattice).inverse(modes).float(), letters)
+
+
+@settings(max_examples=20, deadline=None)
+@given(sites=st.integers(8, 40), kept=st.integers(3, 8))
+def test_a_coarse_chain_is_the_chain_between_its_residues(sites, kept):
+    """Points of a chain of few modes, against the cosines themselves at the middles of the stretches."""
+    generator = torch.Generator().manual_seed(sites)
+    modes = torch.zeros(1, 3, sites, dtype=torch.float64)
+    modes[..., :kept] = torch.randn(1, 3, kept, generator=generator, dtype=torch.float64)
+    number = min(sites, kept + 2)
+    u = cosines(torch.tensor([number]), number).double()
+    x = to_points(modes, u, torch.tensor([number / sites], dtype=torch.float64))
+    middle = (torch.arange(number, dtype=torch.float64) + 0.5) * sites / number  # in residues, from the end
+    n = torch.arange(sites)[:, None]
+    gain = torch.where(n > 0, 2.0, 1.0).sqrt() / math.sqrt(sites)
+    by_hand = modes[0] @ (gain * torch.cos(math.pi * n * middle / sites))
+    torch.testing.assert_close(x[0], by_hand, rtol=0, atol=1e-5)
+    back = to_modes(x / math.sqrt(number / sites), u, sites)
+    torch.testing.assert_close(back, modes, rtol=0, atol=1e-5)
+
+
+def test_as_many_points_as_residues_are_the_residues():
+    x = torch.randn(2, 3, 20, generator=torch.Generator().manual_seed(0))
+    lattice = schedule_of(SPECS["rgdm"], 20).lattice
+    u = cosines(torch.tensor([20, 20]), 20)
+    modes = basis_for(lattice).forward(x)
+    torch.testing.assert_close(to_points(modes, u, torch.ones(2)), x, rtol=0, atol=1e-5)
+
+
+def test_points_follow_the_modes():
+    schedule = schedule_of(SPECS["rgdm"], 128)
+    numbers = [int(coefficients(schedule, t).number) for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert numbers == sorted(numbers, reverse=True)
+    assert (numbers[0], numbers[-1]) == (128, 12)
+    assert int(coefficients(schedule_of(SPECS["ddpm"], 128), 1.0).number) == 128
+    assert enough(2, 5) == 5
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.8, 1.0])
+def test_a_silent_network_is_the_gaussian_denoiser(name, t):
+    schedule = schedule_of(SPECS[name], 30)
+    modes = torch.randn(4, 3, 30, generator=torch.Generator().manual_seed(0)) * schedule.prior_spectrum.sqrt().float()
+    modes = torch.where(schedule.alive(t), modes, 0.0)
+    exact = GaussianDenoiser(schedule, schedule.prior_spectrum)(modes, t)
+    found = ChainDenoiser(silent, schedule)(modes, t)
+    torch.testing.assert_close(found, torch.where(schedule.alive(t), exact, 0.0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_silence_costs_one_on_gaussian_chains(name):
+    """Of the prior's own spectrum, which for plain diffusion is white."""
+    generator = torch.Generator().manual_seed(0)
+    chains = [gaussian_chain(n, SPECS[name], generator) for n in (20, 30, 30, 45) for _ in range(100)]
+    loss = ChainLoss(chains, SPECS[name], LogUniform())
+    assert abs(loss(silent, torch.arange(400), generator).item() - 1) < 0.05
+
+
+def test_a_batch_is_its_chains_one_by_one():
+    spec = SPECS["rgdm"]
+    generator = torch.Generator().manual_seed(0)
+    chains, times = [gaussian_chain(n, spec, generator) for n in (50, 20, 33)], (0.1, 0.4, 0.9)
+    model = ChainDiffusion(spec)
+    parts = [
+        coefficients(schedule_of(spec, chain.x.shape[1]), t) for chain, t in zip(chains, (0.1, 0.4, 0.9), strict=True)
+    ]
+    here = stacked(parts).to(chains[0].x)
+    modes = torch.zeros(3, 3, 50)
+    letters = torch.zeros(3, 50, dtype=torch.int64)
+    for row, chain in enumerate(chains):
+        modes[row, :, : chain.x.shape[1]] = torch.randn(chain.x.shape, generator=generator)
+        letters[row, : chain.x.shape[1]] = chain.letters
+    both = answer(model.network, modes, torch.tensor(times), here, (letters, None))
+    for row, chain in enumerate(chains):
+        n = chain.x.shape[1]
+        one = answer(
+            model.network,
+            modes[row : row + 1, :, :n],
+            torch.tensor([times[row]]),
+            parts[row].to(modes),
+            (letters[row : row + 1, :n], None),
+        )
+        torch.testing.assert_close(both[row, :, :n], one[0], rtol=1e-3, atol=1e-6)
+        assert bool((both[row, :, n:] == 0).all())
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_drawn_from_silence_chains_are_those_of_the_prior(name):
+    """Bonds of 3.8 angstrom, root mean square, of the paper's prior; white noise has longer ones."""
+    spec = SPECS[name]
+    model = ChainDiffusion(spec, network=silent)
+    x = model.fold(torch.zeros(64, dtype=torch.int64), 200, generator=torch.Generator().manual_seed(0), batch=200)
+    bonds = x.diff(dim=2).square().sum(1).mean().sqrt().item()
+    prior = schedule_of(spec, 64).prior_spectrum[1:]
+    expected = BOND_LENGTH if name == "rgdm" else math.sqrt(6 * prior.mean().item())
+    assert abs(bonds / expected - 1) < 0.03
+    assert x.mean(2).abs().max() < 1e-4
+
+
+def test_one_length_keeps_to_the_hallway(tmp_path):
+    model = ChainDiffusion(SPECS["rgdm"]).of(24)
+    assert model.spec.steps == chain_steps(24)
+    x = gaussian_chain(24, SPECS["rgdm"], torch.Generator().manual_seed(0)).x[None]
+    coarse = model.coarsen(x, 2)
+    fine = model.refine(coarse, level=2, generator=torch.Generator().manual_seed(1), steps=4)
+    assert fine.shape == x.shape
+    torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=0, atol=1e-4)
+    assert model.with_walk(sampler="ddim", steps=7).sample(1, generator=torch.Generator()).isfinite().all()
+    with pytest.raises(RecipeError, match="a part of a ChainDiffusion"):
+        model.fit()
+    with pytest.raises(RecipeError, match="a part of a ChainDiffusion"):
+        model.save(tmp_path)
+
+
+def test_it_learns_and_reads_back(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    bent = [TrainingChain(helix(n, generator), torch.zeros(n, dtype=torch.int64)) for n in (16, 20, 24)]
+    model = ChainDiffusion(SPECS["rgdm"])
+    fit = FitSpec(steps=100, batch=6, lr=1e-2, warmup=5, ema=0.9, log_every=10)
+    model.fit(bent * 4, spec=fit, folder=tmp_path, progress=False)
+    model.save_frame(tmp_path)
+    again = ChainDiffusion.load(tmp_path)
+    draws = [m.fold(bent[0].letters, 2, generator=torch.Generator().manual_seed(1), steps=5) for m in (model, again)]
+    assert torch.equal(*draws)
+    losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def helix(sites: int, generator: torch.Generator) -> torch.Tensor:
+    """An ideal alpha helix, turned at random: 1.5 angstrom and 100 degrees a residue."""
+    turn = torch.arange(sites) * math.radians(100)
+    x = torch.stack([2.3 * turn.cos(), 2.3 * turn.sin(), 1.5 * torch.arange(sites)])
+    q, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator))
+    return q * torch.linalg.det(q) @ x
+
+
+def test_the_spectrum_is_measured():
+    spec = SPECS["rgdm"]
+    generator = torch.Generator().manual_seed(0)
+    chains = [gaussian_chain(n, spec, generator) for n in (20, 41) for _ in range(300)]
+    profile = measure_profile(2 * modes_of(chain.x) for chain in chains)
+    assert (profile / 4 - 1).abs().max() < 0.2
+    torch.testing.assert_close(spectrum_of(None, 41), schedule_of(spec, 41).prior_spectrum, rtol=1e-12, atol=0)
+    assert (spectrum_of(profile, 30) / spectrum_of(None, 30) / 4 - 1).abs().max() < 0.2
+    with pytest.raises(DataError, match="needs a chain"):
+        measure_profile([])
+
+
+def test_bad_input_is_one_clear_line(tmp_path):
+    model = ChainDiffusion(SPECS["rgdm"])
+    with pytest.raises(RecipeError, match="letters must be one for each of the 24 residues, got 23"):
+        model.of(24, torch.zeros(23, dtype=torch.int64))
+    with pytest.raises(ValueError, match="at least 3 sites"):
+        model.of(2)
+    with pytest.raises(RecipeError, match="unknown spacing"):
+        ChainDiffusion(ChainSpec(spacing="evn", network=SMALL))
+    with pytest.raises(CheckpointError, match="no chain diffusion"):
+        ChainDiffusion.load(tmp_path)
+    model.save_frame(tmp_path)
+    with pytest.raises(CheckpointError, match="no weights yet"):
+        ChainDiffusion.load(tmp_path)
+    model.save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"lacks profile\.safetensors"):
+        ChainDiffusion.load(tmp_path)
