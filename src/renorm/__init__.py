@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from renorm.cascade.spec import CascadeFit, CascadeSpec
     from renorm.data import load as load_data
     from renorm.data.spec import DataSpec
+    from renorm.diffusion.chains.model import ChainDiffusion
+    from renorm.diffusion.chains.spec import ChainSpec
     from renorm.diffusion.mode_diffusion import ModeDiffusion
     from renorm.diffusion.spec import DiffusionSpec
     from renorm.errors import RenormError
@@ -24,9 +26,8 @@ if TYPE_CHECKING:
     from renorm.lattice import Lattice
     from renorm.model import Grade, RenormModel
     from renorm.nn.spec import UNetSpec
-    from renorm.recipes.run import fit_run, measure_run
-    from renorm.recipes.run import load_run as load
-    from renorm.recipes.spec import CascadeRecipe, Recipe, TokensRecipe, load_recipe
+    from renorm.recipes.run import fit_run, load, measure_run
+    from renorm.recipes.spec import CascadeRecipe, ChainRecipe, Recipe, TokensRecipe, load_recipe
     from renorm.tokens.product import TokenProduct
     from renorm.tokens.spec import HierarchySpec, TokensSpec
     from renorm.tokens.token_hierarchy import TokenHierarchy
@@ -36,6 +37,9 @@ _HOME = {
     "CascadeFit": "cascade.spec:CascadeFit",
     "CascadeRecipe": "recipes.spec:CascadeRecipe",
     "CascadeSpec": "cascade.spec:CascadeSpec",
+    "ChainDiffusion": "diffusion.chains.model:ChainDiffusion",
+    "ChainRecipe": "recipes.spec:ChainRecipe",
+    "ChainSpec": "diffusion.chains.spec:ChainSpec",
     "DataSpec": "data.spec:DataSpec",
     "DiffusionSpec": "diffusion.spec:DiffusionSpec",
     "FitSpec": "fit.spec:FitSpec",
@@ -52,7 +56,7 @@ _HOME = {
     "TokensSpec": "tokens.spec:TokensSpec",
     "UNetSpec": "nn.spec:UNetSpec",
     "fit_run": "recipes.run:fit_run",
-    "load": "recipes.run:load_run",
+    "load": "recipes.run:load",
     "load_data": "data.images:load",
     "load_recipe": "recipes.spec:load_recipe",
     "measure_run": "recipes.run:measure_run",
@@ -63,6 +67,9 @@ __all__ = [
     "CascadeFit",
     "CascadeRecipe",
     "CascadeSpec",
+    "ChainDiffusion",
+    "ChainRecipe",
+    "ChainSpec",
     "DataSpec",
     "DiffusionSpec",
     "FitSpec",

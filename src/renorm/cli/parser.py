@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
-from renorm.cli import commands, compare, files
+from renorm.cli import chains, commands, compare, files
 from renorm.cli.options import seed
 from renorm.errors import RecipeError
 from renorm.version import __version__
@@ -52,6 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
     _field_arguments(refine)
     _walk_arguments(refine)
     _file_arguments(refine)
+
+    fold = command("fold", chains.fold, "draw protein chains of a sequence, coarse to fine, into PDB files")
+    fold.add_argument("sequence", help="letters of the residues, a FASTA file, or a number of residues of any kind")
+    fold.add_argument("--run", default="runs/protein", help="run folder (runs/protein)")
+    fold.add_argument("-n", "--num", type=int, default=5, help="how many chains of each (5)")
+    fold.add_argument("--seed", type=seed, default=0, help="of the draws (0)")
+    fold.add_argument("--out", help="folder of the PDB files (RUN/folds)")
+    _walk_arguments(fold)
 
     measure = command("measure", commands.measure, "compare samples of a run with its test data, write the report")
     measure.add_argument("run", help="run folder")

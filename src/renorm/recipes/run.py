@@ -15,23 +15,24 @@ from torch import Tensor
 
 from renorm.cascade.cascade import Cascade
 from renorm.cascade.pictures import rendered
+from renorm.diffusion.chains.model import ChainDiffusion
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.reverse import Callback
 from renorm.errors import CheckpointError, RecipeError
-from renorm.recipes import cascade_measure, cascade_run, diffusion_run, tokens_run
+from renorm.recipes import cascade_measure, cascade_run, chains_run, diffusion_run, tokens_run
 from renorm.recipes.diffusion_conditional import MAKERS
 from renorm.recipes.folder import is_first, read_recipe
-from renorm.recipes.spec import AnyRecipe, CascadeRecipe, Recipe, TokensRecipe
+from renorm.recipes.spec import AnyRecipe, CascadeRecipe, ChainRecipe, Recipe, TokensRecipe
 from renorm.tokens.product import TokenProduct
 
-__all__ = ["Model", "as_field", "fit_run", "load_run", "measure_run", "refine_run", "sample_run"]
+__all__ = ["Model", "as_field", "fit_run", "load", "load_run", "measure_run", "refine_run", "sample_run"]
 
 Model = ModeDiffusion | TokenProduct | Cascade
 
 
 def fit_run(
     recipe: AnyRecipe, folder: Path, *, resume: bool = False, progress: bool = True, command: str = ""
-) -> Model:
+) -> Model | ChainDiffusion:
     """Fit a recipe and leave everything in ``folder``; killed at any moment, it resumes to the same model.
 
     Raises:
@@ -44,17 +45,33 @@ def fit_run(
         return tokens_run.fit(recipe, folder, progress=progress, command=command)
     if isinstance(recipe, CascadeRecipe):
         return cascade_run.fit(recipe, folder, progress=progress, command=command)
+    if isinstance(recipe, ChainRecipe):
+        return chains_run.fit(recipe, folder, resume=resume, progress=progress, command=command)
     return diffusion_run.fit(recipe, folder, resume=resume, progress=progress, command=command)
 
 
+def load(folder: Path | str) -> Model | ChainDiffusion:
+    """The model of a run folder, whatever it is of."""
+    folder = Path(folder)
+    if (folder / "recipe.toml").is_file() and isinstance(read_recipe(folder), ChainRecipe):
+        return chains_run.load(folder)
+    return load_run(folder)
+
+
 def load_run(folder: Path | str) -> Model:
-    """The model of a run folder, at its final weights, or at its last checkpoint if the fit is not finished."""
+    """The model of fields of a run folder, at its final weights, or at its last checkpoint if the fit is not finished.
+
+    Raises:
+        CheckpointError: If the folder holds no run, one that is not finished, or one of chains (see ``load``).
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"there is no run folder {folder}; `renorm fit RECIPE --out {folder}` makes one")
     if (folder / "product.toml").is_file():
         return TokenProduct.load(folder)
     recipe = read_recipe(folder) if (folder / "recipe.toml").is_file() else None
+    if isinstance(recipe, ChainRecipe):
+        raise CheckpointError(f"{folder} is a run of chains, no fields; `renorm fold SEQUENCE --run {folder}` draws some")
     whole = isinstance(recipe, CascadeRecipe) and (folder / "model.toml").is_file()
     if isinstance(recipe, TokensRecipe | CascadeRecipe) and not whole:
         raise CheckpointError(

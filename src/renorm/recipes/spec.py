@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from renorm.cascade.spec import CascadeFit, CascadeSpec, require_transfer
+from renorm.data.proteins.spec import ProteinSpec
 from renorm.data.spec import DataSpec
+from renorm.diffusion.chains.spec import ChainSpec
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import RecipeError
 from renorm.fit.spec import FitSpec
 from renorm.spec import from_mapping, override, parse_toml, read_text, require
 from renorm.tokens.spec import TokensSpec
 
-__all__ = ["AnyRecipe", "CascadeRecipe", "MeasureSpec", "Recipe", "TokensRecipe", "load_recipe", "read_toml", "shipped"]
+__all__ = ["AnyRecipe", "CascadeRecipe", "ChainMeasureSpec", "ChainRecipe", "MeasureSpec", "Recipe", "TokensRecipe", "load_recipe", "read_toml", "shipped"]
 
 
 @dataclass(frozen=True)
@@ -184,9 +186,65 @@ class CascadeRecipe:
             )
 
 
-AnyRecipe = Recipe | TokensRecipe | CascadeRecipe
+@dataclass(frozen=True)
+class ChainMeasureSpec:
+    """How folded chains are judged.
 
-WINGS: dict[str, type[AnyRecipe]] = {"diffusion": Recipe, "tokens": TokensRecipe, "cascade": CascadeRecipe}
+    Args:
+        targets: A packed set of known structures, or ``"held-out"``: the test chains of the recipe's data.
+        limit: Judge the first so many of them only.
+        samples: Chains drawn for each.
+        steps: Of the walk; T(N) if not given.
+        seed: Of the sampling.
+    """
+
+    targets: str = "held-out"
+    limit: int | None = None
+    samples: int = 1
+    steps: int | None = None
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.limit is None or self.limit >= 1, "limit must be >= 1 target", self.limit)
+        require(self.samples >= 1, "samples must be >= 1 chain a target", self.samples)
+        require(self.steps is None or self.steps >= 1, "steps must be >= 1", self.steps)
+        require(0 <= self.seed < 2**63, "seed must be in [0, 2^63)", self.seed)
+
+
+@dataclass(frozen=True)
+class ChainRecipe:
+    """Everything that a run of a chain diffusion depends on.
+
+    Args:
+        description: One line for people.
+        wing: Family of the model.
+        data: Which chains are learned.
+        model: The chain diffusion.
+        fit: The training loop.
+        measure: How folded chains are judged.
+
+    Example:
+        >>> load_recipe("protein").wing
+        'chains'
+    """
+
+    SEED: ClassVar[str] = "fit"
+    description: str = ""
+    wing: Literal["chains"] = "chains"
+    data: ProteinSpec = field(default_factory=ProteinSpec)
+    model: ChainSpec = field(default_factory=ChainSpec)
+    fit: FitSpec = field(default_factory=FitSpec)
+    measure: ChainMeasureSpec = field(default_factory=ChainMeasureSpec)
+
+
+AnyRecipe = Recipe | TokensRecipe | CascadeRecipe | ChainRecipe
+
+WINGS: dict[str, type[AnyRecipe]] = {
+    "diffusion": Recipe,
+    "tokens": TokensRecipe,
+    "cascade": CascadeRecipe,
+    "chains": ChainRecipe,
+}
 """The recipe of each wing; a recipe that names none is one of a mode diffusion."""
 
 

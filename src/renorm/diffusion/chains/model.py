@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from renorm.diffusion.build import make_spacing
+from renorm.diffusion.build import make_sampler, make_spacing
 from renorm.diffusion.chains.denoiser import ChainDenoiser
 from renorm.diffusion.chains.flow import schedule_of
 from renorm.diffusion.chains.objective import ChainLoss, TrainingChain, modes_of
@@ -138,6 +138,15 @@ class ChainDiffusion:
         known = self.spec.spectrum == "measured" and self.profile is not None
         spectrum = spectrum_of(self.profile, sites, self.spec.mass) if known else None
         return OneLength(self.spec, ChainDenoiser(self.network, schedule, letters, features, spectrum))
+
+    def with_walk(
+        self, *, sampler: str | None = None, spacing: str | None = None, steps: int | None = None
+    ) -> "ChainDiffusion":
+        """The same model with another sampler, spacing or number of steps."""
+        named: dict[str, Any] = {"sampler": sampler, "spacing": spacing, "steps": steps}
+        changed = replace(self.spec, **{key: value for key, value in named.items() if value is not None})
+        make_sampler(changed.sampler)
+        return ChainDiffusion(changed, self.network, profile=self.profile)
 
     def fold(
         self,
