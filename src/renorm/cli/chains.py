@@ -12,8 +12,8 @@ __all__ = ["fold"]
 
 def fold(options: argparse.Namespace) -> None:
     """Sequences to PDB files."""
-    from renorm.recipes.chains_run import load, write_fold
     from renorm.recipes.chains_run import fold as draw
+    from renorm.recipes.chains_run import load, write_fold
 
     if options.num < 1:
         raise RecipeError(f"--num must be >= 1, got {options.num}")

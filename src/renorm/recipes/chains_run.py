@@ -55,9 +55,7 @@ def fit(recipe: ChainRecipe, folder: Path, *, resume: bool, progress: bool, comm
             temporary.write_text(to_toml(recipe), encoding="utf-8")
         model.save_frame(folder)
         write_json(folder / "manifest.json", {**facts, "seconds": None})
-    model.fit(
-        training_chains(chains), spec=recipe.fit, folder=folder, resume=resume, progress=progress, identity=known
-    )
+    model.fit(training_chains(chains), spec=recipe.fit, folder=folder, resume=resume, progress=progress, identity=known)
     if writes:
         metrics = read_metrics(folder / "metrics.jsonl")
         write_json(folder / "manifest.json", {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
@@ -72,7 +70,9 @@ def load(folder: Path) -> ChainDiffusion:
     """
     recipe = read_recipe(folder)
     if not isinstance(recipe, ChainRecipe):
-        raise CheckpointError(f"{folder} is no run of chains (its wing is '{recipe.wing}'); `renorm fit protein` makes one")
+        raise CheckpointError(
+            f"{folder} is no run of chains (its wing is '{recipe.wing}'); `renorm fit protein` makes one"
+        )
     return ChainDiffusion.load(folder)
 
 
@@ -105,7 +105,7 @@ def fold(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator(device).manual_seed(seed)
     x = model.fold(encode(sequence), num, generator=generator, steps=steps, callback=callback).mT.cpu()
-    laid = superpose(x, x[:1].expand_as(x))
+    laid = superpose(x, x[:1]).move(x).float()
     spread = (laid - laid.mean(0)).square().sum(-1).mean(0).sqrt()
     return Fold(laid, spread)
 

@@ -71,7 +71,9 @@ def load_run(folder: Path | str) -> Model:
         return TokenProduct.load(folder)
     recipe = read_recipe(folder) if (folder / "recipe.toml").is_file() else None
     if isinstance(recipe, ChainRecipe):
-        raise CheckpointError(f"{folder} is a run of chains, no fields; `renorm fold SEQUENCE --run {folder}` draws some")
+        raise CheckpointError(
+            f"{folder} is a run of chains, no fields; `renorm fold SEQUENCE --run {folder}` draws some"
+        )
     whole = isinstance(recipe, CascadeRecipe) and (folder / "model.toml").is_file()
     if isinstance(recipe, TokensRecipe | CascadeRecipe) and not whole:
         raise CheckpointError(

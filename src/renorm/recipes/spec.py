@@ -15,7 +15,29 @@ from renorm.fit.spec import FitSpec
 from renorm.spec import from_mapping, override, parse_toml, read_text, require
 from renorm.tokens.spec import TokensSpec
 
-__all__ = ["AnyRecipe", "CascadeRecipe", "ChainMeasureSpec", "ChainRecipe", "MeasureSpec", "Recipe", "TokensRecipe", "load_recipe", "read_toml", "shipped"]
+__all__ = [
+    "AnyRecipe",
+    "CascadeRecipe",
+    "ChainMeasureSpec",
+    "ChainRecipe",
+    "MeasureSpec",
+    "Recipe",
+    "TokensRecipe",
+    "load_recipe",
+    "read_toml",
+    "shipped",
+]
+    "AnyRecipe",
+    "CascadeRecipe",
+    "ChainMeasureSpec",
+    "ChainRecipe",
+    "MeasureSpec",
+    "Recipe",
+    "TokensRecipe",
+    "load_recipe",
+    "read_toml",
+    "shipped",
+]
 
 
 @dataclass(frozen=True)

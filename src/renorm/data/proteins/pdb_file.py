@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,7 +39,11 @@ def b_factors(spread: Float[Tensor, " residues"]) -> Float[Tensor, " residues"]:
 
 
 def pdb_text(
-    x: Float[Tensor, "models residues 3"], sequence: str, *, b: Float[Tensor, " residues"] | None = None, title: str = ""
+    x: Float[Tensor, "models residues 3"],
+    sequence: str,
+    *,
+    b: Float[Tensor, " residues"] | None = None,
+    title: str = "",
 ) -> str:
     """Chains of one sequence as the text of a PDB file, a model each.
 

@@ -1,0 +1,135 @@
+"""Runs of chains: fitted from a packed set, resumed, folded into PDB files, by Python and by the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import renorm
+from renorm.cli import main
+from renorm.data.proteins import read_structure
+from renorm.data.proteins.pdb_file import b_factors, pdb_text, write_pdb
+from renorm.data.proteins.spec import ProteinSpec, read
+from renorm.errors import CheckpointError, DataError, RecipeError
+from renorm.recipes.chains_run import fold
+from renorm.recipes.run import load_run
+
+SMALL = {
+    "data.shortest": 10, "model.network.width": 16, "model.network.layers": 1, "model.network.heads": 2,
+    "model.network.pair": 8, "fit.steps": 4, "fit.batch": 4, "fit.warmup": 1, "fit.checkpoint_every": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def packed(tmp_path, monkeypatch):
+    """Twelve random chains in six clusters, as a packed set; one residue of the first is missing."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(12, 20, 12)
+    letters = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), lengths.sum()))
+    step = rng.normal(size=(lengths.sum(), 3))
+    walk = np.cumsum(3.8 * step / np.linalg.norm(step, axis=1, keepdims=True), axis=0)
+    numbers = np.concatenate([np.arange(n) for n in lengths])
+    walk[5:], numbers[5 : lengths[0]] = walk[5:] + 5, numbers[5 : lengths[0]] + 1
+    folder = tmp_path / "data" / "proteins"
+    folder.mkdir(parents=True)
+    np.savez(
+        folder / "train.npz",
+        name=[f"c{i}" for i in range(12)],
+        sequence=letters,
+        offsets=np.concatenate([[0], lengths.cumsum()]),
+        backbone_mA=np.repeat((1000 * walk).astype(np.int32)[:, None], 3, axis=1),
+        residue_number=numbers,
+        cluster=np.arange(12) // 2 * 5,
+    )
+    monkeypatch.setenv("RENORM_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+def test_splits_are_whole_and_apart(packed):
+    spec = ProteinSpec(shortest=10)
+    train, test = read(spec, "train"), read(spec, "test")
+    assert (len(train), len(test)) == (6, 6)
+    assert not set(train.names) & set(test.names)
+    assert all(chain.missing == 0 for chain in [*train, *test])
+    assert "c0" not in read(ProteinSpec(shortest=10, unbroken=True), "all").names
+    assert read(spec, "test").sha256() == test.sha256()
+    by_hash = ProteinSpec(shortest=10, hold_out="sequence")
+    assert (
+        len(read(by_hash, "train")) + sum(1 for c in read(by_hash, "all") if c.name not in read(by_hash, "train").names)
+        == 12
+    )
+    with pytest.raises(DataError, match="no chain of train is left"):
+        read(ProteinSpec(shortest=100), "train")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "folder"}, "path is the folder"),
+        ({"path": "x"}, "path is the folder"),
+        ({"hold_out": "date"}, "day goes with"),
+        ({"hold_out": "date", "day": "yesterday"}, "day must be a date"),
+    ],
+)
+def test_a_spec_says_what_is_wrong(values, message):
+    with pytest.raises(RecipeError, match=message):
+        ProteinSpec(**values)
+
+
+def test_a_run_is_fitted_and_folds(packed, capsys):
+    run = packed / "run"
+    recipe = renorm.load_recipe("protein", SMALL)
+    model = renorm.fit_run(recipe, run, progress=False)
+    again = renorm.load(run)
+    one, other = (fold(m, "MKVLAAGIK", 2, seed=3, steps=3) for m in (model, again))
+    assert torch.equal(one.x, other.x)
+    assert one.spread.shape == (9,)
+    with pytest.raises(CheckpointError, match="is a run of chains"):
+        load_run(run)
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        renorm.fit_run(recipe, run, progress=False)
+    assert main(["fold", "MKVLAAGIK", "--run", str(run), "-n", "2", "--steps", "3", "--seed", "3", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["folds"][0]
+    read_back = read_structure(run / "folds" / "fold.pdb", model=2)[0]
+    assert (told["residues"], read_back.sequence) == (9, "MKVLAAGIK")
+    torch.testing.assert_close(read_back.coordinates, one.x[1], rtol=0, atol=6e-4)
+
+
+def test_a_fasta_file_or_a_length_folds_too(packed, capsys):
+    run = packed / "run"
+    renorm.fit_run(renorm.load_recipe("protein", SMALL), run, progress=False)
+    (packed / "two.fasta").write_text(">one/first of two\nMKVLA\n>two\nGGGAV\n")
+    common = ["--run", str(run), "-n", "1", "--steps", "2", "--sampler", "ddim"]
+    assert main(["fold", str(packed / "two.fasta"), *common, "--out", str(packed / "pdb")]) == 0
+    assert sorted(path.name for path in (packed / "pdb").iterdir()) == ["one_first.pdb", "two.pdb"]
+    assert main(["fold", "12", *common]) == 0
+    capsys.readouterr()
+    for wrong, message in (
+        ("MK1", "must be letters"),
+        ("2", "3 to 5000 residues"),
+        ("no.fasta", "there is no file"),
+        ("M" * 6000, "at most"),
+    ):
+        assert main(["fold", wrong, *common]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert main(["sample", str(run)]) == 2
+    assert "renorm fold" in capsys.readouterr().err
+
+
+def test_pdb_files_by_hand(tmp_path):
+    x = torch.tensor([[[1.0, -2.5, 100.25], [4.8, 0, 0]]])
+    lines = pdb_text(x, "GX", b=torch.tensor([12.345, 5000.0]), title="two").splitlines()
+    assert lines[0] == "TITLE     two"
+    assert lines[2] == "ATOM      1  CA  GLY A   1       1.000  -2.500 100.250  1.00 12.35           C"
+    assert lines[3] == "ATOM      2  CA  UNK A   2       4.800   0.000   0.000  1.00999.99           C"
+    assert b_factors(torch.tensor([0.0, 2.0])).tolist() == pytest.approx([0, 105.2758], abs=1e-3)
+    write_pdb(tmp_path / "sub" / "a.pdb", x, "GX")
+    assert (tmp_path / "sub" / "a.pdb").read_text().endswith("END\n")
+    for wrong, message in ((x * 1e4, "four digits"), (x * float("nan"), "four digits")):
+        with pytest.raises(DataError, match=message):
+            pdb_text(wrong, "GX")
+    with pytest.raises(DataError, match="as many letters"):
+        pdb_text(x, "G")
