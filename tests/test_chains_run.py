@@ -8,10 +8,11 @@ import torch
 
 import renorm
 from renorm.cli import main
-from renorm.data.proteins import read_structure
+from renorm.data.proteins import Chain, Chains, read_structure
 from renorm.data.proteins.pdb_file import b_factors, pdb_text, write_pdb
 from renorm.data.proteins.spec import ProteinSpec, read
 from renorm.errors import CheckpointError, DataError, RecipeError
+from renorm.recipes.chains_measure import gaussian_chain, nearest_by_length, scores
 from renorm.recipes.chains_run import fold
 from renorm.recipes.run import load_run
 
@@ -117,6 +118,38 @@ def test_a_fasta_file_or_a_length_folds_too(packed, capsys):
         assert error.count("\n") == 1
     assert main(["sample", str(run)]) == 2
     assert "renorm fold" in capsys.readouterr().err
+
+
+def test_a_run_is_measured_and_has_a_page(packed, capsys):
+    run = packed / "run"
+    renorm.fit_run(renorm.load_recipe("protein", SMALL), run, progress=False)
+    assert main(["measure", str(run), "-n", "2", "--steps", "2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    written = json.loads((run / "measures.json").read_text())
+    assert {k: v for k, v in told.items() if k != "report"} == written["figures"]
+    assert told["targets"] == 6
+    assert len(written["targets"]) == 6
+    assert 0 < told["median_tm"] < 1
+    assert {"bond_rmse", "angle_js", "dihedral_js", "rg_error", "clashes", "median_lddt"} <= told.keys()
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Folds" in page
+    assert page.count("<svg") == 4
+
+
+def test_scores_of_the_structure_itself_are_perfect():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.normalize(torch.randn(40, 3, generator=generator)).cumsum(0) * 3.8
+    x[5] = float("nan")
+    target = Chain("t", "M" * 40, x)
+    turned = x.nan_to_num(3.0)[:, [1, 2, 0]] + 7
+    found = scores(turned[None], target)
+    assert found["rmsd"] == pytest.approx(0, abs=1e-4)
+    assert [found[key] for key in ("tm", "gdt_ts", "gdt_ha", "lddt")] == pytest.approx([1] * 4, abs=1e-4)
+    chains = Chains([Chain(str(n), "M" * n, torch.randn(n, 3, generator=generator)) for n in (10, 20)])
+    assert torch.equal(nearest_by_length(chains, 15), chains[1].coordinates[:15])
+    assert nearest_by_length(chains, 30).shape == (30, 3)
+    bonds = torch.cat([gaussian_chain(200, seed).diff(dim=0).square().sum(1) for seed in range(20)])
+    assert bonds.mean().sqrt().item() == pytest.approx(3.8, rel=0.03)
 
 
 def test_pdb_files_by_hand(tmp_path):

@@ -41,7 +41,8 @@ def _records(asked: str) -> list[tuple[str, str]]:
         if not 3 <= length <= LONGEST:
             raise RecipeError(f"a chain has 3 to {LONGEST} residues, got {length}")
         return [(f"any-{length}", "X" * length)]
-    if Path(asked).is_file():
+    is_name = len(asked) < 256  # a sequence may be longer than a file name can be
+    if is_name and Path(asked).is_file():
         names: dict[str, int] = {}
         found = []
         for record in read_fasta(Path(asked)):
@@ -49,6 +50,6 @@ def _records(asked: str) -> list[tuple[str, str]]:
             names[name] = names.get(name, 0) + 1
             found.append((name if names[name] == 1 else f"{name}-{names[name]}", record.sequence))
         return found
-    if Path(asked).suffix:
+    if is_name and Path(asked).suffix:
         raise RecipeError(f"there is no file {asked}; give a sequence, a FASTA file, or a number of residues")
     return [("fold", parse_sequence(asked))]

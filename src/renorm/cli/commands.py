@@ -90,14 +90,14 @@ def refine(options: argparse.Namespace) -> None:
 def flow(options: argparse.Namespace) -> None:
     import torch
 
-    from renorm.recipes.folder import read_recipe
+    from renorm.recipes.folder import read_field_recipe
     from renorm.recipes.run import as_field, load_run
     from renorm.report.figures import field_strip
 
     run = Path(options.run)
     model = load_run(run)
     x = one_field(options, run)
-    value_range = read_recipe(run).data.value_range
+    value_range = read_field_recipe(run).data.value_range
     levels = model.levels
     rows = [[as_field(model, model.coarsen(x, level.index), level.index)[0] for level in levels]]
     noise = [torch.Generator().manual_seed(options.seed) for _ in levels]
@@ -111,11 +111,11 @@ def flow(options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    from renorm.recipes.run import load_run, measure_run
+    from renorm.recipes.run import load, measure_run
     from renorm.report.page import write_report
 
     run = Path(options.run)
-    model = with_walk(load_run(run), options)
+    model = with_walk(load(run), options)
     with Progress(options, "sample") as callback:
         measured = measure_run(
             run, samples=options.num, steps=options.steps, seed=options.seed, model=model, callback=callback

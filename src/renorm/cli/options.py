@@ -29,7 +29,7 @@ def changed(recipe: Any, options: argparse.Namespace) -> Any:
             raise RecipeError(f"--set takes KEY=VALUE, such as fit.steps=1000, got '{text}'")
         changes[key.strip()] = value.strip()
     short = {"schedule": "model.schedule", "steps": "fit.steps", "seed": f"{recipe.SEED}.seed"}
-    for name, wings in (("schedule", ("diffusion",)), ("steps", ("diffusion", "cascade"))):
+    for name, wings in (("schedule", ("diffusion", "chains")), ("steps", ("diffusion", "cascade", "chains"))):
         if recipe.wing not in wings and getattr(options, name, None) is not None:
             what = "counts" if recipe.wing == "tokens" else "is of a cascade"
             raise RecipeError(f"--{name} is for diffusions; this recipe {what}, its values are changed by --set")
@@ -56,9 +56,9 @@ def one_field(options: argparse.Namespace, run: Path) -> "Tensor":
 
     from renorm.data import load
     from renorm.data.maps import split_path
-    from renorm.recipes.folder import read_recipe
+    from renorm.recipes.folder import read_field_recipe
 
-    spec = read_recipe(run).data
+    spec = read_field_recipe(run).data
     if options.input is not None:
         is_array = Path(options.input).suffix in (".npy", ".npz") or split_path(options.input) is not None
         kind = "array" if is_array else "folder"

@@ -16,10 +16,10 @@ __all__ = ["Progress", "save_grid", "save_picture", "say", "table"]
 
 def save_grid(out: Path, x: "Tensor", run: Path, *, columns: int | None = None) -> None:
     """Fields as a contact sheet, in the value range of the run."""
-    from renorm.recipes.folder import read_recipe
+    from renorm.recipes.folder import read_field_recipe
     from renorm.report.figures import field_grid
 
-    save_picture(out, field_grid(x, columns=columns, value_range=read_recipe(run).data.value_range))
+    save_picture(out, field_grid(x, columns=columns, value_range=read_field_recipe(run).data.value_range))
 
 
 def save_picture(out: Path, image: Any) -> None:

@@ -12,7 +12,7 @@ from renorm.data import load as load_data
 from renorm.data.fields import Fields
 from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.fit.checkpoint import atomic
-from renorm.recipes.folder import read_recipe, write_arrays
+from renorm.recipes.folder import read_field_recipe, write_arrays
 from renorm.recipes.run import load_run
 from renorm.tokens.codec.container import read_container
 from renorm.tokens.product import TokenProduct
@@ -124,7 +124,7 @@ def _member(run: Path, *, lossy: bool) -> tuple[int, TokenHierarchy]:
 
 
 def _images(run: Path, source: str | None, event: tuple[int, ...]) -> Fields:
-    spec = read_recipe(run).data
+    spec = read_field_recipe(run).data
     if source is None:
         fields = load_data(dataclasses.replace(spec, labels=False), "test")
     else:

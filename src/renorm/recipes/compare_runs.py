@@ -16,9 +16,9 @@ from renorm.data.spec import DataSpec
 from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.fit.checkpoint import differences
 from renorm.recipes.baselines import baseline, baseline_of, is_white
-from renorm.recipes.folder import read_recipe
+from renorm.recipes.folder import read_field_recipe
 from renorm.recipes.recorded import check_recorded
-from renorm.recipes.spec import AnyRecipe, Recipe, TokensRecipe
+from renorm.recipes.spec import FieldRecipe, Recipe, TokensRecipe
 from renorm.spec import to_mapping
 
 __all__ = ["Method", "Subject", "comparable", "methods_of", "subject"]
@@ -43,7 +43,7 @@ class Subject:
     """
 
     folder: Path
-    recipe: AnyRecipe
+    recipe: FieldRecipe
     weights: dict[str, str]
     identity: dict[str, Any]
     manifest: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def subject(folder: Path) -> Subject:
     Raises:
         CheckpointError: If the folder holds no run, or one whose fit is not finished.
     """
-    recipe = read_recipe(folder)
+    recipe = read_field_recipe(folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -181,7 +181,7 @@ def _facts(run: Subject, test: Fields, digest: str) -> dict[str, Any]:
     return {**facts, "training_fields": number} if number else facts
 
 
-def _but_seed(recipe: AnyRecipe) -> str:
+def _but_seed(recipe: FieldRecipe) -> str:
     """The recipe as text, without its seed and what does not change what is learned: walk, measures, checkpoints."""
     table = to_mapping(recipe)
     table.pop("measure")

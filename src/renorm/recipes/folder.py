@@ -17,7 +17,7 @@ from torch import Tensor
 
 from renorm.errors import CheckpointError
 from renorm.fit.checkpoint import atomic, differences
-from renorm.recipes.spec import AnyRecipe, read_toml
+from renorm.recipes.spec import AnyRecipe, ChainRecipe, FieldRecipe, read_toml
 from renorm.version import __version__
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "check_same_run",
     "is_first",
     "machine",
+    "read_field_recipe",
     "read_recipe",
     "write_arrays",
     "write_json",
@@ -62,6 +63,18 @@ def read_recipe(folder: Path) -> AnyRecipe:
     if not (folder / "recipe.toml").is_file():
         raise CheckpointError(f"{folder} is no run folder (there is no recipe.toml); `renorm fit RECIPE` makes one")
     return read_toml(folder / "recipe.toml")
+
+
+def read_field_recipe(folder: Path) -> FieldRecipe:
+    """The resolved recipe of a run of fields.
+
+    Raises:
+        CheckpointError: If the folder holds no run, or one of chains.
+    """
+    recipe = read_recipe(folder)
+    if isinstance(recipe, ChainRecipe):
+        raise CheckpointError(f"{folder} is a run of chains; `renorm fold SEQUENCE --run {folder}` draws some")
+    return recipe
 
 
 def write_arrays(path: Path, **arrays: Tensor) -> None:

@@ -19,7 +19,7 @@ from renorm.diffusion.chains.model import ChainDiffusion
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.reverse import Callback
 from renorm.errors import CheckpointError, RecipeError
-from renorm.recipes import cascade_measure, cascade_run, chains_run, diffusion_run, tokens_run
+from renorm.recipes import cascade_measure, cascade_run, chains_measure, chains_run, diffusion_run, tokens_run
 from renorm.recipes.diffusion_conditional import MAKERS
 from renorm.recipes.folder import is_first, read_recipe
 from renorm.recipes.spec import AnyRecipe, CascadeRecipe, ChainRecipe, Recipe, TokensRecipe
@@ -140,16 +140,18 @@ def measure_run(
     samples: int | None = None,
     steps: int | None = None,
     seed: int | None = None,
-    model: Model | None = None,
+    model: Model | ChainDiffusion | None = None,
     callback: Callback | None = None,
 ) -> dict[str, Any]:
     """Sample from a run, compare with the test fields, write ``measures.json`` and the pictures' arrays.
 
     Returns:
-        ``figures`` (flat key: number), ``notes`` and ``spectrum``, as written.
+        ``figures`` (flat key: number) and ``notes``, as written, and what else the wing writes.
     """
     recipe = read_recipe(folder)
-    model = model or load_run(folder)
+    model = model or load(folder)
+    if isinstance(recipe, ChainRecipe) and isinstance(model, ChainDiffusion):
+        return chains_measure.measure(recipe, folder, model, samples=samples, steps=steps, seed=seed, callback=callback)
     if isinstance(recipe, TokensRecipe) and isinstance(model, TokenProduct):
         _refuse_steps(steps)
         return tokens_run.measure(recipe, folder, model, samples=samples, seed=seed)

@@ -20,17 +20,7 @@ __all__ = [
     "CascadeRecipe",
     "ChainMeasureSpec",
     "ChainRecipe",
-    "MeasureSpec",
-    "Recipe",
-    "TokensRecipe",
-    "load_recipe",
-    "read_toml",
-    "shipped",
-]
-    "AnyRecipe",
-    "CascadeRecipe",
-    "ChainMeasureSpec",
-    "ChainRecipe",
+    "FieldRecipe",
     "MeasureSpec",
     "Recipe",
     "TokensRecipe",
@@ -259,7 +249,8 @@ class ChainRecipe:
     measure: ChainMeasureSpec = field(default_factory=ChainMeasureSpec)
 
 
-AnyRecipe = Recipe | TokensRecipe | CascadeRecipe | ChainRecipe
+FieldRecipe = Recipe | TokensRecipe | CascadeRecipe
+AnyRecipe = FieldRecipe | ChainRecipe
 
 WINGS: dict[str, type[AnyRecipe]] = {
     "diffusion": Recipe,

@@ -16,6 +16,7 @@ import numpy as np
 from renorm.errors import CheckpointError, DataError
 from renorm.fit.checkpoint import atomic
 from renorm.report.cascade_figures import couplings_figure, levels_figure, observables_figure, weights_figure
+from renorm.report.chain_figures import folds
 from renorm.report.figures import (
     CELL,
     field_grid,
@@ -92,7 +93,7 @@ def _page(run: Path) -> str:
     body: list[str] = []
     quiet: list[str] = []
     wing = str(recipe_of(run).get("wing"))
-    for title, kind, make in {"tokens": _TOKENS, "cascade": _CASCADE}.get(wing, _SECTIONS):
+    for title, kind, make in {"tokens": _TOKENS, "cascade": _CASCADE, "chains": _CHAINS}.get(wing, _SECTIONS):
         try:
             content = make(run)
         except DataError as error:
@@ -127,7 +128,7 @@ def _summary(run: Path) -> str:
     """What the run is, in one paragraph made of what is known."""
     recipe, manifest = recipe_of(run), mapping(run, "manifest.json", quiet=True)
     data, model = table(manifest.get("data")) or table(recipe.get("data")), table(recipe.get("model"))
-    kinds = {"tokens": _hierarchy, "cascade": _cascade}
+    kinds = {"tokens": _hierarchy, "cascade": _cascade, "chains": lambda _: "A chain diffusion"}
     named = kinds.get(str(recipe.get("wing")))
     words = [named(model) if named else "A renormalizing model"]
     if "schedule" in model:
@@ -384,8 +385,17 @@ _CASCADE: list[tuple[str, str, Callable[[Path], str]]] = [
     ("Versions and seed", "wide", _provenance),
 ]
 
+_CHAINS: list[tuple[str, str, Callable[[Path], str]]] = [
+    ("Key figures", "wide", key_figures),
+    ("Folds", "wide", folds),
+    ("Loss", "half", _loss),
+    ("Recipe", "wide", _recipe_text),
+    ("Versions and seed", "wide", _provenance),
+]
+
 _FILES = {
     "Flow of couplings": "couplings.npz",
+    "Folds": "folds.npz",
     "Log weights": "weights.npz",
     "Nats of each level": "levels.npz",
     "Nearest training images": "neighbours.npz",

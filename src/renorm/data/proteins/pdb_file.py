@@ -32,6 +32,7 @@ def b_factors(spread: Float[Tensor, " residues"]) -> Float[Tensor, " residues"]:
     Source: Willis & Pryor, Thermal Vibrations in Crystallography (1975).
 
     Example:
+        >>> import torch
         >>> b_factors(torch.tensor([1.0])).round(decimals=2)
         tensor([26.3200])
     """
@@ -57,6 +58,7 @@ def pdb_text(
         DataError: If the format cannot hold it: too many residues or models, or coordinates of five digits.
 
     Example:
+        >>> import torch
         >>> print(pdb_text(torch.zeros(1, 1, 3), "M"))
         MODEL        1
         ATOM      1  CA  MET A   1       0.000   0.000   0.000  1.00  0.00           C

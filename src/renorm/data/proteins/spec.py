@@ -11,7 +11,7 @@ from renorm.spec import require, require_literals
 if TYPE_CHECKING:
     from renorm.data.proteins.chains import Chain, Chains
 
-__all__ = ["ProteinSpec", "read"]
+__all__ = ["ProteinSpec", "known_chains", "read"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class ProteinSpec:
                 raise RecipeError(f"day must be a date such as 2020-05-01, got {self.day!r}") from None
 
 
-def read(spec: ProteinSpec, split: Split) -> "Chains":
-    """The chains of a split, from their first to their last known residue, missing ones between drawn.
+def known_chains(spec: ProteinSpec, split: Split) -> "Chains":
+    """The chains of a split, from their first to their last known residue, those between left open where missing.
 
     Raises:
         DataError: If there are none, or a file is absent or damaged.
@@ -74,7 +74,6 @@ def read(spec: ProteinSpec, split: Split) -> "Chains":
     import torch
 
     from renorm.data.proteins.choosing import by_cluster, by_date, of_lengths, unbroken
-    from renorm.data.proteins.filling import fill_all
 
     chains = _all(spec)
     if spec.hold_out == "date":
@@ -90,7 +89,16 @@ def read(spec: ProteinSpec, split: Split) -> "Chains":
             f"no chain of {spec.path or spec.name} is left for the split '{split}': lengths {spec.shortest} to "
             f"{spec.longest}{', unbroken' if spec.unbroken else ''}; widen the recipe's data"
         )
-    return fill_all(chains[: spec.limit], generator=torch.Generator().manual_seed(spec.seed))
+    return chains[: spec.limit]
+
+
+def read(spec: ProteinSpec, split: Split) -> "Chains":
+    """The same with missing residues drawn from the Gaussian chain, by the spec's seed."""
+    import torch
+
+    from renorm.data.proteins.filling import fill_all
+
+    return fill_all(known_chains(spec, split), generator=torch.Generator().manual_seed(spec.seed))
 
 
 def _all(spec: ProteinSpec) -> "Chains":
