@@ -16,6 +16,12 @@ from renorm.errors import DataError, RecipeError
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 KEYS = {"bench", "command", "commit", "date", "machine", "seeds", "figures", "table"}
+TRAINED = {
+    *(f"fd_{method}_{n}" for method in ("ours", "white_twin", "edm_best", "ddpm_best") for n in (10, 20)),
+    "fd_ddpm_ancestral_200",
+    "fd_rgdm_paper_best_20",
+    "fd_floor",
+}
 FIGURES = {
     "gaussian-nfe": {"rg_best_nfe_k2", "rg_best_nfe_k3", "ddpm_ancestral_nfe_k2", "ddpm_ancestral_nfe_k3"},
     "mixture-nfe": {
@@ -25,6 +31,8 @@ FIGURES = {
         "white_best_nfe_k3",
         "ddpm_ancestral_nfe_k2",
     },
+    "mnist16": TRAINED,
+    "cifar16": TRAINED,
     "mnist16-speed": {"step_ratio_to_white", "seconds_per_step"},
     "resume": {"kills", "identical"},
     "demo": {"seconds"},

@@ -1,12 +1,15 @@
 """Runs of chains: fitted from a packed set, resumed, folded into PDB files, by Python and by the command line."""
 
 import json
+import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 import renorm
+from renorm.bench import protein
 from renorm.cli import main
 from renorm.data.proteins import Chain, Chains, read_structure
 from renorm.data.proteins.pdb_file import b_factors, pdb_text, write_pdb
@@ -150,6 +153,29 @@ def test_scores_of_the_structure_itself_are_perfect():
     assert nearest_by_length(chains, 30).shape == (30, 3)
     bonds = torch.cat([gaussian_chain(200, seed).diff(dim=0).square().sum(1) for seed in range(20)])
     assert bonds.mean().sqrt().item() == pytest.approx(3.8, rel=0.03)
+
+
+def test_the_benchmark_goes_in_pieces_and_keeps_its_cells(packed, monkeypatch):
+    shutil.copy(packed / "data" / "proteins" / "train.npz", packed / "data" / "proteins" / "cameo2022.npz")
+    monkeypatch.chdir(packed)
+    small = {"CHANGES": protein.CHANGES | SMALL, "EVALUATIONS": (2, 3), "HEADLINE": (2,), "LENGTHS": (10, 12)}
+    for name, value in (small | {"TIMED": 12, "CHAINS_TIMED": 2, "HISTOGRAMS": 1, "DRAWS": 4}).items():
+        monkeypatch.setattr(protein, name, value)
+    monkeypatch.setattr(protein, "on_all_cores", lambda jobs, told: [job() for job in jobs])
+    monkeypatch.setenv("RENORM_BENCH_PART", "rgdm")
+    with pytest.raises(RecipeError, match="trained rgdm; `renorm bench protein`"):
+        protein.run(0)
+    monkeypatch.delenv("RENORM_BENCH_PART")
+    protein._chains.cache_clear()
+    result = protein.run(0)
+    keys = ("bond_rmse", "angle_js", "dihedral_js", "rg_error", "clashes")
+    assert {f"{m}_{key}_2" for m in ("rgdm", "ddpm") for key in keys} <= result.figures.keys()
+    medians = {f"median_tm_{w}_{m}" for w in ("heldout", "cameo") for m in ("rgdm", "ddpm", "nearest", "gaussian")}
+    assert medians | {"seconds_per_structure_128", "growth_exponent"} <= result.figures.keys()
+    assert all(math.isfinite(value) for value in result.figures.values())
+    monkeypatch.setattr(protein, "fold", None)  # all is kept
+    assert protein.run(0) == result
+    protein._chains.cache_clear()
 
 
 def test_pdb_files_by_hand(tmp_path):

@@ -49,7 +49,7 @@ from renorm.recipes.folder import check_same_run, write_json
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import Recipe, load_recipe
 
-__all__ = ["run", "trainings"]
+__all__ = ["part_asked", "run", "trainings"]
 
 STEPS = 5000
 METHODS = {"ours": 3, "white-twin": 3, "edm": 3, "ddpm": 3, "rgdm-paper": 1}  # how many seeds of each
@@ -77,7 +77,7 @@ def run(name: str, seed: int, methods: Mapping[str, int] | None = None) -> Resul
         RecipeError: If ``RENORM_BENCH_PART`` names no run, or asks for a part: there are no figures yet.
     """
     recipes, folder = trainings(name, seed, methods), ROOT / name
-    part = _part(recipes)
+    part = part_asked(recipes)
     missing = _train(recipes, part, folder, f"renorm bench {name}")
     if missing:
         raise RecipeError(
@@ -119,7 +119,7 @@ def trainings(name: str, seed: int, methods: Mapping[str, int] | None = None) ->
     return found
 
 
-def _part(recipes: Mapping[str, Recipe]) -> list[str] | None:
+def part_asked(recipes: Mapping[str, Any]) -> list[str] | None:
     """The runs that the environment asks for; ``None``: all of them, and their comparison."""
     asked = [name for name in (text.strip() for text in os.environ.get(PART, "").split(",")) if name]
     unknown = [name for name in asked if name not in recipes]

@@ -1,0 +1,234 @@
+r"""Protein chains: the paper's diffusion beside DDPM, the same network, steps and seed, on real structures.
+
+* shapes: one chain for each held-out sequence at 10 to 500 evaluations, beside real chains: bonds, pseudo-angles,
+  pseudo-dihedrals, radius of gyration, clashes. The same figures of the held-out chains themselves are the floor.
+
+* folds: median TM-score over held-out targets and over the CAMEO targets, at T(N) evaluations, one chain a target (none
+  chosen by its score), beside what needs no model: the training chain nearest in length, and the Gaussian chain.
+
+* histograms: 100 chains of each of five CAMEO targets.
+
+* seconds: 64 chains of 128 residues, and how the time of a chain grows with its length up to 512.
+
+It takes hours and goes in pieces. Below the current directory stand ``runs/bench/protein/rgdm`` and ``ddpm``, a run
+each, trained once, and ``cells``, measured once for given weights, a process a core. ``RENORM_BENCH_PART=rgdm`` trains
+this one and stops.
+"""
+
+import hashlib
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from renorm.bench.cores import on_all_cores
+from renorm.bench.result import Result
+from renorm.bench.trained import part_asked
+from renorm.data.proteins.chains import Chains
+from renorm.data.proteins.spec import ProteinSpec, known_chains
+from renorm.errors import RecipeError
+from renorm.fit.checkpoint import read_tensors
+from renorm.measure.chains.similarity import tm_score
+from renorm.measure.chains.summary import chain_figures
+from renorm.recipes.chains_measure import STRIDE, gaussian_chain, nearest_by_length, scores
+from renorm.recipes.chains_run import fold, load
+from renorm.recipes.folder import write_json
+from renorm.recipes.run import fit_run
+from renorm.recipes.spec import ChainRecipe, load_recipe
+
+__all__ = ["run"]
+
+ROOT = Path("runs", "bench", "protein")
+CHANGES: dict[str, Any] = {"fit.precision": "float32"}
+METHODS: dict[str, dict[str, Any]] = {"rgdm": {}, "ddpm": {"model.schedule": "ddpm"}}
+EVALUATIONS = (10, 20, 50, 100, 200, 500)
+HEADLINE = (50, 500)
+LENGTHS, CHAINS_TIMED, TIMED = (64, 128, 256, 512), 64, 128
+HISTOGRAMS, DRAWS = 5, 100
+LONGEST = 10_000
+
+Cell = dict[str, Any]
+
+
+def run(seed: int) -> Result:
+    """Train what is missing of both, then measure.
+
+    Raises:
+        RecipeError: If ``RENORM_BENCH_PART`` names no run, or asks for a part: there are no figures yet.
+    """
+    recipes = {name: _recipe(changes, seed) for name, changes in METHODS.items()}
+    part = part_asked(recipes)
+    for name in part or list(recipes):
+        fit_run(recipes[name], ROOT / name, resume=True, command="renorm bench protein")
+    if part is not None:
+        raise RecipeError(f"trained {', '.join(part)}; `renorm bench protein` without RENORM_BENCH_PART compares them")
+    jobs: dict[str, Callable[[], Cell]] = {}
+    for name in recipes:
+        jobs |= {
+            f"cameo-{name}": partial(_folds, name, "cameo", seed),
+            f"held-{name}": partial(_folds, name, "held", seed),
+        }
+        jobs |= {f"shapes-{name}-{n}": partial(_shapes, name, n, seed) for n in reversed(EVALUATIONS)}
+        jobs |= {f"draws-{name}-{i}": partial(_draws, name, i, seed) for i in range(HISTOGRAMS)}
+    jobs |= {"trivial-cameo": partial(_trivial, "cameo", seed), "trivial-held": partial(_trivial, "held", seed)}
+    names = list(jobs)
+    wanted = [partial(_kept, key, jobs[key]) for key in names]
+    cells = dict(zip(names, on_all_cores(wanted, _tell), strict=True))
+    timed = {f"seconds-{name}": _kept(f"seconds-{name}", partial(_seconds, name, seed)) for name in recipes}
+    return Result(_figures(cells, timed), _table(cells, timed), (seed,))
+
+
+def _recipe(changes: dict[str, Any], seed: int) -> ChainRecipe:
+    recipe = load_recipe("protein", CHANGES | changes | {"fit.seed": seed})
+    assert isinstance(recipe, ChainRecipe)
+    return recipe
+
+
+def _kept(key: str, measure: Callable[[], Cell]) -> Cell:
+    """A cell that is there for the weights of both runs, or a new one."""
+    weights = [read_tensors(ROOT / name / "model.safetensors")[0] for name in METHODS]
+    digest = hashlib.sha256()
+    for tensors in weights:
+        for name in sorted(tensors):
+            digest.update(tensors[name].numpy().tobytes())
+    path = ROOT / "cells" / f"{key}-{digest.hexdigest()[:16]}.json"
+    if path.is_file():
+        found: Cell = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    cell = measure()
+    write_json(path, cell)
+    return cell
+
+
+@cache
+def _chains(which: str) -> Chains:
+    """Real chains: to learn from (unbroken), held out, and the CAMEO targets."""
+    data = _recipe({}, 0).data
+    if which == "cameo":
+        return known_chains(ProteinSpec(name="cameo2022", hold_out="sequence", shortest=3, longest=LONGEST), "all")
+    if which == "held":
+        return known_chains(data, "test")
+    return known_chains(ProteinSpec(shortest=data.shortest, longest=data.longest, unbroken=True), "train")
+
+
+def _shapes(name: str, evaluations: int, seed: int) -> Cell:
+    """Figures of one chain for each held-out sequence."""
+    model = load(ROOT / name)
+    begun = time.perf_counter()
+    drawn = [
+        fold(model, target.sequence, 1, seed=seed + i, steps=evaluations).x[0]
+        for i, target in enumerate(_chains("held"))
+    ]
+    seconds = (time.perf_counter() - begun) / len(drawn)
+    return chain_figures(drawn, [chain.coordinates for chain in _chains("train")]) | {"seconds": seconds}
+
+
+def _folds(name: str, which: str, seed: int) -> Cell:
+    """Scores of one chain for each target."""
+    model = load(ROOT / name)
+    found = [
+        scores(fold(model, target.sequence, 1, seed=seed + i).x, target) for i, target in enumerate(_chains(which))
+    ]
+    return {key: [line[key] for line in found] for key in found[0]}
+
+
+def _trivial(which: str, seed: int) -> Cell:
+    """TM-scores of what needs no model, and the shapes of the held-out chains themselves."""
+    train = _chains("train")
+    found: dict[str, list[float]] = {"nearest": [], "gaussian": []}
+    for i, target in enumerate(_chains(which)):
+        y, mask = target.coordinates.nan_to_num(0.0), target.known
+        for key, x in (
+            ("nearest", nearest_by_length(train, len(target))),
+            ("gaussian", gaussian_chain(len(target), seed + i)),
+        ):
+            found[key].append(float(tm_score(x, y, mask=mask, stride=STRIDE)))
+    whole = [chain.coordinates for chain in _chains("held") if chain.unbroken]
+    return {**found, "floor": chain_figures(whole, [chain.coordinates for chain in train])}
+
+
+def _draws(name: str, index: int, seed: int) -> Cell:
+    """TM-scores of many chains of one CAMEO target: the middle ones by length."""
+    targets = sorted(_chains("cameo"), key=len)
+    target = targets[(index + 1) * len(targets) // (HISTOGRAMS + 1)]
+    x = fold(load(ROOT / name), target.sequence, DRAWS, seed=seed).x
+    y, mask = target.coordinates.nan_to_num(0.0), target.known
+    tm = tm_score(x, y, mask=mask, stride=STRIDE)
+    return {"target": target.name, "residues": len(target), "tm": tm.tolist()}
+
+
+def _seconds(name: str, seed: int) -> Cell:
+    """Seconds of a chain at its T(N), with all cores, by length."""
+    model = load(ROOT / name)
+    found = {}
+    for length in LENGTHS:
+        number = CHAINS_TIMED if length == TIMED else 4
+        begun = time.perf_counter()
+        fold(model, "X" * length, number, seed=seed)
+        found[str(length)] = (time.perf_counter() - begun) / number
+    return found
+
+
+def _figures(cells: dict[str, Cell], timed: dict[str, Cell]) -> dict[str, float]:
+    """The keys that others read, and more."""
+    found: dict[str, float] = {}
+    names = {"bond_rmse": "bond_rmse", "angle_js": "angle_js", "dihedral_js": "dihedral_js", "rg_error": "rg_error"}
+    names |= {"rg_distance": "rg_distance", "clashes": "clashes"}
+    for method in METHODS:
+        for n in HEADLINE:
+            cell = cells[f"shapes-{method}-{n}"]
+            found |= {f"{method}_{key}_{n}": float(cell[of]) for key, of in names.items()}
+        found |= {
+            f"median_tm_heldout_{method}": statistics.median(cells[f"held-{method}"]["tm"]),
+            f"median_tm_cameo_{method}": statistics.median(cells[f"cameo-{method}"]["tm"]),
+        }
+    floor = cells["trivial-held"]["floor"]
+    found |= {f"floor_{key}": float(floor[of]) for key, of in names.items()}
+    for which, short in (("heldout", "held"), ("cameo", "cameo")):
+        for key in ("nearest", "gaussian"):
+            found[f"median_tm_{which}_{key}"] = statistics.median(cells[f"trivial-{short}"][key])
+    seconds = timed["seconds-rgdm"]
+    found["seconds_per_structure_128"] = float(seconds[str(TIMED)])
+    found["growth_exponent"] = _slope(LENGTHS, [float(seconds[str(n)]) for n in LENGTHS])
+    return found
+
+
+def _slope(x: Sequence[float], y: Sequence[float]) -> float:
+    r"""The exponent of a power law, by least squares of the logs.
+
+    Example:
+        >>> round(_slope([1, 2, 4], [3, 12, 48]), 6)
+        2.0
+    """
+    a, b = torch.tensor([[math.log(v) for v in values] for values in (x, y)], dtype=torch.float64)
+    a = a - a.mean()
+    return float(a @ b / (a @ a))
+
+
+def _table(cells: dict[str, Cell], timed: dict[str, Cell]) -> list[dict[str, Any]]:
+    """A row for each method and number of evaluations; then folds, histograms and seconds."""
+    rows: list[dict[str, Any]] = []
+    for method in METHODS:
+        rows += [{"method": method, "evaluations": n} | cells[f"shapes-{method}-{n}"] for n in EVALUATIONS]
+    for method in METHODS:
+        for which in ("held", "cameo"):
+            medians = {key: statistics.median(values) for key, values in cells[f"{which}-{method}"].items()}
+            rows.append({"method": method, "targets": which} | medians)
+        for i in range(HISTOGRAMS):
+            cell = cells[f"draws-{method}-{i}"]
+            spread = statistics.quantiles(cell["tm"], n=4)
+            about = {"method": method, "target": cell["target"], "residues": cell["residues"], "tm_quartiles": spread}
+            rows.append(about | {"tm": [round(value, 4) for value in cell["tm"]]})
+        rows.append({"method": method} | {f"seconds_{n}": timed[f"seconds-{method}"][str(n)] for n in LENGTHS})
+    return rows
+
+
+def _tell(done: int, cells: int) -> None:
+    print(f"{ROOT}: measured {done} of {cells} cells", file=sys.stderr, flush=True)
