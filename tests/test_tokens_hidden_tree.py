@@ -164,7 +164,8 @@ def test_blocks_can_be_fitted():
     values = np.kron(np.random.default_rng(0).integers(0, 2, (400, 2, 2)), np.ones((2, 2), np.int64)).reshape(400, 16)
     parent, carriers = block_tree((4, 4))
     tree = latent_tree(parent, 2, carriers=carriers, greys=2)
-    law = fit_hidden_tree(values, tree, shape=(4, 4), prior=HiddenPrior(grey=1.0), batch=100, epochs=3)
+    # Six passes: from every start, which differs between machines, it has come there.
+    law = fit_hidden_tree(values, tree, shape=(4, 4), prior=HiddenPrior(grey=1.0), batch=100, epochs=6)
     assert bits(law, values) == pytest.approx(4 / 16, abs=0.02)
 
 

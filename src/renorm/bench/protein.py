@@ -200,11 +200,11 @@ def _figures(cells: dict[str, Cell], timed: dict[str, Cell]) -> dict[str, float]
     return found
 
 
-def _slope(x: Sequence[float], y: Sequence[float]) -> float:
+def _slope(x: Sequence[int], y: Sequence[float]) -> float:
     r"""The exponent of a power law, by least squares of the logs.
 
     Example:
-        >>> round(_slope([1, 2, 4], [3, 12, 48]), 6)
+        >>> round(_slope([1, 2, 4], [3.0, 12.0, 48.0]), 6)
         2.0
     """
     a, b = torch.tensor([[math.log(v) for v in values] for values in (x, y)], dtype=torch.float64)

@@ -36,9 +36,9 @@ def answer(
     """
     size = int(here.number.max())
     u = cosines(here.number, size).to(modes)
-    x = to_points(here.alive[:, None] * modes, u, (here.number / here.residues).to(modes))
+    x = to_points(here.alive[:, None] * modes, u, (here.number / here.sites).to(modes))
     letters, features = told
-    y = network(Points(x, here.number, here.residues), t.to(modes), letters, features)
+    y = network(Points(x, here.number, here.sites), t.to(modes), letters, features)
     return here.alive[:, None] * to_modes(y.to(modes.dtype), u, modes.shape[2])
 
 
@@ -73,7 +73,7 @@ class ChainDenoiser:
         batch = len(modes)
         scale = float(t)
         one = coefficients(self.schedule, scale, self.spectrum).to(modes)
-        here = one._replace(number=one.number.expand(batch), residues=one.residues.expand(batch))
+        here = one._replace(number=one.number.expand(batch), sites=one.sites.expand(batch))
         told = tuple(
             None if x is None else x.to(modes.device).expand(batch, *x.shape) for x in (self.letters, self.features)
         )

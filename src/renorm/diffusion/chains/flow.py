@@ -42,7 +42,7 @@ class Coefficients(NamedTuple):
         skip, out: Of EDM's preconditioning for data of a spectrum; 0 where dead, and ``out`` where finished.
         alive: Modes that carry signal.
         number: Points of the coarse chain that carries these.
-        residues: Sites of the chain.
+        sites: Of the chain.
     """
 
     alpha: Float[Tensor, "batch modes"]
@@ -51,7 +51,7 @@ class Coefficients(NamedTuple):
     out: Float[Tensor, "batch modes"]
     alive: Bool[Tensor, "batch modes"]
     number: Int64[Tensor, " batch"]
-    residues: Int64[Tensor, " batch"]
+    sites: Int64[Tensor, " batch"]
 
     def rows(self, index: Tensor) -> "Coefficients":
         """Some of the chains."""
@@ -72,8 +72,8 @@ def coefficients(schedule: Schedule, t: float, spectrum: Float[Tensor, " modes"]
     sites = len(alpha)
     last = int(alive.nonzero().max()) + 1 if bool(alive.any()) else 1
     skip, out = torch.where(alive, skip, 0.0), torch.where(moves, out, 0.0)
-    number, residues = (torch.tensor([value]) for value in (enough(last, sites), sites))
-    return Coefficients(alpha[None], sigma[None], skip[None], out[None], alive[None], number, residues)
+    number, length = (torch.tensor([value]) for value in (enough(last, sites), sites))
+    return Coefficients(alpha[None], sigma[None], skip[None], out[None], alive[None], number, length)
 
 
 def stacked(parts: list[Coefficients]) -> Coefficients:

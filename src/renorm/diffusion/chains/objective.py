@@ -102,7 +102,7 @@ class ChainLoss:
         total = clean.new_zeros(())
         for rows in _alike(here.number):
             part = here.rows(rows)
-            length = int(part.residues.max())
+            length = int(part.sites.max())
             x, z = clean[rows, :, :length], noise[rows, :, :length]
             part = Coefficients(*(value[:, :length] if value.ndim == 2 else value for value in part))
             phi = part.alive[:, None] * (part.alpha[:, None] * x + part.sigma[:, None] * z)
