@@ -12,7 +12,7 @@ import renorm
 from renorm.bench import protein
 from renorm.cli import main
 from renorm.data.proteins import Chain, Chains, read_structure
-from renorm.data.proteins.pdb_file import b_factors, pdb_text, write_pdb
+from renorm.data.proteins.pdb_file import b_factors, pdb_text
 from renorm.data.proteins.spec import ProteinSpec, read
 from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.recipes.chains_measure import gaussian_chain, nearest_by_length, scores
@@ -158,7 +158,8 @@ def test_scores_of_the_structure_itself_are_perfect():
 def test_the_benchmark_goes_in_pieces_and_keeps_its_cells(packed, monkeypatch):
     shutil.copy(packed / "data" / "proteins" / "train.npz", packed / "data" / "proteins" / "cameo2022.npz")
     monkeypatch.chdir(packed)
-    small = {"CHANGES": protein.CHANGES | SMALL, "EVALUATIONS": (2, 3), "HEADLINE": (2,), "LENGTHS": (10, 12)}
+    methods = {name: SMALL | changes for name, changes in protein.METHODS.items()}
+    small = {"METHODS": methods, "EVALUATIONS": (2, 3), "HEADLINE": (2,), "LENGTHS": (10, 12)}
     for name, value in (small | {"TIMED": 12, "CHAINS_TIMED": 2, "HISTOGRAMS": 1, "DRAWS": 4}).items():
         monkeypatch.setattr(protein, name, value)
     monkeypatch.setattr(protein, "on_all_cores", lambda jobs, told: [job() for job in jobs])
@@ -178,15 +179,13 @@ def test_the_benchmark_goes_in_pieces_and_keeps_its_cells(packed, monkeypatch):
     protein._chains.cache_clear()
 
 
-def test_pdb_files_by_hand(tmp_path):
+def test_pdb_files_by_hand():
     x = torch.tensor([[[1.0, -2.5, 100.25], [4.8, 0, 0]]])
     lines = pdb_text(x, "GX", b=torch.tensor([12.345, 5000.0]), title="two").splitlines()
     assert lines[0] == "TITLE     two"
     assert lines[2] == "ATOM      1  CA  GLY A   1       1.000  -2.500 100.250  1.00 12.35           C"
     assert lines[3] == "ATOM      2  CA  UNK A   2       4.800   0.000   0.000  1.00999.99           C"
     assert b_factors(torch.tensor([0.0, 2.0])).tolist() == pytest.approx([0, 105.2758], abs=1e-3)
-    write_pdb(tmp_path / "sub" / "a.pdb", x, "GX")
-    assert (tmp_path / "sub" / "a.pdb").read_text().endswith("END\n")
     for wrong, message in ((x * 1e4, "four digits"), (x * float("nan"), "four digits")):
         with pytest.raises(DataError, match=message):
             pdb_text(wrong, "GX")

@@ -15,13 +15,13 @@ each, trained once, and ``cells``, measured once for given weights, a process a 
 this one and stops.
 """
 
-import hashlib
 import json
 import math
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,12 @@ from renorm.bench.cores import on_all_cores
 from renorm.bench.result import Result
 from renorm.bench.trained import part_asked
 from renorm.data.proteins.chains import Chains
-from renorm.data.proteins.spec import ProteinSpec, known_chains
+from renorm.data.proteins.spec import known_chains
 from renorm.errors import RecipeError
-from renorm.fit.checkpoint import read_tensors
 from renorm.measure.chains.similarity import tm_score
 from renorm.measure.chains.summary import chain_figures
-from renorm.recipes.chains_measure import STRIDE, gaussian_chain, nearest_by_length, scores
+from renorm.nn.weights import sha256_of
+from renorm.recipes.chains_measure import STRIDE, gaussian_chain, mean_tm, nearest_by_length, scores, targets_of
 from renorm.recipes.chains_run import fold, load
 from renorm.recipes.folder import write_json
 from renorm.recipes.run import fit_run
@@ -46,13 +46,12 @@ from renorm.recipes.spec import ChainRecipe, load_recipe
 __all__ = ["run"]
 
 ROOT = Path("runs", "bench", "protein")
-CHANGES: dict[str, Any] = {"fit.precision": "float32"}
 METHODS: dict[str, dict[str, Any]] = {"rgdm": {}, "ddpm": {"model.schedule": "ddpm"}}
 EVALUATIONS = (10, 20, 50, 100, 200, 500)
 HEADLINE = (50, 500)
 LENGTHS, CHAINS_TIMED, TIMED = (64, 128, 256, 512), 64, 128
 HISTOGRAMS, DRAWS = 5, 100
-LONGEST = 10_000
+SHAPES = ("bond_rmse", "angle_js", "dihedral_js", "rg_error", "rg_distance", "clashes")
 
 Cell = dict[str, Any]
 
@@ -86,19 +85,15 @@ def run(seed: int) -> Result:
 
 
 def _recipe(changes: dict[str, Any], seed: int) -> ChainRecipe:
-    recipe = load_recipe("protein", CHANGES | changes | {"fit.seed": seed})
+    recipe = load_recipe("protein", changes | {"fit.seed": seed})
     assert isinstance(recipe, ChainRecipe)
     return recipe
 
 
 def _kept(key: str, measure: Callable[[], Cell]) -> Cell:
     """A cell that is there for the weights of both runs, or a new one."""
-    weights = [read_tensors(ROOT / name / "model.safetensors")[0] for name in METHODS]
-    digest = hashlib.sha256()
-    for tensors in weights:
-        for name in sorted(tensors):
-            digest.update(tensors[name].numpy().tobytes())
-    path = ROOT / "cells" / f"{key}-{digest.hexdigest()[:16]}.json"
+    weights = "-".join(sha256_of(ROOT / name / "model.safetensors")[:8] for name in METHODS)
+    path = ROOT / "cells" / f"{key}-{weights}.json"
     if path.is_file():
         found: Cell = json.loads(path.read_text(encoding="utf-8"))
         return found
@@ -110,12 +105,11 @@ def _kept(key: str, measure: Callable[[], Cell]) -> Cell:
 @cache
 def _chains(which: str) -> Chains:
     """Real chains: to learn from (unbroken), held out, and the CAMEO targets."""
-    data = _recipe({}, 0).data
-    if which == "cameo":
-        return known_chains(ProteinSpec(name="cameo2022", hold_out="sequence", shortest=3, longest=LONGEST), "all")
-    if which == "held":
-        return known_chains(data, "test")
-    return known_chains(ProteinSpec(shortest=data.shortest, longest=data.longest, unbroken=True), "train")
+    recipe = _recipe(METHODS["rgdm"], 0)
+    if which == "train":
+        return known_chains(replace(recipe.data, unbroken=True), "train")
+    named = "held-out" if which == "held" else "cameo2022"
+    return targets_of(replace(recipe, measure=replace(recipe.measure, targets=named)))
 
 
 def _shapes(name: str, evaluations: int, seed: int) -> Cell:
@@ -144,12 +138,8 @@ def _trivial(which: str, seed: int) -> Cell:
     train = _chains("train")
     found: dict[str, list[float]] = {"nearest": [], "gaussian": []}
     for i, target in enumerate(_chains(which)):
-        y, mask = target.coordinates.nan_to_num(0.0), target.known
-        for key, x in (
-            ("nearest", nearest_by_length(train, len(target))),
-            ("gaussian", gaussian_chain(len(target), seed + i)),
-        ):
-            found[key].append(float(tm_score(x, y, mask=mask, stride=STRIDE)))
+        found["nearest"].append(mean_tm(nearest_by_length(train, len(target))[None], target))
+        found["gaussian"].append(mean_tm(gaussian_chain(len(target), seed + i)[None], target))
     whole = [chain.coordinates for chain in _chains("held") if chain.unbroken]
     return {**found, "floor": chain_figures(whole, [chain.coordinates for chain in train])}
 
@@ -179,18 +169,16 @@ def _seconds(name: str, seed: int) -> Cell:
 def _figures(cells: dict[str, Cell], timed: dict[str, Cell]) -> dict[str, float]:
     """The keys that others read, and more."""
     found: dict[str, float] = {}
-    names = {"bond_rmse": "bond_rmse", "angle_js": "angle_js", "dihedral_js": "dihedral_js", "rg_error": "rg_error"}
-    names |= {"rg_distance": "rg_distance", "clashes": "clashes"}
     for method in METHODS:
         for n in HEADLINE:
             cell = cells[f"shapes-{method}-{n}"]
-            found |= {f"{method}_{key}_{n}": float(cell[of]) for key, of in names.items()}
+            found |= {f"{method}_{key}_{n}": float(cell[key]) for key in SHAPES}
         found |= {
             f"median_tm_heldout_{method}": statistics.median(cells[f"held-{method}"]["tm"]),
             f"median_tm_cameo_{method}": statistics.median(cells[f"cameo-{method}"]["tm"]),
         }
     floor = cells["trivial-held"]["floor"]
-    found |= {f"floor_{key}": float(floor[of]) for key, of in names.items()}
+    found |= {f"floor_{key}": float(floor[key]) for key in SHAPES}
     for which, short in (("heldout", "held"), ("cameo", "cameo")):
         for key in ("nearest", "gaussian"):
             found[f"median_tm_{which}_{key}"] = statistics.median(cells[f"trivial-{short}"][key])

@@ -46,7 +46,7 @@ def _records(asked: str) -> list[tuple[str, str]]:
         names: dict[str, int] = {}
         found = []
         for record in read_fasta(Path(asked)):
-            name = re.sub(r"[^A-Za-z0-9._-]+", "_", record.name.split()[0] if record.name.split() else "chain")[:80]
+            name = re.sub(r"[^A-Za-z0-9._-]+", "_", record.name)[:80]
             names[name] = names.get(name, 0) + 1
             found.append((name if names[name] == 1 else f"{name}-{names[name]}", record.sequence))
         return found

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from renorm.errors import RecipeError
 from renorm.nn.embedding import sinusoids
+from renorm.nn.initial import xavier
 from renorm.nn.spec import ChainNetSpec
 
 __all__ = ["LETTERS", "ChainNet", "Points", "frames", "pooling"]
@@ -322,13 +323,7 @@ def _ends(points: Points, stretch: Tensor) -> Float[Tensor, "batch points 4"]:
 
 def _initialise(net: ChainNet, generator: torch.Generator | None) -> None:
     """Xavier-uniform weights and zero biases; the last layer of every branch, and of the network, near zero."""
-    for layer in net.modules():
-        if isinstance(layer, nn.Linear | nn.Conv1d):
-            nn.init.xavier_uniform_(layer.weight, generator=generator)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.Embedding):
-            nn.init.normal_(layer.weight, generator=generator)
+    xavier(net, generator)
     with torch.no_grad():
         quiet = [net.local, net.steps, net.pull, net.pulls]
         for layer in net.layers:

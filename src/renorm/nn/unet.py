@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from renorm.errors import RecipeError
 from renorm.lattice import Boundary, Lattice
 from renorm.nn.embedding import ScaleEmbedding
+from renorm.nn.initial import xavier
 from renorm.nn.spec import UNetSpec
 from renorm.spec import require
 
@@ -229,13 +230,7 @@ def _unpatch(y: Tensor, patch: int) -> Tensor:
 
 def _initialise(net: UNet, generator: torch.Generator | None) -> None:
     """Xavier-uniform weights and zero biases, the last layer of every branch and of the network near zero."""
-    for layer in net.modules():
-        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            nn.init.xavier_uniform_(layer.weight, generator=generator)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.Embedding):
-            nn.init.normal_(layer.weight, generator=generator)
+    xavier(net, generator)
     with torch.no_grad():
         for layer in net.modules():
             if isinstance(layer, ResidualBlock):

@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from renorm.bases import basis_for
 from renorm.data.proteins.chains import Chain, Chains
 from renorm.data.proteins.choosing import of_lengths
 from renorm.data.proteins.packed import load as load_packed
-from renorm.data.proteins.spec import known_chains, read
+from renorm.data.proteins.spec import known_chains
 from renorm.diffusion.chains.model import ChainDiffusion
 from renorm.diffusion.chains.profile import spectrum_of
 from renorm.diffusion.reverse import Callback
 from renorm.errors import DataError
+from renorm.lattice import Lattice
 from renorm.measure.chains.similarity import gdt_ha, gdt_ts, lddt, tm_score
 from renorm.measure.chains.summary import chain_figures
 from renorm.measure.chains.superposition import rmsd, superpose
@@ -27,7 +29,7 @@ from renorm.recipes.chains_run import fold
 from renorm.recipes.folder import write_arrays, write_json
 from renorm.recipes.spec import ChainRecipe
 
-__all__ = ["gaussian_chain", "measure", "nearest_by_length", "scores"]
+__all__ = ["gaussian_chain", "mean_tm", "measure", "nearest_by_length", "scores", "targets_of"]
 
 STRIDE = 4  # residues between the seeds of superpositions: much faster, and as good on all chains that were tried
 SHOWN = 4  # targets whose folds are kept for the report
@@ -55,7 +57,7 @@ def measure(
     samples = spec.samples if samples is None else samples
     steps = spec.steps if steps is None else steps
     seed = spec.seed if seed is None else seed
-    targets, real = _targets(recipe), read(replace(recipe.data, unbroken=True), "train")
+    targets, real = targets_of(recipe), known_chains(replace(recipe.data, unbroken=True), "train")
     lines: list[dict[str, Any]] = []
     drawn: list[Tensor] = []
     shown: dict[str, Tensor] = {}
@@ -65,14 +67,12 @@ def measure(
         x = fold(model, target.sequence, samples, seed=seed + i, steps=steps, callback=callback).x
         seconds, residues = seconds + time.perf_counter() - begun, residues + samples * len(target)
         drawn += list(x)
-        found = scores(x, target)
         trivial = {
-            "tm_nearest": _tm(nearest_by_length(real, len(target))[None], target),
-            "tm_gaussian": _tm(gaussian_chain(len(target), seed + i)[None], target),
+            "tm_nearest": mean_tm(nearest_by_length(real, len(target))[None], target),
+            "tm_gaussian": mean_tm(gaussian_chain(len(target), seed + i)[None], target),
         }
-        lines.append(
-            {"target": target.name, "residues": len(target), "known": int(target.known.sum())} | found | trivial
-        )
+        about = {"target": target.name, "residues": len(target), "known": int(target.known.sum())}
+        lines.append(about | scores(x, target) | trivial)
         if i < SHOWN:
             laid = superpose(x[:1], target.coordinates[None], weights=target.known[None].double()).move(x[:1])[0]
             shown |= {f"fold{i}": laid.float(), f"known{i}": target.coordinates}
@@ -103,7 +103,7 @@ def scores(x: Tensor, target: Chain) -> dict[str, float]:
     """
     y, mask = target.coordinates.nan_to_num(0.0), target.known
     return {
-        "tm": _tm(x, target),
+        "tm": mean_tm(x, target),
         "rmsd": float(rmsd(x, y, mask=mask).mean()),
         "gdt_ts": float(gdt_ts(x, y, mask=mask, stride=STRIDE).mean()),
         "gdt_ha": float(gdt_ha(x, y, mask=mask, stride=STRIDE).mean()),
@@ -111,7 +111,8 @@ def scores(x: Tensor, target: Chain) -> dict[str, float]:
     }
 
 
-def _tm(x: Tensor, target: Chain) -> float:
+def mean_tm(x: Tensor, target: Chain) -> float:
+    """Mean TM-score of chains (num, residues, 3) of one target, over its known residues."""
     return float(tm_score(x, target.coordinates.nan_to_num(0.0), mask=target.known, stride=STRIDE).mean())
 
 
@@ -137,12 +138,10 @@ def gaussian_chain(length: int, seed: int) -> Tensor:
     z = torch.randn(3, length, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     modes = spectrum_of(None, length).sqrt() * z
     modes[:, 0] = 0
-    site, n = torch.arange(length, dtype=torch.float64), torch.arange(length, dtype=torch.float64)[:, None]
-    cosines = torch.cos(torch.pi * n * (site + 0.5) / length) * (2 / length) ** 0.5
-    return (modes @ cosines).T.float()
+    return basis_for(Lattice((length,), channels=3)).inverse(modes).T.float()
 
 
-def _targets(recipe: ChainRecipe) -> Chains:
+def targets_of(recipe: ChainRecipe) -> Chains:
     """Known structures, missing residues left open."""
     spec = recipe.measure
     if spec.targets == "held-out":

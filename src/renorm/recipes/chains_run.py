@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from renorm.data.proteins.chains import Chains
-from renorm.data.proteins.pdb_file import b_factors, write_pdb
+from renorm.data.proteins.pdb_file import b_factors, pdb_text
 from renorm.data.proteins.sequence import encode
 from renorm.data.proteins.spec import read
 from renorm.diffusion.chains.model import ChainDiffusion
@@ -20,11 +20,10 @@ from renorm.diffusion.reverse import Callback
 from renorm.errors import CheckpointError
 from renorm.fit.checkpoint import atomic
 from renorm.fit.gradient import check_resumable
-from renorm.fit.record import read_metrics
 from renorm.measure.chains.superposition import superpose
-from renorm.recipes.folder import check_same_run, is_first, machine, read_recipe, write_json
+from renorm.recipes.folder import check_same_run, machine, read_recipe, recorded
 from renorm.recipes.spec import ChainRecipe
-from renorm.spec import to_mapping, to_toml
+from renorm.spec import to_mapping
 
 __all__ = ["Fold", "fit", "fold", "load", "training_chains", "write_fold"]
 
@@ -36,12 +35,12 @@ def training_chains(chains: Chains) -> list[TrainingChain]:
 
 def fit(recipe: ChainRecipe, folder: Path, *, resume: bool, progress: bool, command: str) -> ChainDiffusion:
     """Train; killed at any moment, it resumes to the same weights."""
-    writes = is_first()
     chains = read(recipe.data, "train")
     known = {"model": to_mapping(recipe.model), "data": chains.sha256()}
     check_same_run(folder, known)
     check_resumable(folder, recipe.fit, known)
-    model = ChainDiffusion(recipe.model, seed=recipe.fit.seed).measure(training_chains(chains))
+    shown = training_chains(chains)
+    model = ChainDiffusion(recipe.model, seed=recipe.fit.seed).measure(shown)
     facts = {
         **machine(),
         "identity": known,
@@ -50,15 +49,8 @@ def fit(recipe: ChainRecipe, folder: Path, *, resume: bool, progress: bool, comm
         "parameters": sum(weight.numel() for weight in model.network.parameters()),
         "data": {"name": recipe.data.name, "sha256": known["data"], "number": len(chains)},
     }
-    if writes:
-        with atomic(folder / "recipe.toml") as temporary:
-            temporary.write_text(to_toml(recipe), encoding="utf-8")
-        model.save_frame(folder)
-        write_json(folder / "manifest.json", {**facts, "seconds": None})
-    model.fit(training_chains(chains), spec=recipe.fit, folder=folder, resume=resume, progress=progress, identity=known)
-    if writes:
-        metrics = read_metrics(folder / "metrics.jsonl")
-        write_json(folder / "manifest.json", {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
+    with recorded(recipe, folder, facts, model.save_frame):
+        model.fit(shown, spec=recipe.fit, folder=folder, resume=resume, progress=progress, identity=known)
     return model
 
 
@@ -112,4 +104,6 @@ def fold(
 
 def write_fold(path: Path, found: Fold, sequence: str, *, title: str = "") -> None:
     """A PDB file of all chains, each a model, with the spread of each residue as its B-factor."""
-    write_pdb(path, found.x, sequence, b=b_factors(found.spread), title=title)
+    text = pdb_text(found.x, sequence, b=b_factors(found.spread), title=title)
+    with atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="ascii", errors="replace")

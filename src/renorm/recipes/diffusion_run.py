@@ -13,15 +13,12 @@ from torch import Tensor
 from renorm.data import load as load_data
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.reverse import Callback
-from renorm.fit.checkpoint import atomic
 from renorm.fit.gradient import check_resumable
-from renorm.fit.record import read_metrics
 from renorm.recipes.build import build_model, identity, parameters
-from renorm.recipes.folder import check_same_run, is_first, machine, write_arrays, write_json
+from renorm.recipes.folder import check_same_run, machine, recorded, write_arrays, write_json
 from renorm.recipes.judge import REFERENCE, check_enough, check_measurable, judge
 from renorm.recipes.recorded import check_recorded
 from renorm.recipes.spec import Recipe
-from renorm.spec import to_toml
 
 __all__ = ["equal_classes", "fit", "measure", "sample"]
 
@@ -31,7 +28,6 @@ SITES = 2**20  # on a GPU as many fields as have these sites: it waits for launc
 
 def fit(recipe: Recipe, folder: Path, *, resume: bool, progress: bool, command: str) -> ModeDiffusion:
     """Train; killed at any moment, it resumes to the same weights."""
-    writes = is_first()
     fields = load_data(recipe.data, "train")
     if fields.labels is not None:
         fields.require_classes()
@@ -50,23 +46,16 @@ def fit(recipe: Recipe, folder: Path, *, resume: bool, progress: bool, command: 
         "parameters": parameters(model),
         "data": {"name": recipe.data.name, "sha256": known["data"], "number": len(fields)},
     }
-    if writes:
-        with atomic(folder / "recipe.toml") as temporary:
-            temporary.write_text(to_toml(recipe), encoding="utf-8")
-        model.save_frame(folder)
-        write_json(folder / "manifest.json", {**facts, "seconds": None})
-    model.fit(
-        fields,
-        spec=recipe.fit,
-        folder=folder,
-        flip=recipe.data.flip,
-        resume=resume,
-        progress=progress,
-        identity=known,
-    )
-    if writes:
-        metrics = read_metrics(folder / "metrics.jsonl")  # none where nothing was trained
-        write_json(folder / "manifest.json", {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
+    with recorded(recipe, folder, facts, model.save_frame):
+        model.fit(
+            fields,
+            spec=recipe.fit,
+            folder=folder,
+            flip=recipe.data.flip,
+            resume=resume,
+            progress=progress,
+            identity=known,
+        )
     return model
 
 

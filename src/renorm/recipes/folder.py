@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -17,7 +19,9 @@ from torch import Tensor
 
 from renorm.errors import CheckpointError
 from renorm.fit.checkpoint import atomic, differences
+from renorm.fit.record import read_metrics
 from renorm.recipes.spec import AnyRecipe, ChainRecipe, FieldRecipe, read_toml
+from renorm.spec import to_toml
 from renorm.version import __version__
 
 __all__ = [
@@ -27,6 +31,7 @@ __all__ = [
     "machine",
     "read_field_recipe",
     "read_recipe",
+    "recorded",
     "write_arrays",
     "write_json",
 ]
@@ -75,6 +80,29 @@ def read_field_recipe(folder: Path) -> FieldRecipe:
     if isinstance(recipe, ChainRecipe):
         raise CheckpointError(f"{folder} is a run of chains; `renorm fold SEQUENCE --run {folder}` draws some")
     return recipe
+
+
+@contextmanager
+def recorded(recipe: AnyRecipe, folder: Path, facts: dict[str, Any], frame: Callable[[Path], None]) -> Iterator[None]:
+    """Around a fit by gradient: recipe, model's frame and manifest are written before it, its seconds after it.
+
+    Several processes may come here; the first one alone writes.
+
+    Args:
+        recipe: As resolved.
+        folder: Of the run.
+        facts: For the manifest.
+        frame: Writes all of the model but its weights.
+    """
+    if is_first():
+        with atomic(folder / "recipe.toml") as temporary:
+            temporary.write_text(to_toml(recipe), encoding="utf-8")
+        frame(folder)
+        write_json(folder / "manifest.json", {**facts, "seconds": None})
+    yield
+    if is_first():
+        metrics = read_metrics(folder / "metrics.jsonl")  # none where nothing was trained
+        write_json(folder / "manifest.json", {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
 
 
 def write_arrays(path: Path, **arrays: Tensor) -> None:

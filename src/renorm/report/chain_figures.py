@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from renorm.errors import DataError
+from renorm.measure.chains.contacts import contact_map
 from renorm.report.figures import PALETTE
 from renorm.report.figures import _svg as svg
 from renorm.report.markup import curve, figure
@@ -13,7 +15,6 @@ from renorm.report.reading import arrays_of
 
 __all__ = ["folds"]
 
-CONTACT = 8.0  # angstrom
 _QUIET, _ACCENT = PALETTE["quiet"], PALETTE["accent"]
 
 
@@ -47,12 +48,8 @@ def _drawing(x: np.ndarray, known: np.ndarray, name: str) -> str:
         trace.plot(flat[:, 0], flat[:, 1], color=colour, linewidth=width, solid_joinstyle="round")
     trace.set_aspect("equal")
     trace.axis("off")
-    both = np.triu(_contacts(x)) | np.tril(_contacts(known))
+    drawn, real = (contact_map(torch.from_numpy(c), mask=torch.from_numpy(np.isfinite(c).all(1))) for c in (x, known))
+    both = (drawn.triu() | real.tril()).numpy()
     contacts.imshow(both, cmap="Greys", interpolation="nearest")
     contacts.set(xticks=[], yticks=[])
     return svg(drawing, name)
-
-
-def _contacts(x: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return np.linalg.norm(x[:, None] - x[None], axis=-1) < CONTACT

@@ -1,7 +1,6 @@
-"""Chains written as PDB files, which every viewer opens: C-alphas, an ensemble as models, its spread as B-factors."""
+"""Chains as PDB files, which every viewer opens: C-alphas, an ensemble as models, its spread as B-factors."""
 
 import math
-from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from renorm.data.proteins.sequence import require_letters
 from renorm.errors import DataError
 
-__all__ = ["b_factors", "pdb_text", "write_pdb"]
+__all__ = ["b_factors", "pdb_text"]
 
 NAMES = {
     "A": "ALA", "C": "CYS", "D": "ASP", "E": "GLU", "F": "PHE", "G": "GLY", "H": "HIS", "I": "ILE", "K": "LYS",
@@ -83,19 +82,3 @@ def pdb_text(
             lines.append(f"ATOM  {i + 1:5d}  CA  {place}  1.00{min(factors[i], LARGEST):6.2f}           C")
         lines += [f"TER   {residues + 1:5d}      {NAMES[sequence[-1]]} A{residues:4d}", "ENDMDL"]
     return "\n".join([*lines, "END"])
-
-
-def write_pdb(
-    path: Path,
-    x: Float[Tensor, "models residues 3"],
-    sequence: str,
-    *,
-    b: Float[Tensor, " residues"] | None = None,
-    title: str = "",
-) -> None:
-    """Write ``pdb_text`` to a file, all at once."""
-    text = pdb_text(x, sequence, b=b, title=title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n", encoding="ascii", errors="replace")
-    part.replace(path)

@@ -185,12 +185,15 @@ class ChainDiffusion:
     ) -> "ChainDiffusion":
         """Train the network, leave a run in the folder, and keep the averaged weights.
 
+        The spectrum is that of these chains if none was measured before.
+
         Raises:
             CheckpointError, NonFiniteLossError: See ``renorm.fit.gradient.fit``.
         """
         from renorm.fit.gradient import fit
 
-        self.measure(chains)
+        if self.profile is None:
+            self.measure(chains)
         loss = ChainLoss(chains, self.spec, spacing_of(self.spec, training=True), self.profile)
         result = fit(self.network, loss, len(chains), spec, folder, identity=identity, resume=resume, progress=progress)
         self.network.load_state_dict(result.ema.state_dict())

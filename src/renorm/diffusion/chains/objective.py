@@ -79,7 +79,8 @@ class ChainLoss:
         clean = torch.nn.utils.rnn.pad_sequence([self.modes[i].T for i in which], batch_first=True).mT.to(device)
         told = self._told(which, draw[1] < self.spec.unnamed, longest, device)
         t = torch.tensor(times, device=device)
-        return self._loss(network, clean, noise, t, here.to(clean), told) / len(which)
+        groups = _alike(here.number)
+        return self._loss(network, clean, noise, t, here.to(clean), told, groups) / len(which)
 
     def _coefficients(self, i: int, t: float) -> Coefficients:
         return coefficients(self.schedules[i], t, self.spectra[self.modes[i].shape[1]])
@@ -96,11 +97,19 @@ class ChainLoss:
         return letters.to(device), padded.to(device)
 
     def _loss(
-        self, network: nn.Module, clean: Tensor, noise: Tensor, t: Tensor, here: Coefficients, told: Told
+        self,
+        network: nn.Module,
+        clean: Tensor,
+        noise: Tensor,
+        t: Tensor,
+        here: Coefficients,
+        told: Told,
+        groups: Sequence[Tensor],
     ) -> Tensor:
         """Sum over the chains, which go through the network in groups of about as many points."""
         total = clean.new_zeros(())
-        for rows in _alike(here.number):
+        for rows in groups:
+            rows = rows.to(clean.device)
             part = here.rows(rows)
             length = int(part.sites.max())
             x, z = clean[rows, :, :length], noise[rows, :, :length]
@@ -131,4 +140,4 @@ def _alike(count: Int64[Tensor, " batch"]) -> list[Tensor]:
             groups[-1].append(row)
         else:
             groups.append([row])
-    return [torch.tensor(group, device=count.device) for group in groups]
+    return [torch.tensor(group) for group in groups]

@@ -1,5 +1,6 @@
 """A chain diffusion as a typed value, without torch."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -37,7 +38,7 @@ class ChainSpec:
 
     schedule: Literal["rgdm", "ddpm"] = "rgdm"
     time: Literal["code", "paper"] = "code"
-    mass: float = 0.031415926535897934  # 0.01 pi
+    mass: float = 0.01 * math.pi
     spectrum: Literal["measured", "prior"] = "measured"
     training: str = "auto"
     sampler: str = "ancestral"
