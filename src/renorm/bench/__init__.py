@@ -8,6 +8,7 @@ BENCHMARKS = {
     "mixture-nfe": "mixture_nfe",
     "mnist16": "mnist16",
     "cifar16": "cifar16",
+    "gaussian16": "gaussian16",
     "mnist16-speed": "mnist16_speed",
     "resume": "resume",
     "demo": "demo",
