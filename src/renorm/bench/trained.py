@@ -44,7 +44,7 @@ from renorm.fit.record import read_metrics
 from renorm.recipes.baselines import WalkName, baseline, default_walks
 from renorm.recipes.build import identity
 from renorm.recipes.compare import Comparison, compare
-from renorm.recipes.compare_methods import Row, figures_of, gains_of, mean_over_seeds
+from renorm.recipes.compare_methods import GAIN, Row, figures_of, gains_of, mean_over_seeds
 from renorm.recipes.folder import check_same_run, write_json
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import Recipe, load_recipe
@@ -248,6 +248,8 @@ def _joined(parts: Sequence[Comparison]) -> Comparison:
         "over its seeds, chosen by the very cells that are shown, which favours it; the headline knows the two walks "
         "that stand best in the curve, with the first seed"
     )
+    if gains:
+        told["gain"] = GAIN
     return replace(
         first,
         figures=figures_of(first.quality, rows, gains, first.floor.get("figures", {}).get(first.quality)),

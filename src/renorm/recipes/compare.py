@@ -23,7 +23,7 @@ from renorm.recipes.compare_cells import (
     measure_floor,
     read_cell,
 )
-from renorm.recipes.compare_methods import Entry, Gain, Row, figures_of, gains_of, rows_of
+from renorm.recipes.compare_methods import GAIN, Entry, Gain, Row, figures_of, gains_of, rows_of
 from renorm.recipes.compare_runs import Method, Subject, comparable, methods_of, subject
 from renorm.recipes.folder import DIRTY, machine, write_json
 from renorm.recipes.run import Model, load_run
@@ -255,10 +255,7 @@ def _notes(
     several = "seeds: mean and one standard error over trainings" if numbers[-1] > 1 else "seed: no standard error"
     notes["seeds"] = f"{' or '.join(map(str, numbers))} {several}"
     if gains:
-        notes["gain"] = (
-            "figure of the white twin less that of the method, each by its best walk, so more than 0 is better; this "
-            "difference alone is one of renormalization"
-        )
+        notes["gain"] = GAIN
     if floor:
         by = floor["provenance"]["commit"]
         of = "" if by == yardstick.code["commit"] else f", measured at another commit ({by})"
