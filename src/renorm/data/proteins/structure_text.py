@@ -1,4 +1,4 @@
-"""The text of a PDB or mmCIF file, through gemmi, and what gemmi passes over: numbers that are none, files cut short."""
+"""The text of PDB and mmCIF files through gemmi, and what gemmi passes over: numbers that are none, files cut short."""
 
 import math
 from collections.abc import Iterable
