@@ -135,6 +135,8 @@ def read_structures(options: argparse.Namespace) -> None:
     if counted.train:
         given = f"--set data.name=folder --set {shlex.quote(f'data.path={folder}')} --set data.hold_out=sequence"
         lines.append(f"next: renorm fit protein {given}")
+    else:
+        lines.append("next: choose data.shortest and data.longest of the recipe so that it has chains to learn from")
     say(options, value, "\n".join(lines))
 
 
