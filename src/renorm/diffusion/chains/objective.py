@@ -36,8 +36,8 @@ class TrainingChain:
     """
 
     x: Float[Tensor, "3 sites"]
-    letters: Int64[Tensor, " sites"]
-    features: Float[Tensor, "sites feature"] | None = None
+    letters: Int64[Tensor, " letters"]
+    features: Float[Tensor, "rows feature"] | None = None
 
     def __post_init__(self) -> None:
         sites = self.x.shape[1]
