@@ -193,6 +193,12 @@ def test_the_spectrum_is_measured():
 
 def test_bad_input_is_one_clear_line(tmp_path):
     model = ChainDiffusion(SPECS["rgdm"])
+    x, letters = torch.zeros(3, 24), torch.zeros(24, dtype=torch.int64)
+    with pytest.raises(RecipeError, match="features must be one for each of the 24 residues, got 25"):
+        model.of(24, features=torch.zeros(25, 3))
+    for wrong, what in (((letters[1:],), "letters"), ((letters, torch.zeros(23, 3)), "features")):
+        with pytest.raises(DataError, match=f"{what} must be one for each of the 24 residues, got 23"):
+            TrainingChain(x, *wrong)
     with pytest.raises(RecipeError, match="letters must be one for each of the 24 residues, got 23"):
         model.of(24, torch.zeros(23, dtype=torch.int64))
     with pytest.raises(ValueError, match="at least 3 sites"):

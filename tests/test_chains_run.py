@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,18 +111,67 @@ def test_a_fasta_file_or_a_length_folds_too(packed, capsys):
     assert sorted(path.name for path in (packed / "pdb").iterdir()) == ["one_first.pdb", "two.pdb"]
     assert main(["fold", "12", *common]) == 0
     capsys.readouterr()
+    (packed / "short.fasta").write_text(">long\nMKVLA\n>short\nMK\n")
+    (packed / "wrong.fasta").write_text(">long\nMKVLA\n>odd\nMK1\n")
+    (packed / "void.fasta").write_text(">long\nMKVLA\n>void\n")
     for wrong, message in (
         ("MK1", "must be letters"),
+        ("", "the sequence is empty"),
+        ("MK", "at least 3 residues, 'fold' has 2"),
         ("2", "3 to 5000 residues"),
         ("no.fasta", "there is no file"),
-        ("M" * 6000, "at most"),
+        ("no.pdb:A", "there is no file no.pdb" if find_spec("gemmi") else "needs gemmi"),
+        ("M" * 10_000, "at most 5000 residues, got 10000"),
+        (str(packed / "short.fasta"), "at least 3 residues, 'short' has 2"),
+        (str(packed / "wrong.fasta"), "got '1' at position 3 of 'odd' of"),
+        (str(packed / "void.fasta"), "'void' of"),
     ):
         assert main(["fold", wrong, *common]) == 2
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+    assert sorted(path.name for path in (run / "folds").iterdir()) == ["any-12.pdb"]  # nothing was drawn in vain
     assert main(["sample", str(run)]) == 2
     assert "renorm fold" in capsys.readouterr().err
+
+
+def test_odd_and_double_names_lose_nothing(packed, capsys):
+    """Every record has a file of its own, with its own sequence, also where capital and small letters are one."""
+    run = packed / "run"
+    renorm.fit_run(renorm.load_recipe("protein", SMALL), run, progress=False)
+    names = ["a", "a", "a-2", "A", "../../up", "..", "sp|P1|X/Y", "sp|P1|X?Y", "é", "x" * 99, "x" * 98 + "y", "a"]
+    sequences = ["MKV" + "A" * n for n in range(len(names))]
+    text = "".join(f">{name} more\r\n{s}\r\n" for name, s in zip(names, sequences, strict=True))
+    (packed / "odd.fasta").write_text("\ufeff" + text, encoding="utf-8")  # as an editor on Windows keeps it
+    folder = packed / "out"
+    told = ["fold", str(packed / "odd.fasta"), "--run", str(run), "-n", "1", "--steps", "1", "--out", str(folder)]
+    assert main([*told, "--json"]) == 0
+    folds = json.loads(capsys.readouterr().out)["folds"]
+    assert [each["name"] for each in folds] == names
+    files = [each["file"] for each in folds]
+    assert len({file.lower() for file in files}) == len(names)
+    assert sorted(files) == sorted(map(str, folder.iterdir()))
+    assert files[:4] == [str(folder / f"{name}.pdb") for name in ("a", "a-3", "a-2", "A-4")]
+    pytest.importorskip("gemmi")
+    assert [read_structure(Path(file))[0].sequence for file in files] == sequences
+
+
+def test_the_sequence_of_a_structure_folds(packed, capsys):
+    pytest.importorskip("gemmi")
+    run, file = packed / "run", packed / "two.pdb"
+    renorm.fit_run(renorm.load_recipe("protein", SMALL), run, progress=False)
+    one = pdb_text(torch.arange(5.0)[None, :, None].expand(1, 5, 3) * 3, "MKVLA").splitlines()
+    atoms = [line for line in one if line.startswith("ATOM")]
+    file.write_text("\n".join([*atoms, "TER", *(line[:21] + "B" + line[22:] for line in atoms[:4]), "TER", "END", ""]))
+    common = ["--run", str(run), "-n", "1", "--steps", "1", "--json"]
+    assert main(["fold", f"{file}:B", *common]) == 0
+    fold_b = json.loads(capsys.readouterr().out)["folds"][0]
+    assert (fold_b["name"], fold_b["residues"]) == ("two.B", 4)
+    for asked, message in ((str(file), "got A, B; name the one to read"), (f"{file}:C", "no protein chain 'C'")):
+        assert main(["fold", asked, *common]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
 
 
 def test_a_run_is_measured_and_has_a_page(packed, capsys):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from renorm.data import store
+from renorm.data.npz import read_npz
 from renorm.data.proteins import (
     Chain,
     Chains,
@@ -26,6 +27,7 @@ from renorm.data.proteins import (
     read_fasta,
     read_folder,
     read_structure,
+    reading,
     unbroken,
 )
 from renorm.data.proteins.filling import FILLING_MASS, STIFFNESS, chain_precision, missing_law
@@ -34,7 +36,8 @@ from renorm.data.proteins.packed import read_packed
 from renorm.data.proteins.placing import broken_links, place_by_numbers, place_in_sequence
 from renorm.data.proteins.sequence import LETTERS, decode, encode, parse_fasta
 from renorm.data.proteins.storage import from_arrays, read_chains, to_arrays, write_chains
-from renorm.errors import DataError
+from renorm.data.proteins.structure_files import ABSENT
+from renorm.errors import DataError, StructureError
 
 
 def line_points(length: int, bond: float = 3.8) -> np.ndarray:
@@ -264,7 +267,9 @@ def test_alternative_locations_by_occupancy(write):
 def test_modified_residues_get_the_letter_of_their_parent(write):
     names = ["MSE", "SEP", "TPO", "HYP", "CSO", "SEC", "PYL", "UNK", "ZZZ"]
     lines = [atom("GLY", 1, 0.0), *(atom(name, 2 + i, 3.8 * (1 + i)) for i, name in enumerate(names))]
-    assert read_chain(write(pdb(*lines))).sequence == "GMSTPCCKXX"
+    chain = read_chain(write(pdb(*lines)))
+    assert (chain.sequence, chain.modified) == ("GMSTPCCKXX", 7)
+    assert chain.trimmed().modified == from_arrays(to_arrays(Chains([chain])))[0].modified == 7
 
 
 def test_waters_ligands_and_ions_are_no_residues(write):
@@ -435,6 +440,47 @@ def test_files_that_are_none(write, tmp_path, monkeypatch):
         read_folder(tmp_path)
 
 
+def test_files_cut_short(write, tmp_path):
+    """Wherever the text breaks off, but for between the atoms of a file that lists no sequence."""
+    lines = [atom("GLY", 1, 0.0), atom("ALA", 2, 3.8), atom("SER", 3, 7.6)]
+    bare, whole = "\n".join(lines), pdb("SEQRES   1 A    3  GLY ALA SER", *lines, "TER")
+    cuts = [bare[:-n] for n in (1, 20, 30, 60, len(lines[-1]) - 2)]
+    cuts += ["".join(line + "\n" for line in whole.splitlines()[:n]) for n in (2, 3, 4, 5)]
+    cuts += ["\n".join(["MODEL        1", *lines, "ENDMDL", "MODEL        2", *lines[:n], ""]) for n in (1, 3)]
+    for text in cuts:
+        with pytest.raises(StructureError, match=r"cannot read .*cut\.pdb, which is truncated") as caught:
+            read_structure(write(text, "cut.pdb"))
+        assert caught.value.kind == "truncated, damaged or of another format"
+    for text in (bare, bare + "\n", whole, pdb("MODEL        1", *lines), "\n".join(["MODEL 1", *lines, "ENDMDL"])):
+        assert read_chain(write(text, "whole.pdb")).sequence == "GAS"
+    rows = CIF.replace("loop_", "#\nloop_")
+    assert read_chain(write(rows + "#\n", "whole.cif")).sequence == "GAMK"
+    for end in ("HETATM 5", "ATOM 4", "14 H\nHETATM", " H\nHETATM"):
+        with pytest.raises(StructureError, match="is truncated"):
+            read_structure(write(rows[: rows.index(end)], "cut.cif"))
+    for name, text in {"a.pdb.gz": whole, "a.cif.gz": CIF}.items():
+        data = write(text * 50, name).read_bytes()
+        for size in (0, 5, len(data) // 2, len(data) - 1):
+            (tmp_path / name).write_bytes(data[:size])
+            with pytest.raises(StructureError):
+                read_structure(tmp_path / name)
+
+
+def test_two_chains_under_one_name(write):
+    """gemmi takes them for one; where a chain goes on after another, it is one."""
+    one = [atom("GLY", 1, 0.0), atom("ALA", 2, 3.8), "TER"]
+    other = [atom("SER", 1, 50.0, chain="B"), "TER"]
+    for again in ([atom("SER", 1, 90.0), atom("THR", 2, 93.8)], [*other, atom("GLY", 2, 90.0)]):
+        with pytest.raises(StructureError, match=r"mine\.pdb: a residue comes once .* of chain 'A' comes again"):
+            read_structure(write(pdb(*one, *again)))
+    goes_on = read_structure(write(pdb(*one, *other, atom("LYS", 3, 7.6), "TER")))
+    assert {chain.name: chain.sequence for chain in goes_on} == {"mine.A": "GAK", "mine.B": "S"}
+    twice = CIF.replace("loop_", "_entity.id 1\n_entity.type polymer\nloop_", 1)
+    twice += "ATOM 6 C CA . GLY C 1 2 1.0 2.0 3.0 31 H\n"
+    with pytest.raises(StructureError, match=r"mine\.cif has two chains under one name, 'H'"):
+        read_structure(write(twice, "mine.cif"))
+
+
 # Packed sets
 
 
@@ -541,9 +587,9 @@ def test_a_folder_is_chosen_from(write, tmp_path):
     chains, dropped = read_folder(tmp_path, shortest=3, longest=4, unique=True)
     assert chains.names == ["b.A"]
     assert dropped == (
-        ("a.A", "a chain must have at least 3 residues, got 2"),
-        ("c.A", "has the same sequence as b.A"),
-        ("d.A", "a chain must have at most 4 residues, got 5"),
+        ("a.A", "a chain must have at least 3 residues, got 2", "chains too short"),
+        ("c.A", "has the same sequence as b.A", "chains that come twice"),
+        ("d.A", "a chain must have at most 4 residues, got 5", "chains too long"),
     )
     with pytest.raises(
         DataError, match=r"no chain of .* is left of 4 files; first, a\.A: .* at least 9 residues, got 2"
@@ -572,13 +618,54 @@ def test_a_folder_is_read_once(write, tmp_path, monkeypatch):
     assert [each.name for each in cache.parent.iterdir()] == ["set.npz"]
     os.utime(path, (1, 1))
     read_folder(tmp_path / "set", **arguments)
-    assert len(calls) == 4
+    assert calls[2:] == [(2, 2)]  # only the file that changed
     cache.write_bytes(cache.read_bytes()[:50])
     assert read_folder(tmp_path / "set", **arguments).chains.names == ["a.A"]
-    assert len(calls) == 6
+    assert len(calls) == 5
     assert read_folder(tmp_path / "set", cache=tmp_path / "set" / "b.pdb" / "x.npz").chains.names == ["a.A"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache(tmp_path / "set").parent == store.cache() / "proteins"
+
+
+def test_reading_that_stops_goes_on(write, tmp_path, monkeypatch):
+    """Stopped at the third file of five, the two before are not read again; a file that could not be opened is."""
+    for n in range(5):
+        write("garbage" if n == 1 else pdb(atom("GLY", 1, float(n))), f"set/p{n}.pdb")
+    cache = tmp_path / "cache.npz"
+    seen = []
+
+    def counting(path, **named):
+        seen.append(path.name)
+        if path.name == "p2.pdb" and len(seen) == 3:
+            raise KeyboardInterrupt
+        if path.name == "p4.pdb" and len(seen) < 7:
+            raise StructureError("cannot open it", ABSENT)
+        return read_structure(path, **named)
+
+    monkeypatch.setattr(reading, "read_structure", counting)
+    with pytest.raises(KeyboardInterrupt):
+        read_folder(tmp_path / "set", cache=cache)
+    chains, dropped = read_folder(tmp_path / "set", cache=cache)
+    assert seen == ["p0.pdb", "p1.pdb", "p2.pdb", "p2.pdb", "p3.pdb", "p4.pdb"]
+    assert [entry.file for entry in dropped] == ["p1.pdb", "p4.pdb"]
+    assert [entry.kind for entry in dropped] == ["no C-alpha atom of a protein", ABSENT]
+    chains, dropped = read_folder(tmp_path / "set", cache=cache)
+    assert seen[6:] == ["p4.pdb"]
+    assert [chain.coordinates[0, 0].item() for chain in chains] == [0, 2, 3, 4]
+    (tmp_path / "set" / "p0.pdb").unlink()
+    assert read_folder(tmp_path / "set", cache=cache).chains.names == ["p2.A", "p3.A", "p4.A"]
+    assert len(seen) == 7
+
+
+def test_a_kill_costs_seconds(write, tmp_path, monkeypatch):
+    """The cache is written while files are read: what it holds at any moment is what a killed process leaves."""
+    for n in range(4):
+        write(pdb(atom("GLY", 1, float(n))), f"set/p{n}.pdb")
+    monkeypatch.setattr(reading, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(reading, "SAVE_SHARE", 0)
+    cache, left = tmp_path / "cache.npz", []
+    read_folder(tmp_path / "set", cache=cache, progress=lambda *_: left.append(len(read_npz(cache)["path"])))
+    assert left == [1, 2, 3, 4]
 
 
 # Sequences

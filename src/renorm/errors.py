@@ -7,6 +7,7 @@ __all__ = [
     "NonFiniteLossError",
     "RecipeError",
     "RenormError",
+    "StructureError",
 ]
 
 
@@ -20,6 +21,18 @@ class RecipeError(RenormError, ValueError):
 
 class DataError(RenormError, ValueError):
     """A data file is absent, damaged, or does not have the shape or the values that it should have."""
+
+
+class StructureError(DataError):
+    """A structure file that holds no chains to read.
+
+    Attributes:
+        kind: Why, in words that are the same for every file of one fault: what lists of bad files are counted by.
+    """
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class CheckpointError(RenormError):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from renorm.cli.chains import read_structures
 from renorm.cli.options import changed, one_field, out_file, with_walk
 from renorm.cli.output import Progress, save_grid, save_picture, say, table
 from renorm.errors import RecipeError
@@ -162,11 +163,17 @@ def bench(options: argparse.Namespace) -> None:
 def data(options: argparse.Namespace) -> None:
     from renorm.data import SOURCES, fetch, where
 
+    if options.name == "proteins":
+        read_structures(options)
+        return
+    if options.folder is not None:
+        raise RecipeError(f"a folder goes with `renorm data proteins` alone, got {options.folder} for {options.name}")
     if options.name is None:
         places = {name: where(name) for name in SOURCES if name not in ("folder", "array")}
         lines = [
             f"{name:15} {place or f'not here; `renorm data {name}` downloads it'}" for name, place in places.items()
         ]
+        lines.append(f"{'proteins':15} your own structures; `renorm data proteins FOLDER` reads them")
         say(options, places, "\n".join(lines))
         return
     place = fetch(options.name)

@@ -1,18 +1,13 @@
 """The command that sets runs beside each other."""
 
 import argparse
-import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from renorm.cli.output import Progress, say
+from renorm.cli.output import Counted, say
 from renorm.errors import RecipeError
 
 __all__ = ["compare"]
-
-_LINE_SECONDS = 30.0
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -21,8 +16,7 @@ def compare(options: argparse.Namespace) -> None:
     from renorm.report.comparison import write_comparison
 
     out = Path(options.out)
-    with Progress(options, "cells") as bar:
-        told = _Told(None if options.quiet else bar, lines=not options.quiet and bar is None)
+    with Counted(options, "compare", "cells") as told:
         try:
             found = compare_runs(
                 options.run,
@@ -32,30 +26,13 @@ def compare(options: argparse.Namespace) -> None:
                 seed=options.seed,
                 out=out,
                 cached="again" if options.again else "accept" if options.accept_cached else "refuse",
-                progress=told,
+                progress=lambda done, cells, what: told(done, cells),
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; cells that were measured stay, the same command goes on") from None
     page = write_comparison(out)
     figures = {**found.figures, "table": str(out / "compare.json"), "report": str(page)}
     say(options, figures, f"{_text(found.to_mapping())}\nreport: {page}")
-
-
-class _Told:
-    """Cells done and time left: on the bar, or a line every half minute."""
-
-    def __init__(self, bar: Any, *, lines: bool) -> None:
-        self.bar, self.lines = bar, lines
-        self._began = self._last = time.monotonic()
-
-    def __call__(self, done: int, cells: int, what: str) -> None:
-        now = time.monotonic()
-        if self.bar is not None and cells:
-            self.bar(done, cells, 0.0, None)
-        elif self.lines and done and (now - self._last > _LINE_SECONDS or done == cells):
-            self._last = now
-            left = timedelta(seconds=round((cells - done) * (now - self._began) / done))
-            print(f"compare {done}/{cells} cells  {left} left", file=sys.stderr, flush=True)
 
 
 def _numbers(text: str) -> list[int]:

@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     _file_arguments(refine)
 
     fold = command("fold", chains.fold, "draw protein chains of a sequence, coarse to fine, into PDB files")
-    fold.add_argument("sequence", help="letters of the residues, a FASTA file, or a number of residues of any kind")
+    fold.add_argument("sequence", help="letters of the residues, a FASTA file, a structure (1abc.cif:A), or a number")
     fold.add_argument("--run", default="runs/protein", help="run folder (runs/protein)")
     fold.add_argument("-n", "--num", type=int, default=5, help="how many chains of each (5)")
     fold.add_argument("--seed", type=seed, default=0, help="of the draws (0)")
@@ -96,8 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--seed", type=seed, default=0)
     bench.add_argument("--keep", metavar="FOLDER", help="also write FOLDER/NAME.json")
 
-    data = command("data", commands.data, "download a data set (without a name: say where each one is)")
-    data.add_argument("name", nargs="?", help="data set")
+    data = command("data", commands.data, "download a data set, or read your structures (without a name: list them)")
+    data.add_argument("name", nargs="?", help="data set, or proteins")
+    data.add_argument("folder", nargs="?", help="of your own .pdb and .cif files, for proteins")
 
     command("doctor", commands.doctor, "say what is installed, and what of it works")
 

@@ -6,8 +6,9 @@ if TYPE_CHECKING:
     from renorm.data.proteins.chains import Chain, Chains
     from renorm.data.proteins.choosing import by_cluster, by_date, of_lengths, unbroken
     from renorm.data.proteins.filling import fill, fill_all
-    from renorm.data.proteins.folder import Dropped, read_folder
+    from renorm.data.proteins.folder import read_folder
     from renorm.data.proteins.packed import load
+    from renorm.data.proteins.reading import Dropped
     from renorm.data.proteins.sequence import parse_sequence, read_fasta
     from renorm.data.proteins.structure_files import read_chain, read_structure
 
@@ -32,7 +33,7 @@ __all__ = [
 _HOME = {
     "Chain": "chains",
     "Chains": "chains",
-    "Dropped": "folder",
+    "Dropped": "reading",
     "by_cluster": "choosing",
     "by_date": "choosing",
     "fill": "filling",

@@ -29,6 +29,7 @@ class Chain:
         numbers: Of the residues, as their file counts; ``None`` counts from 1.
         released: Date on which the structure was published.
         cluster: Which chains it is similar to: chains of one cluster belong to one split.
+        modified: How many residues were seen as modified ones, and have the letter of their parent.
 
     Raises:
         DataError: If there is no residue, letters, points and numbers differ in count, a letter is no residue, a point
@@ -47,6 +48,7 @@ class Chain:
     numbers: Int64[Tensor, " numbers"] | None = None
     released: date | None = None
     cluster: int | None = None
+    modified: int = 0
 
     def __post_init__(self) -> None:
         length, x = len(self.sequence), self.coordinates
@@ -82,6 +84,7 @@ class Chain:
         places: np.ndarray | None = None,
         released: date | None = None,
         cluster: int | None = None,
+        modified: int = 0,
     ) -> "Chain":
         """A chain from the residues that a file lists; those it leaves out become missing ones (X, NaN).
 
@@ -94,6 +97,7 @@ class Chain:
             places: Where the residues stand in ``full``, from 0, where that is known; else they are aligned.
             released: Date of publication.
             cluster: Of similar chains.
+            modified: How many residues are modified.
 
         Raises:
             DataError: If the residues do not agree with ``full``.
@@ -119,7 +123,7 @@ class Chain:
         x = np.full((len(full), 3), np.nan, np.float32)
         x[places] = coordinates
         every = torch.from_numpy(complete_numbers(numbers, places, len(full)))
-        return cls(name, "".join(sequence), torch.from_numpy(x), every, released, cluster)
+        return cls(name, "".join(sequence), torch.from_numpy(x), every, released, cluster, modified)
 
     def __len__(self) -> int:
         return len(self.sequence)

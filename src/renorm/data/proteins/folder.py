@@ -5,27 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from renorm.data.npz import read_npz
 from renorm.data.proteins.chains import Chain, Chains
 from renorm.data.proteins.choosing import require_range
-from renorm.data.proteins.storage import from_arrays, to_arrays, write_arrays
-from renorm.data.proteins.structure_files import MMCIF, PDB, library, read_structure, without_suffix
+from renorm.data.proteins.reading import Dropped, read_files
+from renorm.data.proteins.structure_files import MMCIF, PDB
 from renorm.data.store import cache as cache_folder
 from renorm.errors import DataError
 
-__all__ = ["Dropped", "FolderChains", "default_cache", "read_folder"]
+__all__ = ["Dropped", "FolderChains", "default_cache", "read_folder", "structure_paths"]
 
-LAYOUT = "1"  # of the cache file; another one is read anew
 SUFFIXES = {f"{suffix}{packed}" for suffix in PDB + MMCIF for packed in ("", ".gz")}
-
-
-class Dropped(NamedTuple):
-    """A file, or a chain of one, that was left out, and why."""
-
-    file: str
-    reason: str
 
 
 class FolderChains(NamedTuple):
@@ -54,9 +43,9 @@ def read_folder(
         shortest: Fewest residues of a chain, the missing ones counted.
         longest: Most residues of a chain; ``None``: any.
         unique: Whether only the first chain of each sequence is kept.
-        cache: An ``.npz`` file (such as `default_cache`) that keeps what was read, whatever the lengths asked for,
-            while names, sizes and times of the files stay the same. Where it cannot be written, nothing is kept.
-        progress: Called with the number of files that are done and that of all.
+        cache: An ``.npz`` file (such as `default_cache`) that keeps what was read of each file, whatever the lengths
+            asked for, while its size and time stay the same. Where it cannot be written, nothing is kept.
+        progress: Called with the number of files that are done and that of all, for each that the cache has not.
 
     Raises:
         DataError: If the folder is absent or has no structure file, lengths are out of range, gemmi is not installed,
@@ -73,23 +62,33 @@ def read_folder(
         (['good.A'], ['empty.pdb'])
     """
     require_range(shortest, longest)
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}")
-    paths = sorted(path for path in folder.rglob("*") if _is_structure(path))
-    if not paths:
-        raise DataError(f"{folder} has no structure files ({' '.join(sorted(SUFFIXES))})")
-    digest = _digest(folder, paths)
-    whole = _from_cache(cache, digest) if cache else None
-    if whole is None:
-        library(folder)  # else every file would be left out for the want of it
-        whole = _read_all(folder, paths, progress)
-        if cache:
-            _to_cache(cache, digest, whole)
-    chosen = _choose(whole, shortest, longest, unique)
+    paths = structure_paths(folder)
+    whole = read_files(folder, paths, cache=cache, progress=progress)
+    chosen = _choose(FolderChains(whole.chains, whole.dropped), shortest, longest, unique)
     if not len(chosen.chains):
         first = chosen.dropped[0]
         raise DataError(f"no chain of {folder} is left of {len(paths)} files; first, {first.file}: {first.reason}")
     return chosen
+
+
+def structure_paths(folder: Path) -> list[Path]:
+    """The structure files below a folder, in the order of their names; hidden ones are none.
+
+    Raises:
+        DataError: If the folder is absent or has no structure file.
+
+    Example:
+        >>> structure_paths(Path("no-such-folder"))
+        Traceback (most recent call last):
+        renorm.errors.DataError: there is no folder no-such-folder
+    """
+    if not folder.is_dir():
+        what = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+        raise DataError(what)
+    paths = sorted(path for path in folder.rglob("*") if _is_structure(path))
+    if not paths:
+        raise DataError(f"{folder} has no structure files ({' '.join(sorted(SUFFIXES))})")
+    return paths
 
 
 def default_cache(folder: Path) -> Path:
@@ -107,69 +106,21 @@ def _is_structure(path: Path) -> bool:
     return path.name.lower().endswith(tuple(SUFFIXES)) and not path.name.startswith(".") and path.is_file()
 
 
-def _digest(folder: Path, paths: list[Path]) -> str:
-    """Of names, sizes and times of change."""
-    digest = hashlib.sha256(LAYOUT.encode())
-    for path in paths:
-        status = path.stat()
-        digest.update(repr((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns)).encode())
-    return digest.hexdigest()
-
-
-def _read_all(folder: Path, paths: list[Path], progress: Callable[[int, int], None] | None) -> FolderChains:
-    chains: list[Chain] = []
-    dropped: list[Dropped] = []
-    for done, path in enumerate(paths, start=1):
-        inside = path.relative_to(folder)
-        name = (inside.parent / without_suffix(path)[0]).as_posix()
-        try:
-            chains.extend(read_structure(path, name=name))
-        except DataError as error:
-            dropped.append(Dropped(inside.as_posix(), str(error)))
-        if progress:
-            progress(done, len(paths))
-    return FolderChains(Chains(chains), tuple(dropped))
-
-
 def _choose(whole: FolderChains, shortest: int, longest: int | None, unique: bool) -> FolderChains:
     kept: list[Chain] = []
     dropped = list(whole.dropped)
     seen: dict[str, str] = {}
     for chain in whole.chains:
-        reason = None
+        reason = kind = ""
         if len(chain) < shortest:
-            reason = f"a chain must have at least {shortest} residues, got {len(chain)}"
+            reason, kind = f"a chain must have at least {shortest} residues, got {len(chain)}", "chains too short"
         elif longest is not None and len(chain) > longest:
-            reason = f"a chain must have at most {longest} residues, got {len(chain)}"
+            reason, kind = f"a chain must have at most {longest} residues, got {len(chain)}", "chains too long"
         elif unique and chain.sequence in seen:
-            reason = f"has the same sequence as {seen[chain.sequence]}"
+            reason, kind = f"has the same sequence as {seen[chain.sequence]}", "chains that come twice"
         if reason:
-            dropped.append(Dropped(chain.name, reason))
+            dropped.append(Dropped(chain.name, reason, kind))
         else:
             seen.setdefault(chain.sequence, chain.name)
             kept.append(chain)
     return FolderChains(Chains(kept), tuple(dropped))
-
-
-def _from_cache(path: Path, digest: str) -> FolderChains | None:
-    """What the cache has of these very files, or nothing: a cache is no source of errors."""
-    try:
-        arrays = read_npz(path)
-        if str(arrays["digest"]) != digest:
-            return None
-        dropped = zip(arrays["dropped"].tolist(), arrays["reasons"].tolist(), strict=True)
-        return FolderChains(from_arrays(arrays), tuple(Dropped(file, reason) for file, reason in dropped))
-    except (DataError, KeyError, ValueError):
-        return None
-
-
-def _to_cache(path: Path, digest: str, whole: FolderChains) -> None:
-    extra = {
-        "digest": np.array(digest),
-        "dropped": np.array([entry.file for entry in whole.dropped], dtype=np.str_),
-        "reasons": np.array([entry.reason for entry in whole.dropped], dtype=np.str_),
-    }
-    try:
-        write_arrays(path, {**to_arrays(whole.chains), **extra})
-    except DataError:
-        return  # a full or read-only disk costs time, not chains

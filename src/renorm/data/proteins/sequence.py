@@ -177,7 +177,7 @@ def read_fasta(path: Path, *, longest: int = LONGEST) -> list[Record]:
     """
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix.lower() == ".gz" else data).decode("utf-8")
+        text = (gzip.decompress(data) if path.suffix.lower() == ".gz" else data).decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ from renorm.spec import require, require_literals
 if TYPE_CHECKING:
     from renorm.data.proteins.chains import Chain, Chains
 
-__all__ = ["ProteinSpec", "known_chains", "read"]
+__all__ = ["ProteinSpec", "held_out_by_sequence", "known_chains", "read"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def known_chains(spec: ProteinSpec, split: Split) -> "Chains":
     elif spec.hold_out == "cluster":
         chains = by_cluster(chains, split)
     elif split != "all":
-        chains = chains.select(torch.tensor([_held_out(chain) == (split == "test") for chain in chains]))
+        chains = chains.select(torch.tensor([held_out_by_sequence(chain) == (split == "test") for chain in chains]))
     chains = of_lengths(chains.trimmed(), shortest=spec.shortest, longest=spec.longest)
     chains = unbroken(chains) if spec.unbroken else chains
     if not len(chains):
@@ -110,12 +110,18 @@ def _all(spec: ProteinSpec) -> "Chains":
     if spec.path is None:
         return packed.load(spec.name)
     folder = Path(spec.path)
-    chains, _ = read_folder(folder, cache=default_cache(folder))
+    chains, dropped = read_folder(folder, cache=default_cache(folder))
+    if dropped:
+        import warnings
+
+        files = f"1 file of {folder} was" if len(dropped) == 1 else f"{len(dropped)} files of {folder} were"
+        told = f"`renorm data proteins {folder}` says which and why"
+        warnings.warn(f"{files} left out, {told}", UserWarning, stacklevel=2)
     return chains
 
 
-def _held_out(chain: "Chain") -> bool:
-    """A tenth of all sequences, the same on every machine."""
+def held_out_by_sequence(chain: "Chain") -> bool:
+    """Whether a chain is of the tenth of all sequences that are held out, the same on every machine."""
     from hashlib import sha256
 
     return sha256(chain.sequence.encode()).digest()[0] % 10 == 0

@@ -14,7 +14,7 @@ from renorm.errors import DataError
 
 __all__ = ["from_arrays", "read_chains", "to_arrays", "write_arrays", "write_chains"]
 
-KEYS = ("name", "sequence", "offsets", "coordinates", "residue_number", "release_date", "cluster")
+KEYS = ("name", "sequence", "offsets", "coordinates", "residue_number", "release_date", "cluster", "modified")
 
 
 def to_arrays(chains: Chains) -> dict[str, np.ndarray]:
@@ -34,6 +34,7 @@ def to_arrays(chains: Chains) -> dict[str, np.ndarray]:
         "residue_number": torch.cat([chain.residue_numbers for chain in chains] or [torch.zeros(0).long()]).numpy(),
         "release_date": np.array([str(chain.released or "") for chain in chains], dtype=np.str_),
         "cluster": np.array([-1 if chain.cluster is None else chain.cluster for chain in chains], dtype=np.int64),
+        "modified": np.array([chain.modified for chain in chains], dtype=np.int64),
     }
 
 
@@ -59,6 +60,7 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Chains:
                 torch.from_numpy(arrays["residue_number"][start:stop].astype(np.int64)),
                 to_date(str(arrays["release_date"][index])),
                 cluster if (cluster := int(arrays["cluster"][index])) >= 0 else None,
+                int(arrays["modified"][index]),
             )
             for index, (start, stop) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
         )

@@ -3,8 +3,6 @@
 import gzip
 import math
 import zlib
-from collections.abc import Iterator
-from datetime import date
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -13,16 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from renorm.data.proteins.chains import Chain, Chains
-from renorm.data.proteins.sequence import LETTERS, PARENTS, UNKNOWN, parse_sequence
-from renorm.errors import DataError
+from renorm.data.proteins.sequence import LETTERS, PARENTS, UNKNOWN
+from renorm.data.proteins.structure_text import CLASHING, Parsed, parse_mmcif, parse_pdb
+from renorm.errors import DataError, StructureError
 
-__all__ = ["MMCIF", "PDB", "read_chain", "read_structure", "without_suffix"]
+__all__ = ["ABSENT", "MMCIF", "PDB", "read_chain", "read_structure", "without_suffix"]
 
 PDB = (".pdb", ".ent")
 MMCIF = (".cif", ".mmcif")
 
 _DAMAGED = (OSError, EOFError, ValueError, RuntimeError, IndexError, zlib.error)
-_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_BROKEN = "truncated, damaged or of another format"
+ABSENT = "files that cannot be opened"
+_EMPTY = "no C-alpha atom of a protein"
+_FOREIGN = "residues that are not of the full sequence"
 
 
 class _Residue(NamedTuple):
@@ -30,14 +32,7 @@ class _Residue(NamedTuple):
     number: int
     point: tuple[float, float, float]
     place: int | None  # in the full sequence, from 1, where the file says it
-
-
-class _Parsed(NamedTuple):
-    """A file as gemmi gives it, and what is read beside it."""
-
-    structure: Any
-    sequences: dict[str, list[str]]  # names of the residues of each entity, as listed
-    released: date | None
+    modified: bool = False
 
 
 def read_structure(path: Path, *, chain: str | None = None, model: int = 1, name: str | None = None) -> Chains:
@@ -55,8 +50,9 @@ def read_structure(path: Path, *, chain: str | None = None, model: int = 1, name
         name: Of the structure; a chain is called ``NAME.CHAIN``. ``None`` takes the file's.
 
     Raises:
-        DataError: If gemmi is not installed, the file is absent, truncated or of another format, has no such model or
-            chain, or no C-alpha, or its atoms are not of its sequence.
+        StructureError: If the file is absent, truncated or of another format, has no C-alpha, two chains under one
+            name, or residues that are not of its sequence.
+        DataError: If gemmi is not installed, or the file has no such model or chain.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -72,23 +68,25 @@ def read_structure(path: Path, *, chain: str | None = None, model: int = 1, name
     stem, suffix = without_suffix(path)
     text = _read_text(path)
     try:
-        parsed = _parse_pdb(gemmi, text) if suffix in PDB else _parse_mmcif(gemmi, text)
+        parsed = parse_pdb(gemmi, text) if suffix in PDB else parse_mmcif(gemmi, text)
+    except StructureError as error:
+        raise StructureError(f"{path}: {error}", error.kind) from None
     except _DAMAGED as error:
         raise _damaged(path, error) from None
     models = list(parsed.structure)
     if models and not 1 <= model <= len(models):
         raise DataError(f"model must be in 1 ... {len(models)}, got {model} for {path}")
-    found = dict(_protein_chains(gemmi, models[model - 1])) if models else {}
+    found = _protein_chains(gemmi, models[model - 1], path) if models else {}
     if chain is not None and found and chain not in found:
         raise DataError(f"{path} has no protein chain '{chain}', only {', '.join(found)}")
     if not found:
-        raise DataError(f"{path} has no C-alpha atom of a protein")
+        raise StructureError(f"{path} has {_EMPTY}", _EMPTY)
     try:
         return Chains(
             _chain(gemmi, f"{name or stem}.{key}", found[key], parsed) for key in (found if chain is None else [chain])
         )
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise StructureError(f"{path}: {error}", getattr(error, "kind", _FOREIGN)) from None
 
 
 def read_chain(path: Path, *, chain: str | None = None, model: int = 1, name: str | None = None) -> Chain:
@@ -141,97 +139,29 @@ def _read_text(path: Path) -> str:
         # Latin-1 reads any byte: names of authors come in every encoding, atoms are ASCII.
         return (gzip.decompress(data) if path.suffix.lower() == ".gz" else data).decode("latin-1")
     except FileNotFoundError:
-        raise DataError(f"there is no file {path}") from None
+        raise StructureError(f"there is no file {path}", ABSENT) from None
     except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:  # gzip's own errors have no number
+            raise StructureError(f"cannot open {path}: {error.strerror}", ABSENT) from None
         raise _damaged(path, error) from None
 
 
-def _parse_pdb(gemmi: Any, text: str) -> _Parsed:
-    days = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.startswith(("ATOM  ", "HETATM")):
-            _require_numbers(line, number)
-        elif line.startswith("REVDAT"):
-            days.append(_pdb_date(line[13:22]))
-    structure = gemmi.read_pdb_string(text)
-    structure.setup_entities()
-    sequences = {entity.name: list(entity.full_sequence) for entity in structure.entities if entity.full_sequence}
-    for model in structure:
-        for chain in model:
-            entity = structure.get_entity_of(chain.get_polymer())
-            for residue in chain:
-                residue.entity_id = entity.name if entity else ""
-    return _Parsed(structure, sequences, min((day for day in days if day), default=None))
-
-
-def _require_numbers(line: str, number: int) -> None:
-    # gemmi reads a coordinate that is no number as far as it goes, and 0 otherwise.
-    fields = (line[30:38], line[38:46], line[46:54])
-    try:
-        good = all(math.isfinite(float(field)) for field in fields)
-    except ValueError:
-        good = False
-    if not good:
-        raise ValueError(f"x, y, z of line {number} must be three numbers, got {' '.join(fields).strip()!r}")
-
-
-def _pdb_date(text: str) -> date | None:
-    """``03-AUG-22`` as a date; the Protein Data Bank began in 1971."""
-    try:
-        day, month, year = text.strip().split("-")
-        return date(int(year) + (1900 if int(year) >= 70 else 2000), _MONTHS.index(month.upper()) + 1, int(day))
-    except ValueError:
-        return None
-
-
-def _parse_mmcif(gemmi: Any, text: str) -> _Parsed:
-    document = gemmi.cif.read_string(text)
-    blocks = [block for block in document if len(block.find_values("_atom_site.Cartn_x"))]
-    if not blocks:
-        raise ValueError("it has no atoms (_atom_site)")
-    block = blocks[0]
-    structure = gemmi.make_structure_from_block(block)
-    structure.setup_entities()
-    days = [
-        _iso_date(gemmi.cif.as_string(text)) for text in block.find_values("_pdbx_audit_revision_history.revision_date")
-    ]
-    return _Parsed(structure, _mmcif_sequences(gemmi, block), min((day for day in days if day), default=None))
-
-
-def _iso_date(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return None
-
-
-def _mmcif_sequences(gemmi: Any, block: Any) -> dict[str, list[str]]:
-    """Of each entity: by residue names where they are listed, else by letters."""
-    sequences: dict[str, list[str]] = {}
-    for row in block.find("_entity_poly.", ["entity_id", "pdbx_seq_one_letter_code_can"]):
-        try:
-            letters = parse_sequence(row.str(1))
-        except DataError:
-            continue  # of a nucleic acid, or not given
-        sequences[row.str(0)] = [gemmi.expand_one_letter(letter, gemmi.ResidueKind.AA) or "UNK" for letter in letters]
-    listed: dict[str, dict[int, str]] = {}
-    for row in block.find("_entity_poly_seq.", ["entity_id", "num", "mon_id"]):
-        listed.setdefault(row.str(0), {}).setdefault(int(row.str(1)), row.str(2))
-    for entity, residues in listed.items():
-        sequences[entity] = [residues.get(number, "UNK") for number in range(1, max(residues) + 1)]
-    return sequences
-
-
-def _protein_chains(gemmi: Any, model: Any) -> Iterator[tuple[str, list[Any]]]:
+def _protein_chains(gemmi: Any, model: Any, path: Path) -> dict[str, list[Any]]:
     """Name and polymer residues of each chain that has a C-alpha."""
+    found: dict[str, list[Any]] = {}
     for chain in model:
         residues = [residue for residue in chain if residue.entity_type == gemmi.EntityType.Polymer]
         residues = [residue for residue in residues if _c_alphas(gemmi, residue) or _is_residue(gemmi, residue.name)]
         if any(_c_alphas(gemmi, residue) for residue in residues):
-            yield chain.name.strip() or "_", residues
+            # In a PDB file a chain may go on after another one.
+            found.setdefault(chain.name.strip() or "_", []).extend(residues)
+    for name, residues in found.items():
+        if len({residue.subchain for residue in residues}) > 1:
+            raise StructureError(f"{path} has {CLASHING}, '{name}'; give each its own", CLASHING)
+    return found
 
 
-def _chain(gemmi: Any, name: str, polymer: list[Any], parsed: _Parsed) -> Chain:
+def _chain(gemmi: Any, name: str, polymer: list[Any], parsed: Parsed) -> Chain:
     residues = [
         _most_occupied(gemmi, list(group))
         for _, group in groupby(polymer, key=lambda residue: (residue.seqid.num, residue.seqid.icode))
@@ -254,6 +184,7 @@ def _chain(gemmi: Any, name: str, polymer: list[Any], parsed: _Parsed) -> Chain:
         full=full,
         places=places,
         released=parsed.released,
+        modified=sum(residue.modified for residue in residues),
     )
 
 
@@ -266,8 +197,10 @@ def _most_occupied(gemmi: Any, versions: list[Any]) -> _Residue:
     atom, residue = max(atoms, key=lambda pair: pair[0].occ)
     point = (atom.pos.x, atom.pos.y, atom.pos.z)
     if not all(map(math.isfinite, point)):
-        raise DataError(f"x, y, z of a C-alpha must be three numbers, got {point} in residue {residue.seqid}")
-    return _Residue(_letter(gemmi, residue.name), residue.seqid.num, point, residue.label_seq)
+        message = f"x, y, z of a C-alpha must be three numbers, got {point} in residue {residue.seqid}"
+        raise StructureError(message, _BROKEN)
+    modified = _code(gemmi, residue.name) not in LETTERS and _letter(gemmi, residue.name) != UNKNOWN
+    return _Residue(_letter(gemmi, residue.name), residue.seqid.num, point, residue.label_seq, modified)
 
 
 def _c_alphas(gemmi: Any, residue: Any) -> list[Any]:
@@ -282,10 +215,15 @@ def _is_residue(gemmi: Any, monomer: str) -> bool:
 
 
 def _letter(gemmi: Any, monomer: str) -> str:
-    """One letter of a residue; gemmi's table has the parents of modified ones as small letters."""
-    code = gemmi.find_tabulated_residue(monomer.split(",")[0]).one_letter_code.upper()
+    """One letter of a residue, of its parent if it is modified."""
+    code = _code(gemmi, monomer).upper()
     code = PARENTS.get(code, code)
     return code if code and code in LETTERS else UNKNOWN
+
+
+def _code(gemmi: Any, monomer: str) -> str:
+    """As gemmi's table has it: the parents of modified residues as small letters."""
+    return str(gemmi.find_tabulated_residue(monomer.split(",")[0]).one_letter_code)
 
 
 def library(path: Path) -> Any:
@@ -296,6 +234,6 @@ def library(path: Path) -> Any:
         raise DataError(f"reading {path} needs gemmi: pip install 'renorm[protein]'") from None
 
 
-def _damaged(path: Path, error: BaseException) -> DataError:
+def _damaged(path: Path, error: BaseException) -> StructureError:
     reason = (str(error) or type(error).__name__).splitlines()[0]
-    return DataError(f"cannot read {path}, which is truncated, damaged or of another format: {reason}")
+    return StructureError(f"cannot read {path}, which is {_BROKEN}: {reason}", _BROKEN)

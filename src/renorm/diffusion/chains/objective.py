@@ -13,6 +13,7 @@ from renorm.diffusion.chains.flow import Coefficients, coefficients, schedule_of
 from renorm.diffusion.chains.profile import spectrum_of
 from renorm.diffusion.chains.spec import ChainSpec
 from renorm.diffusion.spacing import Spacing
+from renorm.errors import DataError
 from renorm.lattice import Lattice
 from renorm.nn.chain import LETTERS
 
@@ -29,11 +30,20 @@ class TrainingChain:
         x: Where its residues are, in angstrom; none is missing.
         letters: Kinds of its residues.
         features: Further features of them, where the network has some.
+
+    Raises:
+        DataError: If letters or features are not one for each residue.
     """
 
     x: Float[Tensor, "3 sites"]
-    letters: Int64[Tensor, " sites"]
-    features: Float[Tensor, "sites feature"] | None = None
+    letters: Int64[Tensor, " letters"]
+    features: Float[Tensor, "rows feature"] | None = None
+
+    def __post_init__(self) -> None:
+        sites = self.x.shape[1]
+        for what, value in (("letters", self.letters), ("features", self.features)):
+            if value is not None and len(value) != sites:
+                raise DataError(f"{what} must be one for each of the {sites} residues, got {len(value)}")
 
 
 class ChainLoss:
