@@ -99,6 +99,7 @@ def test_a_run_is_fitted_and_folds(packed, capsys):
     told = json.loads(capsys.readouterr().out)["folds"][0]
     read_back = read_structure(run / "folds" / "fold.pdb", model=2)[0]
     assert (told["residues"], read_back.sequence) == (9, "MKVLAAGIK")
+    assert 'href="fold.pdb"' in (run / "folds" / "folds.html").read_text(encoding="utf-8")
     torch.testing.assert_close(read_back.coordinates, one.x[1], rtol=0, atol=6e-4)
 
 
@@ -108,7 +109,8 @@ def test_a_fasta_file_or_a_length_folds_too(packed, capsys):
     (packed / "two.fasta").write_text(">one/first of two\nMKVLA\n>two\nGGGAV\n")
     common = ["--run", str(run), "-n", "1", "--steps", "2", "--sampler", "ddim"]
     assert main(["fold", str(packed / "two.fasta"), *common, "--out", str(packed / "pdb")]) == 0
-    assert sorted(path.name for path in (packed / "pdb").iterdir()) == ["one_first.pdb", "two.pdb"]
+    assert sorted(path.name for path in (packed / "pdb").iterdir()) == ["folds.html", "one_first.pdb", "two.pdb"]
+    assert f"wrote {packed / 'pdb' / 'folds.html'}" in capsys.readouterr().out
     assert main(["fold", "12", *common]) == 0
     capsys.readouterr()
     (packed / "short.fasta").write_text(">long\nMKVLA\n>short\nMK\n")
@@ -187,7 +189,12 @@ def test_a_run_is_measured_and_has_a_page(packed, capsys):
     assert {"bond_rmse", "angle_js", "dihedral_js", "rg_error", "clashes", "median_lddt"} <= told.keys()
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Folds" in page
-    assert page.count("<svg") == 4
+    assert "Coarse to fine" in page
+    assert page.count("<svg") == 1 + 4 * 2 + 1  # without a script; four targets and their contacts; one walk
+    with np.load(run / "samples" / "scales.npz") as kept, np.load(run / "samples" / "folds.npz") as folds:
+        assert kept["drawn"].shape == kept["known"].shape == (2, *folds["fold1"].shape)  # two steps
+        centred = folds["fold1"] - folds["fold1"].mean(0)
+        np.testing.assert_allclose(kept["drawn"][-1], centred, atol=1e-3)
 
 
 def test_scores_of_the_structure_itself_are_perfect():

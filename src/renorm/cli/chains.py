@@ -5,7 +5,7 @@ import re
 import shlex
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from renorm.cli.output import Counted, Progress, say, table
 from renorm.errors import DataError, RecipeError
@@ -21,9 +21,10 @@ MOST_NAMED = 50  # bad files of one kind
 
 
 def fold(options: argparse.Namespace) -> None:
-    """Sequences to PDB files."""
+    """Sequences to PDB files, and a page that shows them."""
     from renorm.recipes.chains_run import fold as draw
     from renorm.recipes.chains_run import load, write_fold
+    from renorm.report.fold_page import Folded, write_fold_page
 
     if options.num < 1:
         raise RecipeError(f"--num must be >= 1, got {options.num}")
@@ -31,14 +32,19 @@ def fold(options: argparse.Namespace) -> None:
     run = Path(options.run)
     model = load(run).with_walk(sampler=options.sampler, spacing=options.spacing)
     folder = Path(options.out or run / "folds")
-    files = []
+    files: list[dict[str, Any]] = []
+    folded = []
     for path, (name, sequence) in zip(_files(folder, [name for name, _ in records]), records, strict=True):
         with Progress(options, name) as callback:
             found = draw(model, sequence, options.num, seed=options.seed, steps=options.steps, callback=callback)
         write_fold(path, found, sequence, title=f"{name} by renorm, {options.num} models")
+        folded.append(Folded(name, path.name, found))
         files.append({"name": name, "residues": len(sequence), "file": str(path), "spread": found.spread.mean().item()})
     told = "\n".join(f"wrote {each['file']}: {options.num} chains of {each['residues']} residues" for each in files)
-    say(options, {"folds": files, "seed": options.seed}, told)
+    page = folder / "folds.html"
+    capped = write_fold_page(page, folded, run=run.resolve().name)
+    told += f"\nwrote {page}" + (f"; {capped[0].lower()}{capped[1:]}" if capped else "")
+    say(options, {"folds": files, "seed": options.seed, "page": str(page)}, told)
 
 
 def _files(folder: Path, names: list[str]) -> list[Path]:

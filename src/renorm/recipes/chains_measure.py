@@ -1,6 +1,7 @@
 """What a run of chains is worth: folds beside known structures, and their shapes beside those of real chains.
 
-measures.json      figures, notes, and a line for each target      samples/folds.npz      some folds, for the report
+measures.json      figures, notes, and a line for each target
+samples/           folds.npz: some folds, for the report    scales.npz: one of their walks, coarse to fine
 """
 
 import statistics
@@ -26,6 +27,7 @@ from renorm.measure.chains.similarity import gdt_ha, gdt_ts, lddt, tm_score
 from renorm.measure.chains.summary import chain_figures
 from renorm.measure.chains.superposition import rmsd, superpose
 from renorm.recipes.chains_run import fold
+from renorm.recipes.chains_scales import Moments
 from renorm.recipes.folder import write_arrays, write_json
 from renorm.recipes.spec import ChainRecipe
 
@@ -61,10 +63,12 @@ def measure(
     lines: list[dict[str, Any]] = []
     drawn: list[Tensor] = []
     shown: dict[str, Tensor] = {}
+    walked = next((i for i, target in enumerate(targets[:SHOWN]) if not target.missing), 0)  # known at all its scales
     seconds, residues = 0.0, 0
     for i, target in enumerate(targets):
+        moments = Moments(model.of(len(target)), callback) if i == walked else None
         begun = time.perf_counter()
-        x = fold(model, target.sequence, samples, seed=seed + i, steps=steps, callback=callback).x
+        x = fold(model, target.sequence, samples, seed=seed + i, steps=steps, callback=moments or callback).x
         seconds, residues = seconds + time.perf_counter() - begun, residues + samples * len(target)
         drawn += list(x)
         trivial = {
@@ -74,8 +78,10 @@ def measure(
         about = {"target": target.name, "residues": len(target), "known": int(target.known.sum())}
         lines.append(about | scores(x, target) | trivial)
         if i < SHOWN:
-            laid = superpose(x[:1], target.coordinates[None], weights=target.known[None].double()).move(x[:1])[0]
-            shown |= {f"fold{i}": laid.float(), f"known{i}": target.coordinates}
+            laid = superpose(x[:1], target.coordinates[None], weights=target.known[None].double())
+            shown |= {f"fold{i}": laid.move(x[:1])[0].float(), f"known{i}": target.coordinates}
+            if moments is not None:
+                write_arrays(folder / "samples" / "scales.npz", **moments.arrays(laid, target))
     figures: dict[str, Any] = {"targets": len(targets), "samples_per_target": samples}
     figures |= {f"median_{key}": statistics.median(line[key] for line in lines) for key in _KEYS}
     figures |= chain_figures(drawn, [chain.coordinates for chain in real])

@@ -11,11 +11,11 @@ from matplotlib.ticker import FixedLocator, LogLocator
 
 from renorm.errors import CheckpointError, DataError
 from renorm.fit.checkpoint import atomic
+from renorm.report.document import document
 from renorm.report.figures import PALETTE, numeral
 from renorm.report.figures import _style as style
 from renorm.report.figures import _svg as svg
 from renorm.report.markup import curve, duration, figure, measured, table, words_of
-from renorm.report.page import POLICY
 from renorm.report.reading import mapping
 from renorm.report.token_figures import AGAINST
 
@@ -137,7 +137,6 @@ def gains_told(gains: Rows) -> list[str]:
 
 
 def _page(name: str, found: Mapping[str, Any]) -> str:
-    style_sheet = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     notes = table(found.get("notes"))
     lead = f"{len(found['runs'])} runs compared by {notes.get('figure', found['quality'])}."
     sections = [
@@ -164,20 +163,8 @@ def _page(name: str, found: Mapping[str, Any]) -> str:
         )
         if key in notes
     ]
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(name)} · renorm</title>\n<style>\n{style_sheet}</style>\n</head>\n<body>",
-            f'<header>\n<p class="over">renorm comparison</p>\n<h1>{escape(name)}</h1>',
-            f'<p class="lead">{escape(lead)}</p>',
-            *alarms,
-            "</header>\n<main>",
-            *body,
-            "</main>\n</body>\n</html>\n",
-        ]
-    )
+    head = [f'<p class="lead">{escape(lead)}</p>', *alarms]
+    return document(name, "renorm comparison", head, body)
 
 
 def _table(found: Mapping[str, Any]) -> str:

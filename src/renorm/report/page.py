@@ -1,4 +1,5 @@
-"""A run folder as one HTML page that needs nothing else: style, curves and pictures stand inside it, no script runs.
+"""A run folder as one HTML page that needs nothing else: style, curves and pictures stand inside it. No script runs but
+the viewer of chains, where there are some.
 
 Each section is made from one file of the run. Where that file is missing or damaged the section is left out, and a
 quiet line at the head of the page says so.
@@ -16,7 +17,8 @@ import numpy as np
 from renorm.errors import CheckpointError, DataError
 from renorm.fit.checkpoint import atomic
 from renorm.report.cascade_figures import couplings_figure, levels_figure, observables_figure, weights_figure
-from renorm.report.chain_figures import folds
+from renorm.report.chain_figures import folds, scales
+from renorm.report.document import document
 from renorm.report.figures import (
     CELL,
     field_grid,
@@ -53,8 +55,6 @@ PICTURES = 64  # most fields on a contact sheet
 LARGE = 64 * 64  # sites from which a quarter as many are shown
 ROWS = 4  # most generated fields shown through the levels
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-
 
 def write_report(run: Path, out: Path | None = None) -> Path:
     """Write the page of a run: summary, key figures, samples beside data, levels, spectrum, loss, recipe, versions.
@@ -89,7 +89,6 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
 
 def _page(run: Path) -> str:
-    name = escape(run.resolve().name)
     body: list[str] = []
     quiet: list[str] = []
     wing = str(recipe_of(run).get("wing"))
@@ -106,22 +105,8 @@ def _page(run: Path) -> str:
             f'<section class="{kind}" aria-labelledby="{key}">\n<h2 id="{key}">{escape(title)}</h2>\n'
             f"{content}\n</section>"
         )
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{name} · renorm</title>\n<style>\n{style}</style>\n</head>\n<body>",
-            f'<header>\n<p class="over">renorm run</p>\n<h1>{name}</h1>',
-            _summary(run),
-            *alarms(run),
-            *quiet,
-            "</header>\n<main>",
-            *body,
-            "</main>\n</body>\n</html>\n",
-        ]
-    )
+    head = [_summary(run), *alarms(run), *quiet]
+    return document(run.resolve().name, "renorm run", head, body, chains=wing == "chains")
 
 
 def _summary(run: Path) -> str:
@@ -388,12 +373,14 @@ _CASCADE: list[tuple[str, str, Callable[[Path], str]]] = [
 _CHAINS: list[tuple[str, str, Callable[[Path], str]]] = [
     ("Key figures", "wide", key_figures),
     ("Folds", "wide", folds),
+    ("Coarse to fine", "wide", scales),
     ("Loss", "half", _loss),
     ("Recipe", "wide", _recipe_text),
     ("Versions and seed", "wide", _provenance),
 ]
 
 _FILES = {
+    "Coarse to fine": "scales.npz",
     "Flow of couplings": "couplings.npz",
     "Folds": "folds.npz",
     "Log weights": "weights.npz",
