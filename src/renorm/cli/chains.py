@@ -12,6 +12,8 @@ __all__ = ["fold"]
 
 def fold(options: argparse.Namespace) -> None:
     """Sequences to PDB files."""
+    from renorm.data.proteins.sequence import Record
+    from renorm.recipes.chain_features import features_of_run
     from renorm.recipes.chains_run import fold as draw
     from renorm.recipes.chains_run import load, write_fold
 
@@ -20,11 +22,16 @@ def fold(options: argparse.Namespace) -> None:
     records = _records(options.sequence)
     run = Path(options.run)
     model = load(run).with_walk(sampler=options.sampler, spacing=options.spacing)
+    features = features_of_run(run, options.features)
+    named = [Record(*record) for record in records]
+    told_of = [None] * len(records) if features is None else features(named, progress=not options.quiet)
     folder = Path(options.out or run / "folds")
     files = []
-    for name, sequence in records:
+    for (name, sequence), x in zip(records, told_of, strict=True):
         with Progress(options, name) as callback:
-            found = draw(model, sequence, options.num, seed=options.seed, steps=options.steps, callback=callback)
+            found = draw(
+                model, sequence, options.num, seed=options.seed, features=x, steps=options.steps, callback=callback
+            )
         path = folder / f"{name}.pdb"
         write_fold(path, found, sequence, title=f"{name} by renorm, {options.num} models")
         files.append({"name": name, "residues": len(sequence), "file": str(path), "spread": found.spread.mean().item()})
