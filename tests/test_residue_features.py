@@ -333,9 +333,8 @@ def test_a_run_keeps_its_language_model_and_refuses_others(packed, stubbed, caps
     model = renorm.fit_run(recipe, run, progress=False)
     assert kept.default_cache().is_dir()
     about = json.loads((run / "manifest.json").read_text())["identity"]["features"]
-    assert about == {
-        "kind": "language-model", "sha256": language_model.LanguageModel(folder).sha256, "layer": -1,
-    }  # fmt: skip
+    checksum = language_model.LanguageModel(folder).sha256
+    assert about == {"kind": "language-model", "sha256": checksum, "layer": -1, "dtype": "float16"}
     number = len(calls)
     again = renorm.fit_run(recipe, packed / "again", progress=False)
     assert len(calls) == number, "features are kept from run to run"

@@ -62,7 +62,8 @@ class ChainFeatures:
     def about(self) -> dict[str, Any]:
         """What tells these features from others, as far as it is known without chains."""
         if isinstance(self.source, LanguageModel):
-            return {"kind": "language-model", "sha256": self.source.sha256, "layer": self.spec.layer}
+            known = {"layer": self.spec.layer, "dtype": self.spec.dtype}
+            return {"kind": "language-model", "sha256": self.source.sha256, **known}
         return {"kind": "files"}
 
     def raw(self, records: Sequence[Record], *, progress: bool = False) -> list[Tensor]:
