@@ -6,11 +6,11 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import renorm
+from conftest import SMALL_CHAINS as SMALL
 from renorm.bench import protein
 from renorm.cli import main
 from renorm.data.proteins import Chain, Chains, read_structure
@@ -20,36 +20,6 @@ from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.recipes.chains_measure import gaussian_chain, nearest_by_length, scores
 from renorm.recipes.chains_run import fold
 from renorm.recipes.run import load_run
-
-SMALL = {
-    "data.shortest": 10, "model.network.width": 16, "model.network.layers": 1, "model.network.heads": 2,
-    "model.network.pair": 8, "fit.steps": 4, "fit.batch": 4, "fit.warmup": 1, "fit.checkpoint_every": 2,
-}  # fmt: skip
-
-
-@pytest.fixture
-def packed(tmp_path, monkeypatch):
-    """Twelve random chains in six clusters, as a packed set; one residue of the first is missing."""
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(12, 20, 12)
-    letters = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), lengths.sum()))
-    step = rng.normal(size=(lengths.sum(), 3))
-    walk = np.cumsum(3.8 * step / np.linalg.norm(step, axis=1, keepdims=True), axis=0)
-    numbers = np.concatenate([np.arange(n) for n in lengths])
-    walk[5:], numbers[5 : lengths[0]] = walk[5:] + 5, numbers[5 : lengths[0]] + 1
-    folder = tmp_path / "data" / "proteins"
-    folder.mkdir(parents=True)
-    np.savez(
-        folder / "train.npz",
-        name=[f"c{i}" for i in range(12)],
-        sequence=letters,
-        offsets=np.concatenate([[0], lengths.cumsum()]),
-        backbone_mA=np.repeat((1000 * walk).astype(np.int32)[:, None], 3, axis=1),
-        residue_number=numbers,
-        cluster=np.arange(12) // 2 * 5,
-    )
-    monkeypatch.setenv("RENORM_DATA", str(tmp_path / "data"))
-    return tmp_path
 
 
 def test_splits_are_whole_and_apart(packed):

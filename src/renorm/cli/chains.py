@@ -22,6 +22,8 @@ MOST_NAMED = 50  # bad files of one kind
 
 def fold(options: argparse.Namespace) -> None:
     """Sequences to PDB files, and a page that shows them."""
+    from renorm.data.proteins.sequence import Record
+    from renorm.recipes.chain_features import features_of_run
     from renorm.recipes.chains_run import fold as draw
     from renorm.recipes.chains_run import load, write_fold
     from renorm.report.fold_page import Folded, write_fold_page
@@ -31,12 +33,18 @@ def fold(options: argparse.Namespace) -> None:
     records = _records(options.sequence)
     run = Path(options.run)
     model = load(run).with_walk(sampler=options.sampler, spacing=options.spacing)
+    features = features_of_run(run, options.features)
+    named = [Record(*record) for record in records]
+    told_of = [None] * len(records) if features is None else features(named, progress=not options.quiet)
     folder = Path(options.out or run / "folds")
     files: list[dict[str, Any]] = []
     folded = []
-    for path, (name, sequence) in zip(_files(folder, [name for name, _ in records]), records, strict=True):
+    paths = _files(folder, [name for name, _ in records])
+    for path, (name, sequence), x in zip(paths, records, told_of, strict=True):
         with Progress(options, name) as callback:
-            found = draw(model, sequence, options.num, seed=options.seed, steps=options.steps, callback=callback)
+            found = draw(
+                model, sequence, options.num, seed=options.seed, features=x, steps=options.steps, callback=callback
+            )
         write_fold(path, found, sequence, title=f"{name} by renorm, {options.num} models")
         folded.append(Folded(name, path.name, found))
         files.append({"name": name, "residues": len(sequence), "file": str(path), "spread": found.spread.mean().item()})

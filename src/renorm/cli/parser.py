@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     fold.add_argument("--run", default="runs/protein", help="run folder (runs/protein)")
     fold.add_argument("-n", "--num", type=int, default=5, help="how many chains of each (5)")
     fold.add_argument("--seed", type=seed, default=0, help="of the draws (0)")
+    fold.add_argument("--features", metavar="DIR", help="where the language model, or features, of the run are now")
     fold.add_argument("--out", help="folder of the PDB files (RUN/folds)")
     _walk_arguments(fold)
 

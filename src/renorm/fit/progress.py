@@ -1,4 +1,4 @@
-"""What people see while a fit runs, on stderr: a bar on a terminal, elsewhere a line every half minute."""
+"""What people see of a fit, or other long work, on stderr: a bar on a terminal, elsewhere a line every half minute."""
 
 import sys
 import time
@@ -21,32 +21,37 @@ class FitProgress:
         steps: Steps in all.
         shown: False writes nothing (other ranks than the first).
         figure: What falls as the fit goes on.
+        what: Name of the work.
+        unit: What it is counted in.
     """
 
-    def __init__(self, start: int, steps: int, *, shown: bool, figure: str = "loss") -> None:
-        self.start, self.steps, self.shown, self.figure = start, steps, shown, figure
+    def __init__(
+        self, start: int, steps: int, *, shown: bool, figure: str = "loss", what: str = "fit", unit: str = "steps"
+    ) -> None:
+        self.start, self.steps, self.shown, self.figure, self.what, self.unit = start, steps, shown, figure, what, unit
         self.loss: float | None = None
         self._began = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         console = Console(stderr=True)
         if shown and console.is_terminal:
-            columns = TextColumn("fit"), BarColumn(), TextColumn("{task.fields[line]}")
+            columns = TextColumn(what), BarColumn(), TextColumn("{task.fields[line]}")
             self._bar = Progress(*columns, console=console)
-            self._task = self._bar.add_task("fit", total=steps, completed=start, line="")
+            self._task = self._bar.add_task(what, total=steps, completed=start, line="")
             self._bar.start()
 
     def begin(self, step: int) -> None:
         """Count the rate from here: the steps before were not taken in this run."""
         self.start, self._began = step, time.monotonic()
 
-    def update(self, step: int, loss: float) -> None:
-        """Show that ``step`` steps are done; the loss shown is smoothed over some fifty steps."""
-        self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
+    def update(self, step: int, loss: float | None = None) -> None:
+        """Show that ``step`` steps are done; the loss shown, if there is one, is smoothed over some fifty steps."""
+        if loss is not None:
+            self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
         if self._bar:
             self._bar.update(self._task, completed=step, line=self._line(step))
         elif self.shown and (time.monotonic() - self._last_line > _LINE_SECONDS or step == self.steps):
             self._last_line = time.monotonic()
-            print(f"fit {self._line(step)}", file=sys.stderr, flush=True)
+            print(f"{self.what} {self._line(step)}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -56,7 +61,9 @@ class FitProgress:
     def _line(self, step: int) -> str:
         done = step - self.start
         rate = done / max(time.monotonic() - self._began, 1e-9)
-        line = f"{step}/{self.steps}  {rate:.3g} steps/s  {self.figure} {self.loss:.4g}"
+        line = f"{step}/{self.steps}  {rate:.3g} {self.unit}/s"
+        if self.loss is not None:
+            line += f"  {self.figure} {self.loss:.4g}"
         if done < _SURE and step < self.steps:
             return line
         return f"{line}  {timedelta(seconds=round((self.steps - step) / rate))} left"

@@ -26,6 +26,7 @@ from renorm.lattice import Lattice
 from renorm.measure.chains.similarity import gdt_ha, gdt_ts, lddt, tm_score
 from renorm.measure.chains.summary import chain_figures
 from renorm.measure.chains.superposition import rmsd, superpose
+from renorm.recipes.chain_features import features_of_run, records_of
 from renorm.recipes.chains_run import fold
 from renorm.recipes.chains_scales import Moments
 from renorm.recipes.folder import write_arrays, write_json
@@ -53,13 +54,16 @@ def measure(
     Each target counts by the mean over its chains, none is chosen by its score; over targets the median is given.
 
     Raises:
-        DataError: If there is no target.
+        DataError: If there is no target, or features that the model needs are absent.
+        CheckpointError: If they are of another language model.
     """
     spec = recipe.measure
     samples = spec.samples if samples is None else samples
     steps = spec.steps if steps is None else steps
     seed = spec.seed if seed is None else seed
     targets, real = targets_of(recipe), known_chains(replace(recipe.data, unbroken=True), "train")
+    features = features_of_run(folder)
+    told = [None] * len(targets) if features is None else features(records_of(targets), progress=callback is not None)
     lines: list[dict[str, Any]] = []
     drawn: list[Tensor] = []
     shown: dict[str, Tensor] = {}
@@ -68,7 +72,8 @@ def measure(
     for i, target in enumerate(targets):
         moments = Moments(model.of(len(target)), callback) if i == walked else None
         begun = time.perf_counter()
-        x = fold(model, target.sequence, samples, seed=seed + i, steps=steps, callback=moments or callback).x
+        told_back = moments or callback
+        x = fold(model, target.sequence, samples, seed=seed + i, features=told[i], steps=steps, callback=told_back).x
         seconds, residues = seconds + time.perf_counter() - begun, residues + samples * len(target)
         drawn += list(x)
         trivial = {

@@ -14,7 +14,17 @@ from renorm.version import __version__
 
 __all__ = ["examine"]
 
-EXTRAS = ("diffusers", "tensorboard", "accelerate", "safetensors", "scikit-learn", "constriction", "h5py", "astropy")
+EXTRAS = (
+    "diffusers",
+    "tensorboard",
+    "accelerate",
+    "safetensors",
+    "scikit-learn",
+    "constriction",
+    "h5py",
+    "astropy",
+    "transformers",
+)
 
 
 def examine() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from renorm.cascade.spec import CascadeFit, CascadeSpec, require_transfer
-from renorm.data.proteins.spec import ProteinSpec
+from renorm.data.proteins.spec import FeaturesSpec, ProteinSpec
 from renorm.data.spec import DataSpec
 from renorm.diffusion.chains.spec import ChainSpec
 from renorm.diffusion.spec import DiffusionSpec
@@ -231,9 +231,13 @@ class ChainRecipe:
         description: One line for people.
         wing: Family of the model.
         data: Which chains are learned.
-        model: The chain diffusion.
+        features: What is told of residues beside their letters.
+        model: The chain diffusion; ``model.network.features`` is counted by the fit.
         fit: The training loop.
         measure: How folded chains are judged.
+
+    Raises:
+        RecipeError: If the network has features, and there are none.
 
     Example:
         >>> load_recipe("protein").wing
@@ -244,9 +248,17 @@ class ChainRecipe:
     description: str = ""
     wing: Literal["chains"] = "chains"
     data: ProteinSpec = field(default_factory=ProteinSpec)
+    features: FeaturesSpec = field(default_factory=FeaturesSpec)
     model: ChainSpec = field(default_factory=ChainSpec)
     fit: FitSpec = field(default_factory=FitSpec)
     measure: ChainMeasureSpec = field(default_factory=ChainMeasureSpec)
+
+    def __post_init__(self) -> None:
+        if self.model.network.features and self.features.folder is None:
+            raise RecipeError(
+                "model.network.features is counted from the features themselves; name their folder as features.folder, "
+                f"or leave it out, got {self.model.network.features}"
+            )
 
 
 FieldRecipe = Recipe | TokensRecipe | CascadeRecipe

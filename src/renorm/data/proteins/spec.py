@@ -11,7 +11,7 @@ from renorm.spec import require, require_literals
 if TYPE_CHECKING:
     from renorm.data.proteins.chains import Chain, Chains
 
-__all__ = ["ProteinSpec", "held_out_by_sequence", "known_chains", "read"]
+__all__ = ["FeaturesSpec", "ProteinSpec", "held_out_by_sequence", "known_chains", "read"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,36 @@ class ProteinSpec:
                 date.fromisoformat(self.day)
             except ValueError:
                 raise RecipeError(f"day must be a date such as 2020-05-01, got {self.day!r}") from None
+
+
+@dataclass(frozen=True)
+class FeaturesSpec:
+    """What more is told of each residue than its letter.
+
+    Args:
+        folder: A language model in the layout of Hugging Face, or features made elsewhere (a folder of ``.npy`` files,
+            an ``.npz`` or a ``.safetensors`` file); none: letters alone.
+        layer: Of the language model: 0 is its embedding, -1 its last hidden state.
+        dtype: In which features are kept.
+        batch: Residues that go through the language model at once; a longer chain goes alone.
+
+    Raises:
+        ValueError: If a value is out of its range.
+
+    Example:
+        >>> FeaturesSpec(folder="esm2").layer
+        -1
+    """
+
+    folder: str | None = None
+    layer: int = -1
+    dtype: Literal["float16", "float32"] = "float16"
+    batch: int = 4096
+
+    def __post_init__(self) -> None:
+        require_literals(self)
+        require(self.folder != "", "folder must be a path (leave it out for letters alone)", self.folder)
+        require(self.batch >= 1, "batch must be >= 1 residue", self.batch)
 
 
 def known_chains(spec: ProteinSpec, split: Split) -> "Chains":

@@ -1,7 +1,8 @@
 """Chains as plain arrays, and in one NumPy file that is written whole or not at all."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from renorm.data.npz import read_npz
 from renorm.data.proteins.chains import Chain, Chains
 from renorm.errors import DataError
 
-__all__ = ["from_arrays", "read_chains", "to_arrays", "write_arrays", "write_chains"]
+__all__ = ["from_arrays", "read_chains", "to_arrays", "whole", "write_arrays", "write_chains"]
 
 KEYS = ("name", "sequence", "offsets", "coordinates", "residue_number", "release_date", "cluster", "modified")
 
@@ -123,18 +124,37 @@ def read_chains(path: Path) -> Chains:
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an ``.npz`` file beside its place and move it there, so that no reader meets half a file.
+    """Write an ``.npz`` file, `whole`.
 
     Raises:
         DataError: If the file cannot be written.
     """
+    with whole(path) as part, part.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A place beside ``path`` to write to, which then becomes ``path``: no reader meets half a file.
+
+    Raises:
+        DataError: If the file cannot be written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with whole(Path(folder) / "deep" / "note") as part:
+        ...         _ = part.write_text("all of it")
+        ...     (Path(folder) / "deep" / "note").read_text()
+        'all of it'
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        yield part
         part.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

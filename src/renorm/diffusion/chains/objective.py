@@ -29,7 +29,7 @@ class TrainingChain:
     Attributes:
         x: Where its residues are, in angstrom; none is missing.
         letters: Kinds of its residues.
-        features: Further features of them, where the network has some.
+        features: Further features of them, where the network has some; may be kept in half precision.
 
     Raises:
         DataError: If letters or features are not one for each residue.
@@ -57,7 +57,7 @@ class ChainLoss:
 
     Args:
         chains: To learn from.
-        spec: The flow, and how many chains keep their sequence to themselves.
+        spec: The flow, and how many chains keep their sequence to themselves; their features are 0.
         training: How scales are drawn.
         profile: Of the spectrum of chains, see ``measure_profile``; the prior's if not given.
     """
@@ -104,7 +104,8 @@ class ChainLoss:
         if any(part is None for part in parts):
             return letters.to(device), None
         padded = torch.nn.utils.rnn.pad_sequence([part for part in parts if part is not None], batch_first=True)
-        return letters.to(device), padded.to(device)
+        padded = padded * ~silent[:, None, None]  # they would tell the sequence
+        return letters.to(device), padded.to(device, torch.float32)
 
     def _loss(
         self,
