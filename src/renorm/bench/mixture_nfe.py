@@ -26,6 +26,7 @@ Files that another commit has written are taken, too; the table names the commit
 import json
 import math
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -88,6 +89,8 @@ def methods() -> Iterator[Method]:
     yield Method("white, edm grid, dpm2m", "white", white, DPM2M(), Karras())
     yield Method("white, log-uniform, dpm2m", "white", white, DPM2M(), LogUniform())
     yield Method("edm, heun", "white", edm, Heun(), Karras())
+    yield Method("edm, dpm2m", "white", edm, DPM2M(), Karras())
+    yield Method("edm, log-uniform, dpm2m", "white", edm, DPM2M(), LogUniform())
     yield Method("white, angle-pc", "white", white, AnglePC(), LogUniform())
     twin, places = presets.flattened(paper), PlacedBy(InfraredAngle(), paper)
     yield Method("white twin", "white twin", twin, RunningSpectrum(), places)
@@ -120,6 +123,7 @@ def run(seed: int) -> Result:
         figures |= {f"white_twin_nfe_{data}": nfe["white twin"]}
     for (data, n), cell in zip(near, reached[len(places) :], strict=True):
         figures |= {f"rg_w1_{n}_{data}": cell.w1, f"rg_power_{n}_{data}": cell.power}
+        figures |= {f"rg_w1_error_{n}_{data}": cell.error} if cell.error is not None else {}
     return Result(figures, table, tuple(seed + i for i in range(SEEDS)))
 
 
@@ -143,13 +147,13 @@ def kept(data: str, name: str, seed: int) -> tuple[dict[int, "Figures"], str]:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
             if before["settings"] == asked:
-                return {int(n): Figures(*pair) for n, pair in before["cells"].items()}, str(before["commit"])
+                return {int(n): Figures(*known) for n, known in before["cells"].items()}, str(before["commit"])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError(
                 f"{path} must hold what a method reached, but is damaged; remove it to judge anew"
             ) from None
     found, commit = examined(data, name, seed), machine()["commit"]
-    write_json(path, {"commit": commit, "settings": asked, "cells": {str(n): pair for n, pair in found.items()}})
+    write_json(path, {"commit": commit, "settings": asked, "cells": {str(n): known for n, known in found.items()}})
     return found, commit
 
 
@@ -179,10 +183,22 @@ def confirmed(found: dict[int, "Figures"], again: Callable[[int], "Figures"]) ->
 
 
 class Figures(NamedTuple):
-    """What one method reached at one number of evaluations: means over seeds."""
+    """What one method reached at one number of evaluations: means over seeds.
+
+    Attributes:
+        w1: Distance of the log-amplitude.
+        power: The largest |log ratio| of the six shells.
+        error: One standard error of ``w1`` over the seeds, where it was kept.
+    """
 
     w1: float
-    power: float  # the largest |log ratio| of the six shells
+    power: float
+    error: float | None = None
+
+    @property
+    def passes(self) -> bool:
+        """Whether both are small enough."""
+        return max(self.w1, self.power) <= THRESHOLD
 
 
 def survey(method: Method, spectrum: Tensor, seed: int) -> dict[int, Figures]:
@@ -200,7 +216,7 @@ def judged(method: Method, spectrum: Tensor, evaluations: int, seed: int, sample
     steps = (evaluations + method.sampler.evaluations - 1) // method.sampler.evaluations
     times = grid(method.spacing, method.schedule, steps)
     denoise = MixtureDenoiser(method.schedule, spectrum)
-    distance, power = 0.0, torch.zeros(SHELLS, dtype=torch.float64)
+    distances, power = [], torch.zeros(SHELLS, dtype=torch.float64)
     for i in range(SEEDS):
         generator = torch.Generator().manual_seed(seed + i)
         amplitudes = []
@@ -214,9 +230,10 @@ def judged(method: Method, spectrum: Tensor, evaluations: int, seed: int, sample
             relative = (x.double().square() / spectrum)[:, 0]
             amplitudes.append(relative.mean((1, 2)).log() / 2)
             power += torch.stack([relative[:, shell].mean() for shell in _shells()]) * BATCH / samples / SEEDS
-        distance += wasserstein(torch.cat(amplitudes)) / SEEDS
+        distances.append(wasserstein(torch.cat(amplitudes)))
     exact = float(AMPLITUDES.square().mean())
-    return Figures(distance, float((power / exact).log().abs().max()))
+    error = statistics.stdev(distances) / math.sqrt(SEEDS) if SEEDS > 1 else None
+    return Figures(statistics.fmean(distances), float((power / exact).log().abs().max()), error)
 
 
 class MixtureDenoiser:
@@ -270,7 +287,7 @@ def first_passing(found: dict[int, Figures]) -> int:
     """Fewest evaluations from which every larger number that was tried passes; 0 if none does."""
     passing = 0
     for n, figures in sorted(found.items(), reverse=True):
-        if max(figures) > THRESHOLD:
+        if not figures.passes:
             break
         passing = n
     return passing
@@ -285,4 +302,5 @@ def _shells() -> list[Tensor]:
 
 
 def _columns(evaluations: int, figures: Figures) -> list[tuple[str, float]]:
-    return [(f"w1_{evaluations}", figures.w1), (f"power_{evaluations}", figures.power)]
+    error = [] if figures.error is None else [(f"w1_error_{evaluations}", figures.error)]
+    return [(f"w1_{evaluations}", figures.w1), *error, (f"power_{evaluations}", figures.power)]
