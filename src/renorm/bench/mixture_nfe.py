@@ -39,7 +39,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from renorm.bench.cores import on_all_cores
-from renorm.bench.gaussian_nfe import LATTICE, least, spectra
+from renorm.bench.gaussian_nfe import LATTICE, first_passing, least, spectra
 from renorm.bench.result import Result
 from renorm.diffusion import presets
 from renorm.diffusion.reverse import Sampler, start, walk_up
@@ -108,7 +108,7 @@ def run(seed: int) -> Result:
     table: list[dict] = []
     for (data, name), (found, commit) in zip(places, reached[: len(places)], strict=True):
         row: dict[str, Any] = {"data": data, "method": name, "family": _named(name).family}
-        row |= {"nfe": first_passing(found), "commit": commit}
+        row |= {"nfe": first_passing(found, THRESHOLD), "commit": commit}
         table.append(row | dict(chain.from_iterable(_columns(n, v) for n, v in sorted(found.items()))))
     figures: dict[str, float] = {"floor": floor(seed)}
     for data in spectra():
@@ -143,7 +143,8 @@ def kept(data: str, name: str, seed: int) -> tuple[dict[int, "Figures"], str]:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
             if before["settings"] == asked:
-                return {int(n): Figures(*pair) for n, pair in before["cells"].items()}, str(before["commit"])
+                cells = {int(n): Figures(*map(_number, pair)) for n, pair in before["cells"].items()}
+                return cells, str(before["commit"])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError(
                 f"{path} must hold what a method reached, but is damaged; remove it to judge anew"
@@ -159,6 +160,11 @@ def _settings() -> dict[str, Any]:
     return {**numbers, "evaluations": [*EVALUATIONS], "more": [*MORE]}
 
 
+def _number(value: float | None) -> float:
+    """JSON has no word for what is not a number."""
+    return math.nan if value is None else value
+
+
 def examined(data: str, name: str, seed: int) -> dict[int, "Figures"]:
     """What a method reaches at each number of evaluations, with more samples around the first that passes."""
     found = survey(_named(name), spectra()[data], seed)
@@ -168,7 +174,7 @@ def examined(data: str, name: str, seed: int) -> dict[int, "Figures"]:
 def confirmed(found: dict[int, "Figures"], again: Callable[[int], "Figures"]) -> dict[int, "Figures"]:
     """Judged again where a method first passes and at the number before, until neither is new."""
     found, checked = dict(found), set[int]()
-    while first := first_passing(found):
+    while first := first_passing(found, THRESHOLD):
         before = max((n for n in found if n < first), default=first)
         new = {first, before} - checked
         if not new:
@@ -189,7 +195,7 @@ def survey(method: Method, spectrum: Tensor, seed: int) -> dict[int, Figures]:
     """What a method reaches at each number of evaluations that it can make."""
     made = [n for n in EVALUATIONS if (n + 1) % method.sampler.evaluations == 0]
     found = {n: judged(method, spectrum, n, seed, SAMPLES) for n in made}
-    if first_passing(found) == 0:
+    if first_passing(found, THRESHOLD) == 0:
         steps = method.sampler.evaluations
         found |= {n - (steps - 1): judged(method, spectrum, n - (steps - 1), seed, SAMPLES) for n in MORE}
     return found
@@ -264,16 +270,6 @@ def floor(seed: int) -> float:
         white = torch.randn(SAMPLES, LATTICE.sites, generator=generator)
         total += wasserstein(a.log() + white.square().mean(1).double().log() / 2) / SEEDS
     return total
-
-
-def first_passing(found: dict[int, Figures]) -> int:
-    """Fewest evaluations from which every larger number that was tried passes; 0 if none does."""
-    passing = 0
-    for n, figures in sorted(found.items(), reverse=True):
-        if max(figures) > THRESHOLD:
-            break
-        passing = n
-    return passing
 
 
 def _shells() -> list[Tensor]:

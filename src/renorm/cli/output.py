@@ -1,12 +1,13 @@
 """What is said: pictures, tables, progress."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from renorm.spec import to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,4 +67,4 @@ def table(figures: dict[str, Any]) -> str:
 def say(options: argparse.Namespace, value: dict[str, Any], text: str) -> None:
     """One JSON object, or text for people."""
     if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
-        print(json.dumps(value) if options.json else text)
+        print(to_json(value) if options.json else text)

@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 
 from renorm.errors import DataError
 from renorm.measure.chains.contacts import contact_map
-from renorm.report.figures import PALETTE
-from renorm.report.figures import _svg as svg
+from renorm.report.figures import PALETTE, svg
 from renorm.report.markup import curve, figure
 from renorm.report.reading import arrays_of
 
