@@ -5,6 +5,8 @@ Each part's own spec stands beside the part; this module knows only how to read,
 
 import dataclasses
 import difflib
+import json
+import math
 import tomllib
 import types
 import typing
@@ -23,6 +25,7 @@ __all__ = [
     "read_text",
     "require",
     "require_literals",
+    "to_json",
     "to_mapping",
     "to_toml",
 ]
@@ -102,6 +105,24 @@ def to_mapping(spec: Any) -> dict[str, Any]:
         elif value is not None:
             table[field.name] = value
     return table
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Valid JSON: a number that is not finite, which JSON has no word for, becomes ``null``.
+
+    Example:
+        >>> to_json({"power": [1.0, float("nan")], "bound": (float("inf"), 2)})
+        '{"power": [1.0, null], "bound": [null, 2]}'
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_toml(spec: Any) -> str:

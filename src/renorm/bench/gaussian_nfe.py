@@ -7,7 +7,7 @@ divergence is at most 1 nat there and at every larger N of the list. Neither sch
 except in the rows marked so.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -51,7 +51,7 @@ def run(seed: int) -> Result:
         for name, schedule, spacing, sees in methods(spectrum):
             for sampler in (key for key in SAMPLERS if key not in EXACT):
                 divergence = [_divergence(schedule, spectrum, sampler, spacing, n) for n in EVALUATIONS]
-                nfe = _first_passing(divergence)
+                nfe = first_passing({n: [kl] for n, kl in zip(EVALUATIONS, divergence, strict=True)}, THRESHOLD)
                 row = {"data": data, "method": name, "sampler": sampler, "sees_spectrum": sees, "nfe": nfe}
                 table.append({**row, **{f"kl_{n}": kl for n, kl in zip(EVALUATIONS, divergence, strict=True)}})
                 best[f"{name}/{sampler}"] = nfe
@@ -79,11 +79,19 @@ def _divergence(schedule: Schedule, spectrum: Tensor, sampler: str, spacing: Spa
     return gaussian_kl(variance, spectrum)
 
 
-def _first_passing(divergence: list[float]) -> int:
-    """Fewest evaluations from which every larger number of the list passes; 0 if none does."""
+def first_passing(found: Mapping[int, Sequence[float]], threshold: float) -> int:
+    """Fewest evaluations from which every larger number that was tried passes; 0 if none does.
+
+    Args:
+        found: Evaluations -> figures, all of which must be at most the threshold.
+
+    Example:
+        >>> first_passing({4: [0.1], 5: [3.0], 6: [0.5], 10: [0.2]}, 1.0)
+        6
+    """
     passing = 0
-    for n, kl in zip(reversed(EVALUATIONS), reversed(divergence), strict=True):
-        if kl > THRESHOLD:
+    for n, figures in sorted(found.items(), reverse=True):
+        if not all(figure <= threshold for figure in figures):  # also one that is not a number
             break
         passing = n
     return passing

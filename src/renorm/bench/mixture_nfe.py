@@ -40,7 +40,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from renorm.bench.cores import on_all_cores
-from renorm.bench.gaussian_nfe import LATTICE, least, spectra
+from renorm.bench.gaussian_nfe import LATTICE, first_passing, least, spectra
 from renorm.bench.result import Result
 from renorm.diffusion import presets
 from renorm.diffusion.reverse import Sampler, start, walk_up
@@ -111,7 +111,7 @@ def run(seed: int) -> Result:
     table: list[dict] = []
     for (data, name), (found, commit) in zip(places, reached[: len(places)], strict=True):
         row: dict[str, Any] = {"data": data, "method": name, "family": _named(name).family}
-        row |= {"nfe": first_passing(found), "commit": commit}
+        row |= {"nfe": passing(found), "commit": commit}
         table.append(row | dict(chain.from_iterable(_columns(n, v) for n, v in sorted(found.items()))))
     figures: dict[str, float] = {"floor": floor(seed)}
     for data in spectra():
@@ -147,7 +147,8 @@ def kept(data: str, name: str, seed: int) -> tuple[dict[int, "Figures"], str]:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
             if before["settings"] == asked:
-                return {int(n): Figures(*known) for n, known in before["cells"].items()}, str(before["commit"])
+                cells = {int(n): _figures(*known) for n, known in before["cells"].items()}
+                return cells, str(before["commit"])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError(
                 f"{path} must hold what a method reached, but is damaged; remove it to judge anew"
@@ -163,6 +164,12 @@ def _settings() -> dict[str, Any]:
     return {**numbers, "evaluations": [*EVALUATIONS], "more": [*MORE]}
 
 
+def _figures(w1: float | None, power: float | None, error: float | None = None) -> "Figures":
+    """From a file: JSON has no word for what is not a number."""
+    known = [math.nan if value is None else value for value in (w1, power)]
+    return Figures(known[0], known[1], error)
+
+
 def examined(data: str, name: str, seed: int) -> dict[int, "Figures"]:
     """What a method reaches at each number of evaluations, with more samples around the first that passes."""
     found = survey(_named(name), spectra()[data], seed)
@@ -172,7 +179,7 @@ def examined(data: str, name: str, seed: int) -> dict[int, "Figures"]:
 def confirmed(found: dict[int, "Figures"], again: Callable[[int], "Figures"]) -> dict[int, "Figures"]:
     """Judged again where a method first passes and at the number before, until neither is new."""
     found, checked = dict(found), set[int]()
-    while first := first_passing(found):
+    while first := passing(found):
         before = max((n for n in found if n < first), default=first)
         new = {first, before} - checked
         if not new:
@@ -195,17 +202,12 @@ class Figures(NamedTuple):
     power: float
     error: float | None = None
 
-    @property
-    def passes(self) -> bool:
-        """Whether both are small enough."""
-        return max(self.w1, self.power) <= THRESHOLD
-
 
 def survey(method: Method, spectrum: Tensor, seed: int) -> dict[int, Figures]:
     """What a method reaches at each number of evaluations that it can make."""
     made = [n for n in EVALUATIONS if (n + 1) % method.sampler.evaluations == 0]
     found = {n: judged(method, spectrum, n, seed, SAMPLES) for n in made}
-    if first_passing(found) == 0:
+    if passing(found) == 0:
         steps = method.sampler.evaluations
         found |= {n - (steps - 1): judged(method, spectrum, n - (steps - 1), seed, SAMPLES) for n in MORE}
     return found
@@ -283,14 +285,9 @@ def floor(seed: int) -> float:
     return total
 
 
-def first_passing(found: dict[int, Figures]) -> int:
+def passing(found: dict[int, Figures]) -> int:
     """Fewest evaluations from which every larger number that was tried passes; 0 if none does."""
-    passing = 0
-    for n, figures in sorted(found.items(), reverse=True):
-        if not figures.passes:
-            break
-        passing = n
-    return passing
+    return first_passing({n: (figures.w1, figures.power) for n, figures in found.items()}, THRESHOLD)
 
 
 def _shells() -> list[Tensor]:

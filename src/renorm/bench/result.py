@@ -21,12 +21,14 @@ class Result:
         table: Rows, each a flat dict.
         seeds: Seeds that it used; empty if nothing is random.
         comparisons: Folders with a ``compare.json``, of which the command makes pages.
+        notes: How to read the rest.
     """
 
     figures: dict[str, float]
     table: list[dict[str, Any]] = field(default_factory=list)
     seeds: tuple[int, ...] = ()
     comparisons: tuple[Path, ...] = ()
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def run_benchmark(name: str, *, seed: int = 0, keep: Path | None = None) -> dict[str, Any]:
@@ -50,6 +52,8 @@ def run_benchmark(name: str, *, seed: int = 0, keep: Path | None = None) -> dict
         "figures": result.figures,
         "table": result.table,
     }
+    if result.notes:
+        report["notes"] = result.notes
     if result.comparisons:
         report["comparisons"] = [str(folder) for folder in result.comparisons]
     if keep is not None:

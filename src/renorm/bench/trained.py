@@ -23,11 +23,10 @@ stay. The same command goes on where it stopped. Cells are taken also if another
 table then says: remove the folder ``cells`` to measure them anew. The environment variable ``RENORM_BENCH_PART`` names
 the runs that this process shall train, ``RENORM_BENCH_PART=ours-0,edm-1``; it trains these, says what is still
 missing, and stops. So two processes can train different runs at once. All train in float32, on a GPU too. The cells are
-measured by a process a core, so that seconds are those of one thread, or of a GPU that all processes share.
+measured by a process a core, or on a GPU that all processes share, so their seconds are not told.
 """
 
 import os
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,16 +34,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from renorm.bench import trained_tables
 from renorm.bench.cores import on_all_cores
 from renorm.bench.result import Result
+from renorm.bench.trained_tables import method_of
 from renorm.data import load as load_data
 from renorm.errors import CheckpointError, RecipeError
 from renorm.fit.checkpoint import differences, read_tensors
-from renorm.fit.record import read_metrics
 from renorm.recipes.baselines import WalkName, baseline, default_walks
 from renorm.recipes.build import identity
 from renorm.recipes.compare import Comparison, compare
-from renorm.recipes.compare_methods import GAIN, Row, figures_of, gains_of, mean_over_seeds
+from renorm.recipes.compare_methods import GAIN, Mean, figures_of, gains_of
+from renorm.recipes.compare_notes import ORIGINS, origin_notes
 from renorm.recipes.folder import check_same_run, write_json
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import Recipe, load_recipe
@@ -95,8 +96,11 @@ def run(name: str, seed: int, methods: Mapping[str, int] | None = None) -> Resul
     finals = [part for n in HEADLINE for part in _contest([*recipes], (n,), _finalists(curve, n, ours))]
     head = _compared(finals + _ancestral([*recipes], HEADLINE_ANCESTRAL), folder, "headline", HEADLINE_SAMPLES)
     seeds = tuple(seed + i for i in range(max((methods or METHODS).values())))
-    tables = [*_table("headline", head), *_table("curve", curve)]
-    return Result(_figures(head), tables, seeds, tuple(folder / f"compare-{title}" for title in ("headline", "curve")))
+    tables = [*trained_tables.table("headline", head), *trained_tables.table("curve", curve)]
+    told = trained_tables.notes("headline", head, HEADLINE) | trained_tables.notes("curve", curve)
+    shown = trained_tables.figures(head, HEADLINE, (*FIXED, "white-twin"))
+    pages = tuple(folder / f"compare-{title}" for title in ("headline", "curve"))
+    return Result({"training_steps": float(STEPS)} | shown, tables, seeds, pages, told)
 
 
 def trainings(name: str, seed: int, methods: Mapping[str, int] | None = None) -> dict[str, Recipe]:
@@ -177,13 +181,13 @@ def _walks(ours: Recipe) -> dict[str, list[str]]:
 
 def _contest(names: Sequence[str], evaluations: Sequence[int], walks: Mapping[str, list[str]]) -> list[Part]:
     """Every method by its walks."""
-    of = {method: [name for name in names if _method(name) == method] for method in METHODS}
+    of = {method: [name for name in names if method_of(name) == method] for method in METHODS}
     return [Part(runs, evaluations, walks[method]) for method, runs in of.items() if runs]
 
 
 def _ancestral(names: Sequence[str], evaluations: Sequence[int]) -> list[Part]:
     """DDPM as it was first sampled, at many evaluations."""
-    return [Part(runs, evaluations, ["ancestral"])] if (runs := [n for n in names if _method(n) == "ddpm"]) else []
+    return [Part(runs, evaluations, ["ancestral"])] if (runs := [n for n in names if method_of(n) == "ddpm"]) else []
 
 
 def _finalists(curve: Comparison, evaluations: int, ours: Recipe) -> dict[str, list[str]]:
@@ -226,7 +230,7 @@ def _measure(run: Path, part: Part, out: Path, samples: int) -> None:
 
 def _renamed(found: Comparison) -> Comparison:
     """A comparison whose methods are called as here, also those of a single run, whose folder would name them."""
-    names = {method.name: _method(method.runs[0].folder.name) for method in found.methods}
+    names = {method.name: method_of(method.runs[0].folder.name) for method in found.methods}
     return replace(
         found,
         rows=tuple(replace(row, method=names[row.method]) for row in found.rows),
@@ -238,15 +242,22 @@ def _renamed(found: Comparison) -> Comparison:
 def _joined(parts: Sequence[Comparison]) -> Comparison:
     """Comparisons of one data set, extractor and number of samples, as one."""
     first = parts[0]
-    rows = tuple(row for part in parts for row in part.rows)
+    rows = tuple(replace(row, seconds=Mean(None, None, row.seconds.seeds)) for part in parts for row in part.rows)
     gains = tuple(gains_of(rows, {"ours": "white-twin"}))
     methods = {method.name: method for part in reversed(parts) for method in part.methods}
     notes = {key: None for part in parts for key in part.notes}
     told = {key: " / ".join(dict.fromkeys(p.notes[key] for p in parts if key in p.notes)) for key in notes}
+    cells = tuple(cell for part in parts for cell in part.cells)
+    whole = tuple(methods[name] for name in METHODS if name in methods)
+    told = {key: text for key, text in told.items() if key not in ORIGINS} | origin_notes(cells, whole, first.code)
     told["best"] = (
         "ours takes one walk, fixed beforehand; every other method, its white twin too, the walk of the smallest mean "
         "over its seeds, chosen by the very cells that are shown, which favours it; the headline knows the two walks "
         "that stand best in the curve, with the first seed"
+    )
+    told["seconds"] = (
+        "left out: cells were measured side by side on busy cores, so that their seconds tell of the crowd, not of a "
+        "method; `renorm compare` measures one after the other"
     )
     if gains:
         told["gain"] = GAIN
@@ -255,61 +266,10 @@ def _joined(parts: Sequence[Comparison]) -> Comparison:
         figures=figures_of(first.quality, rows, gains, first.floor.get("figures", {}).get(first.quality)),
         rows=rows,
         gains=gains,
-        methods=tuple(methods[name] for name in METHODS if name in methods),
-        cells=tuple(cell for part in parts for cell in part.cells),
+        methods=whole,
+        cells=cells,
         notes=told,
     )
-
-
-def _figures(found: Comparison) -> dict[str, float]:
-    """The keys that others read: ``fd_ours_10``, ``fd_edm_best_10``, ``fd_ddpm_ancestral_200``, ``fd_floor``.
-
-    A method whose every walk ran away has no figure.
-    """
-
-    def called(row: Row) -> str:
-        if row.method in (*FIXED, "white-twin"):
-            return row.method
-        return f"{row.method} {'best' if row.asked in HEADLINE else 'ancestral'}"
-
-    floor = found.floor.get("figures", {}).get(found.quality)
-    named = [replace(row, method=called(row)) for row in found.rows]
-    flat = figures_of(found.quality, named, found.gains, floor)
-    numbers = {key: float(value) for key, value in flat.items() if not isinstance(value, str)}
-    return {"training_steps": float(STEPS)} | {k: v for k, v in numbers.items() if not k.endswith("_seconds")}
-
-
-def _table(title: str, found: Comparison) -> list[dict[str, Any]]:
-    """A row for each method, walk and number of evaluations."""
-    runs = {method.name: method.runs for method in found.methods}
-    table = []
-    for row in found.rows:
-        cells = [c for c in found.cells if _method(Path(c.run).name) == row.method]
-        cells = [c for c in cells if (c.walk, c.evaluations) == (row.walk, row.evaluations)]
-        seconds = [read_metrics(run.folder / "metrics.jsonl")[-1]["seconds"] for run in runs[row.method]]
-        table.append(
-            {
-                "cells": title,
-                "method": row.method,
-                "walk": row.walk,
-                "asked": row.asked,
-                "evaluations": row.evaluations,
-                found.quality: row.quality.value,
-                "error": row.quality.error,
-                "spectrum": mean_over_seeds([c.figures.get("spectrum_max_log_ratio") for c in cells]).value,
-                "seeds": row.quality.seeds,
-                "best": row.best,
-                "seconds_per_sample": row.seconds.value,
-                "training_seconds": statistics.fmean(seconds),
-                "commits": ", ".join(sorted({str(c.provenance["commit"]) for c in cells})),
-            }
-        )
-    return table
-
-
-def _method(run: str) -> str:
-    """``rgdm-paper`` of ``rgdm-paper-0``."""
-    return run.rpartition("-")[0]
 
 
 def _tell(head: str, done: int, cells: int, what: str) -> None:

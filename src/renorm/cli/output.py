@@ -1,7 +1,6 @@
 """What is said: pictures, tables, progress."""
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -9,6 +8,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from renorm.spec import to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,4 +114,4 @@ def table(figures: dict[str, Any]) -> str:
 def say(options: argparse.Namespace, value: dict[str, Any], text: str) -> None:
     """One JSON object, or text for people."""
     if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
-        print(json.dumps(value) if options.json else text)
+        print(to_json(value) if options.json else text)

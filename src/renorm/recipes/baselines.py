@@ -13,10 +13,12 @@ from renorm.errors import RecipeError
 from renorm.recipes.spec import AnyRecipe, Recipe
 from renorm.spec import override, to_mapping
 
-__all__ = ["BASELINES", "Baseline", "WalkName", "baseline", "baseline_of", "default_walks"]
+__all__ = ["BASELINES", "WALK", "Baseline", "WalkName", "baseline", "baseline_of", "default_walks"]
 
 _WHITE = ("white", "edm")  # schedules whose modes all have one prior variance
-_WALK = ("model.sampler", "model.spacing")  # how to sample is free to change, and makes no other model
+
+WALK = ("sampler", "spacing", "steps")
+"""Settings of a mode diffusion that are free to change: how it is sampled makes no other model."""
 
 
 class WalkName(NamedTuple):
@@ -104,7 +106,7 @@ BASELINES: dict[str, Baseline] = {
     "white-twin": Baseline("the recipe itself with a flat prior: what is left without scales", {"model.prior": "flat"}),
 }
 
-OURS = ("ddim", "angle", "angle-pc", "dpm2m", "running")  # one evaluation a step, no fresh noise
+_DETERMINISTIC = ("ddim", "angle", "angle-pc", "dpm2m", "running")  # one evaluation a step, no fresh noise
 
 
 def baseline(recipe: AnyRecipe, name: str) -> Recipe:
@@ -151,7 +153,8 @@ def baseline_of(recipe: AnyRecipe) -> str | None:
     for name, known in BASELINES.items():
         if name == "white-twin" and recipe.model.schedule in _WHITE:
             continue  # it was white without its flat prior
-        if all(model[key.removeprefix("model.")] == value for key, value in known.changes.items() if key not in _WALK):
+        changes = {key.removeprefix("model."): value for key, value in known.changes.items()}
+        if all(model[key] == value for key, value in changes.items() if key not in WALK):
             return name
     return None
 
@@ -168,4 +171,4 @@ def default_walks(recipe: Recipe) -> tuple[WalkName, ...]:
     if name is not None and BASELINES[name].walks:
         return BASELINES[name].walks
     own = WalkName(recipe.model.sampler, recipe.model.spacing)
-    return tuple(dict.fromkeys([own, *_walks(recipe.model.spacing, *OURS)]))
+    return tuple(dict.fromkeys([own, *_walks(recipe.model.spacing, *_DETERMINISTIC)]))

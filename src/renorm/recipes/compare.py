@@ -4,7 +4,7 @@ OUT/cells/*.json  compare.json          each cell as soon as it is measured; the
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from renorm.recipes.compare_cells import (
     measure_floor,
     read_cell,
 )
-from renorm.recipes.compare_methods import GAIN, Entry, Gain, Row, figures_of, gains_of, rows_of
+from renorm.recipes.compare_methods import Entry, Gain, Row, figures_of, gains_of, rows_of
+from renorm.recipes.compare_notes import notes_of
 from renorm.recipes.compare_runs import Method, Subject, comparable, methods_of, subject
-from renorm.recipes.folder import DIRTY, machine, write_json
+from renorm.recipes.folder import write_json
 from renorm.recipes.run import Model, load_run
 from renorm.recipes.spec import Recipe
 from renorm.spec import require
@@ -51,6 +52,7 @@ class Comparison:
         cells: Every cell, with all its figures and where it is from.
         floor: The figures of as many training fields; empty where there are none.
         notes: How to read it.
+        code: Commit, versions and machine of the comparison itself, as it began.
     """
 
     quality: str
@@ -61,6 +63,7 @@ class Comparison:
     cells: tuple[Cell, ...]
     floor: dict[str, Any]
     notes: dict[str, str]
+    code: dict[str, Any] = field(default_factory=dict)
 
     def to_mapping(self) -> dict[str, Any]:
         """All of it for JSON."""
@@ -73,7 +76,7 @@ class Comparison:
             "runs": [_about(run, method) for method in self.methods for run in method.runs],
             "floor": self.floor,
             "cells": [asdict(cell) for cell in self.cells],
-            "versions": machine(),
+            "versions": self.code,
         }
 
 
@@ -156,7 +159,8 @@ def compare(
         methods=tuple(methods),
         cells=tuple(cells[path] for path in dict.fromkeys(paths)),
         floor=floor,
-        notes=_notes(quality, samples, seed, yardstick, methods, gains, list(cells.values()), floor),
+        notes=notes_of(quality, samples, seed, yardstick, methods, gains, list(cells.values()), floor),
+        code=yardstick.code,
     )
     write_json(Path(out) / "compare.json", found.to_mapping())
     return found
@@ -232,59 +236,6 @@ def _entry(method: Method, cell: Cell, asked: int, quality: str) -> Entry:
     return Entry(method.name, cell.walk, asked, cell.evaluations, value, cell.seconds_per_sample)
 
 
-def _notes(
-    quality: str,
-    samples: int,
-    seed: int,
-    yardstick: Yardstick,
-    methods: Sequence[Method],
-    gains: Sequence[Gain],
-    cells: Sequence[Cell],
-    floor: dict[str, Any],
-) -> dict[str, str]:
-    """How to read the table."""
-    facts = yardstick.facts
-    notes = {
-        "figure": f"{quality} of {samples} samples (seed {seed}) from {facts['reference_fields']} test fields of "
-        f"{yardstick.data.name}; small is good",
-        "best": "of each method at each number of evaluations the walk of the smallest mean over its seeds is marked; "
-        "it is chosen by the very cells that are shown, so a method with more walks has more luck",
-        "seconds": "for a sample, sampling alone; cells of one machine can be compared",
-    }
-    numbers = sorted({len(method.runs) for method in methods})
-    several = "seeds: mean and one standard error over trainings" if numbers[-1] > 1 else "seed: no standard error"
-    notes["seeds"] = f"{' or '.join(map(str, numbers))} {several}"
-    if gains:
-        notes["gain"] = GAIN
-    if floor:
-        by = floor["provenance"]["commit"]
-        of = "" if by == yardstick.code["commit"] else f", measured at another commit ({by})"
-        notes["floor"] = f"{floor['training_fields']} training fields in place of the samples{of}"
-    elif yardstick.data.law is not None:
-        notes["floor"] = "none: training fields of a law would have to be simulated anew"
-    notes |= _code_notes([str(cell.provenance["commit"]) for cell in cells], yardstick.code["commit"])
-    away = sorted({f"{cell.run} {cell.walk} at {cell.evaluations}" for cell in cells if "not_finite" in cell.notes})
-    if away:
-        notes["not_finite"] = f"samples without a value: {', '.join(away)}"
-    return notes
-
-
-def _code_notes(commits: Sequence[str], now: str) -> dict[str, str]:
-    """Which cells are from other code than this, and which from code that no commit identifies."""
-
-    def told(some: Sequence[str], by: str) -> str:
-        return f"{len(some)} of {len(commits)} cells were measured {by} ({', '.join(sorted(set(some)))})"
-
-    notes = {}
-    others = [commit for commit in commits if commit != now]
-    if others:
-        notes["other_code"] = f"{told(others, 'at another commit')} and taken as they are"
-    changed = [commit for commit in commits if commit.endswith(DIRTY)]
-    if changed:
-        notes["not_committed"] = told(changed, "by code with changes that no commit holds")
-    return notes
-
-
 def _flat(row: Row) -> dict[str, Any]:
     """Means as tables, which JSON would make lists of."""
     return {"quality": row.quality._asdict(), "seconds": row.seconds._asdict()}
@@ -300,5 +251,9 @@ def _about(run: Subject, method: Method) -> dict[str, Any]:
         "white_twin": method.twin,
         "seed": run.seed,
         "weights_sha256": run.weights,
-        **{key: manifest[key] for key in ("parameters", "seconds", "commit", "renorm", "date") if key in manifest},
+        **{
+            key: manifest[key]
+            for key in ("parameters", "seconds", "commit", "machine", "torch", "renorm", "date")
+            if key in manifest
+        },
     }

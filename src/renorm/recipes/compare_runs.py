@@ -15,7 +15,7 @@ from renorm.data.fields import Fields
 from renorm.data.spec import DataSpec
 from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.fit.checkpoint import differences
-from renorm.recipes.baselines import baseline, baseline_of, is_white
+from renorm.recipes.baselines import WALK, baseline, baseline_of, is_white
 from renorm.recipes.folder import read_field_recipe
 from renorm.recipes.recorded import check_recorded
 from renorm.recipes.spec import FieldRecipe, Recipe, TokensRecipe
@@ -25,9 +25,6 @@ __all__ = ["Method", "Subject", "comparable", "methods_of", "subject"]
 
 _IDLE = ("checkpoint_every", "checkpoint_seconds", "log_every", "keep", "tensorboard")
 """Settings of a fit that do not change what is learned."""
-
-WALK = ("sampler", "spacing", "steps")
-"""Settings of a mode diffusion that do not either."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,8 @@ def comparable(subjects: Sequence[Subject]) -> Fields:
     """The test fields that all runs share.
 
     Raises:
-        DataError: If runs are of different data, sizes or value ranges, or an extractor is not the recorded one.
+        DataError: If runs are of different data (test fields, or training fields where their manifests tell), sizes or
+            value ranges, or an extractor is not the recorded one.
         RecipeError: If runs differ in their extractor, or one stands there twice.
     """
     first = subjects[0]
@@ -135,6 +133,7 @@ def comparable(subjects: Sequence[Subject]) -> Fields:
                 f"compared), got {names[0]} and {names[1]}; change measure.extractor in a recipe.toml"
             )
         check_recorded(each.folder, each.recipe.measure)
+    _check_training(subjects)
     return loaded[first.recipe.data]
 
 
@@ -179,6 +178,21 @@ def _facts(run: Subject, test: Fields, digest: str) -> dict[str, Any]:
     }
     number = run.manifest.get("data", {}).get("number")
     return {**facts, "training_fields": number} if number else facts
+
+
+def _check_training(subjects: Sequence[Subject]) -> None:
+    """Refuse runs that learned from other fields, where their manifests tell; a digest holds the labels as well."""
+    first: dict[bool, tuple[Subject, str]] = {}
+    for each in subjects:
+        digest = each.manifest.get("data", {}).get("sha256")
+        if not digest:
+            continue
+        before, known = first.setdefault(each.recipe.data.labels, (each, digest))
+        if digest != known:
+            raise DataError(
+                f"{before.folder} and {each.folder} cannot be compared, they learned from different training fields: "
+                f"SHA-256 {known[:16]} and {digest[:16]}; compare runs of one data set, or fit one of them anew"
+            )
 
 
 def _but_seed(recipe: FieldRecipe) -> str:

@@ -21,7 +21,7 @@ from renorm.errors import CheckpointError
 from renorm.fit.checkpoint import atomic, differences
 from renorm.fit.record import read_metrics
 from renorm.recipes.spec import AnyRecipe, ChainRecipe, FieldRecipe, read_toml
-from renorm.spec import to_toml
+from renorm.spec import to_json, to_toml
 from renorm.version import __version__
 
 __all__ = [
@@ -113,9 +113,9 @@ def write_arrays(path: Path, **arrays: Tensor) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A JSON file, atomically."""
+    """A JSON file, atomically; a number that is not finite becomes ``null``."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(to_json(value, indent=1) + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

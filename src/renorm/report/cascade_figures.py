@@ -8,9 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from renorm.errors import DataError
-from renorm.report.figures import PALETTE, numeral
-from renorm.report.figures import _style as style
-from renorm.report.figures import _svg as svg
+from renorm.report.figures import PALETTE, numeral, style, svg
 
 __all__ = ["couplings_figure", "levels_figure", "observables_figure", "weights_figure"]
 

@@ -12,9 +12,7 @@ from matplotlib.ticker import FixedLocator, LogLocator
 from renorm.errors import CheckpointError, DataError
 from renorm.fit.checkpoint import atomic
 from renorm.report.document import document
-from renorm.report.figures import PALETTE, numeral
-from renorm.report.figures import _style as style
-from renorm.report.figures import _svg as svg
+from renorm.report.figures import PALETTE, numeral, style, svg
 from renorm.report.markup import curve, duration, figure, measured, table, words_of
 from renorm.report.reading import mapping
 from renorm.report.token_figures import AGAINST
@@ -23,7 +21,7 @@ __all__ = ["cells_of", "comparison_figure", "gains_told", "write_comparison"]
 
 _COLOURS = (PALETTE["accent"], PALETTE["ink"], AGAINST, PALETTE["quiet"])
 _MARKERS = "os^Dv<>ph"
-_DASHES = ("-", "--", ":")
+_DASHES = ("-", "-.", ":")  # dashes are the floor's
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -50,7 +48,8 @@ def comparison_figure(
 ) -> str:
     """The best walk of each method: quality against evaluations or seconds, both logarithmic, as SVG.
 
-    Bars are standard errors over seeds; the dashed line is what as many training fields have.
+    Bars are standard errors over seeds; the dashed line is what as many training fields have, where that is known.
+    No two of twelve methods have one colour and line.
 
     Args:
         rows: The table of ``compare.json``.
@@ -86,7 +85,7 @@ def comparison_figure(
         axes.errorbar(x, y, error, label=_label(name), linewidth=1.4, elinewidth=1, **look)
     if not axes.has_data():
         raise DataError("a comparison needs one cell with a positive figure to be drawn, got none")
-    if floor is not None and floor > 0:
+    if floor is not None and _has_line(floor):
         axes.axhline(floor, color=PALETTE["quiet"], linewidth=1, linestyle=(0, (5, 3)), label="training fields")
     axes.set(xscale="log", yscale="log")
     style(axes, "evaluations" if against == "evaluations" else "seconds per sample", quality)
@@ -142,8 +141,9 @@ def _page(name: str, found: Mapping[str, Any]) -> str:
     sections = [
         ("Table", "wide", _table(found)),
         ("Against evaluations", "half", _curve(found, "evaluations")),
-        ("Against seconds", "half", _curve(found, "seconds")),
     ]
+    if any(row["seconds"]["value"] is not None for row in found["table"]):
+        sections.append(("Against seconds", "half", _curve(found, "seconds")))
     if found["gains"]:
         told = "\n".join(f"<p>{escape(text[0].upper() + text[1:])}.</p>" for text in gains_told(found["gains"]))
         note = f'<p class="quiet">Gain: {escape(str(notes.get("gain", "")))}.</p>'
@@ -159,6 +159,8 @@ def _page(name: str, found: Mapping[str, Any]) -> str:
         for key, title in (
             ("other_code", "Other code"),
             ("not_committed", "Not committed"),
+            ("machines", "Several machines"),
+            ("trainings", "Trainings"),
             ("not_finite", "Ran away"),
         )
         if key in notes
@@ -196,6 +198,11 @@ def _table(found: Mapping[str, Any]) -> str:
     )
 
 
+def _has_line(floor: float | None) -> bool:
+    """Whether a floor can be drawn on a logarithmic axis."""
+    return floor is not None and floor > 0
+
+
 def _label(name: str) -> str:
     """A name as matplotlib shows it: no formula, and not hidden for its first letter."""
     return ("\u200b" if name.startswith("_") else "") + name.replace("$", r"\$")
@@ -211,13 +218,13 @@ def _curve(found: Mapping[str, Any], against: str) -> str:
     unit = "evaluations of the network" if against == "evaluations" else "seconds"
     caption = (
         f"The best walk of each method: {found['quality']} against {unit} for a sample; bars are standard errors over "
-        "seeds, the dashed line is that of as many training fields."
+        f"seeds{', the dashed line is that of as many training fields' if _has_line(floor) else ''}."
     )
     return figure(curve(drawn, against, caption), caption)
 
 
 def _runs(runs: Rows) -> str:
-    heads = ("Run", "Method", "Seed", "Parameters", "Fitted in", "Commit", "SHA-256 of weights")
+    heads = ("Run", "Method", "Seed", "Parameters", "Fitted in", "Commit", "Machine", "SHA-256 of weights")
     body = []
     for run in runs:
         known = run["method"] if run["baseline"] is None else f"{run['method']} ({run['baseline']})"
@@ -225,7 +232,7 @@ def _runs(runs: Rows) -> str:
         seconds = run.get("seconds")
         took = duration(seconds) if isinstance(seconds, int | float) and math.isfinite(seconds) else ""
         number = numeral(run["parameters"]) if "parameters" in run else ""
-        cells = (known, str(run["seed"]), number, took, str(run.get("commit", "")), hashes)
+        cells = (known, str(run["seed"]), number, took, str(run.get("commit", "")), str(run.get("machine", "")), hashes)
         row = "".join(f'<td style="padding-right: 1rem">{escape(cell)}</td>' for cell in cells)
         body.append(f'<tr><th scope="row">{escape(str(run["run"]))}</th>{row}</tr>')
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
@@ -242,6 +249,7 @@ def _facts(found: Mapping[str, Any]) -> str:
         by = cells[0]["provenance"]
         facts |= {key: by[key] for key in ("extractor", "extractor_sha256", "reference_sha256") if by.get(key)}
     facts["commits_of_cells"] = ", ".join(sorted({str(cell["provenance"]["commit"]) for cell in cells}))
+    facts["machines_of_cells"] = "; ".join(sorted({str(cell["provenance"].get("machine", "")) for cell in cells}))
     facts["dates_of_cells"] = ", ".join(sorted({str(cell["provenance"]["date"]) for cell in cells}))
     rows = "\n".join(
         f'<tr><th scope="row">{words_of(key)}</th><td>{escape(numeral(value))}</td></tr>'

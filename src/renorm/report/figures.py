@@ -22,7 +22,17 @@ from torch import Tensor
 
 from renorm.errors import DataError
 
-__all__ = ["PALETTE", "field_grid", "field_strip", "loss_figure", "numeral", "png_bytes", "spectrum_figure"]
+__all__ = [
+    "PALETTE",
+    "field_grid",
+    "field_strip",
+    "loss_figure",
+    "numeral",
+    "png_bytes",
+    "spectrum_figure",
+    "style",
+    "svg",
+]
 
 PALETTE = {"ink": "#20262e", "quiet": "#6b7480", "rule": "#dfe3e7", "accent": "#0e7c7b"}
 """The colours of the curves; the page lays its own light or dark ones in their place."""
@@ -173,8 +183,8 @@ def loss_figure(metrics: Sequence[Mapping[str, Any]]) -> str:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    _style(axes, "step", "loss")
-    return _svg(figure, "loss")
+    style(axes, "step", "loss")
+    return svg(figure, "loss")
 
 
 def spectrum_figure(spectrum: Mapping[str, Any]) -> str:
@@ -216,13 +226,13 @@ def spectrum_figure(spectrum: Mapping[str, Any]) -> str:
     below.axhline(1, color=_INK, linewidth=0.8)
     below.errorbar(place, ratio, spread, color=_ACCENT, **dot)
     below.set_yscale("log")
-    _style(above, "", "power")
-    _style(below, "wavenumber [rad/site]", "ratio")
+    style(above, "", "power")
+    style(below, "wavenumber [rad/site]", "ratio")
     furthest = np.exp(np.nanmax(np.abs(np.log(ratio)), initial=0.0))
     bound = next((b for b in (1.25, 2.0, 4.0) if b >= furthest), 10.0)
     below.set(ylim=(bound**-1.3, bound**1.3), yticks=(1 / bound, 1, bound))
     _octaves(below, place, octave, zero=bool(at_zero.any()))
-    return _svg(figure, "spectrum")
+    return svg(figure, "spectrum")
 
 
 def numeral(value: object) -> str:
@@ -358,7 +368,7 @@ def _octaves(axes: Axes, place: np.ndarray, first: float, *, zero: bool) -> None
     axes.set_xticks(ticks, labels)
 
 
-def _style(axes: Axes, x: str, y: str) -> None:
+def style(axes: Axes, x: str, y: str) -> None:
     """Hairlines across, no frame, quiet ticks."""
     axes.set_xlabel(x, color=_QUIET, fontsize=10)
     axes.set_ylabel(y, color=_QUIET, fontsize=10)
@@ -373,7 +383,7 @@ def _style(axes: Axes, x: str, y: str) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: numeral(float(value))))
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg(figure: Figure, name: str) -> str:
     """The figure as an ``<svg>`` element whose text stays text; the same figure gives the same bytes."""
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     buffer = io.StringIO()

@@ -15,10 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from PIL import Image, ImageColor, ImageDraw
 
 from renorm.errors import DataError
-from renorm.report.figures import CELL, PALETTE, ValueRange, field_grid, numeral
+from renorm.report.figures import CELL, PALETTE, ValueRange, field_grid, numeral, style, svg
 from renorm.report.figures import _font as font
-from renorm.report.figures import _style as style
-from renorm.report.figures import _svg as svg
 
 __all__ = [
     "AGAINST",
