@@ -33,6 +33,7 @@ FIGURES = {
     },
     "mnist16": TRAINED,
     "cifar16": TRAINED,
+    "gaussian16": {f"sliced_wasserstein_{m}_{n}" for m in ("ours", "white_twin", "edm_best") for n in (10, 20)},
     "mnist16-speed": {"step_ratio_to_white", "seconds_per_step"},
     "resume": {"kills", "identical"},
     "demo": {"seconds"},
