@@ -341,9 +341,11 @@ def test_other_figures_are_those_of_the_walk_that_is_best_by_quality():
         "spectrum_rgdm_paper_10": 0.25,  # of one seed no error
         "sw_rgdm_paper_10": 0.5,
     }
-    told = trained_tables.notes("headline", found, (10,))
-    assert told["headline_figure"] == "small is good"
-    assert told["headline_beside"].endswith("not by themselves: edm at 10 a, rgdm-paper at 10 a")
+    other = replace(found, notes={"figure": "small is good", "machines": "two"})
+    told = trained_tables.notes({"headline": found, "curve": other}, (10,))
+    assert told.keys() == {"figure", "curve_machines", "beside"}
+    assert told["figure"] == "small is good"
+    assert told["beside"].endswith("not by themselves: edm at 10 a, rgdm-paper at 10 a")
     plain = replace(found, quality="sliced_wasserstein")
     assert "sw_rgdm_paper_10" not in trained_tables.figures(plain, (10,), ())  # it has the keys of the quality
 
@@ -399,8 +401,8 @@ def test_figures_are_those_of_the_kept_cells_and_nothing_is_measured_twice(ready
     assert figures.keys() == beside | errors
 
     check_table(result.table)
-    assert "edm at 2 " in result.notes["headline_beside"]
-    assert "side by side on busy cores" in result.notes["curve_seconds"]
+    assert "edm at 2 " in result.notes["beside"]
+    assert "side by side on busy cores" in result.notes["seconds"]
     check_finalists(result.table)
     taken_from_another_commit(result, counted, monkeypatch)
     told_on_a_page(result, counted, monkeypatch, capsys)
