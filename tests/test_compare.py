@@ -19,13 +19,13 @@ from renorm.data import load as load_data
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.recipes import compare as comparing
-from renorm.recipes import compare_cells
+from renorm.recipes import compare_cells, diffusion_run
 from renorm.recipes import folder as run_folder
 from renorm.recipes.baselines import BASELINES, WalkName, baseline, baseline_of, default_walks
 from renorm.recipes.compare import compare
 from renorm.recipes.compare_cells import Plan, Yardstick, measure_cell
 from renorm.recipes.compare_methods import Entry, figures_of, gains_of, mean_over_seeds, rows_of
-from renorm.recipes.compare_runs import Subject, methods_of, subject
+from renorm.recipes.compare_runs import Subject, comparable, methods_of, subject
 from renorm.recipes.folder import read_recipe
 from renorm.recipes.judge import judge
 from renorm.recipes.run import fit_run, load_run
@@ -389,6 +389,45 @@ def test_a_cell_of_changes_that_are_not_committed_counts_as_one_of_other_code(ex
     assert len(counted) == 3
 
 
+def test_cells_of_several_machines_are_told_apart(exact, tmp_path, monkeypatch):
+    run, out = exact("run"), tmp_path / "compare"
+    here = compare_cells.machine() | {"machine": "a CPU", "torch": "2.0"}
+    monkeypatch.setattr(compare_cells, "machine", lambda: here)
+    assert "machines" not in compare([run], evaluations=[2, 3], walks=["ddim"], samples=50, out=out).notes
+    there = here | {"machine": "NVIDIA <X>", "torch": "2.1"}
+    monkeypatch.setattr(compare_cells, "machine", lambda: there)
+    found = compare([run], evaluations=[2, 3, 4], walks=["ddim"], samples=50, out=out)
+    told = "2 cells were measured on a CPU with torch 2.0; 1 on NVIDIA <X> with torch 2.1; a GPU draws other noise"
+    assert found.notes["machines"].startswith(told)
+    assert json.loads((out / "compare.json").read_text())["notes"]["machines"].startswith(told)
+    page = write_comparison(out).read_text()
+    assert "<strong>Several machines</strong>" in page
+    assert "NVIDIA &lt;X&gt; with torch 2.1" in page
+
+
+def trained_as(run, **facts):
+    """The manifest of a run, with other facts."""
+    path = run / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | facts))
+
+
+def test_trainings_of_several_commits_or_of_changed_code_are_told(exact, tmp_path):
+    runs = [exact("ours-0"), exact("ours-1", fit_seed=1), exact("longer", fit_steps=7)]
+    asked = {"evaluations": [2], "walks": ["ddim"], "samples": 50, "out": tmp_path / "compare"}
+    for run in runs:
+        trained_as(run, commit="aaaaaaa")
+    assert "trainings" not in compare(runs, **asked).notes
+    trained_as(runs[1], commit="bbbbbbb")
+    trained_as(runs[2], commit="ccccccc-dirty", machine="NVIDIA X")
+    assert compare(runs, **asked).notes["trainings"] == (
+        "ours was trained by several commits (aaaaaaa, bbbbbbb); "
+        "longer was trained by code with changes that no commit holds (ccccccc-dirty)"
+    )
+    page = write_comparison(tmp_path / "compare").read_text()
+    assert "<strong>Trainings</strong>" in page
+    assert "NVIDIA X" in page
+
+
 def test_a_commit_says_whether_the_package_has_changed_since(tmp_path, monkeypatch):
     """In a repository of its own, with a package like this one and a file beside it."""
     if shutil.which("git") is None:
@@ -476,6 +515,28 @@ def test_runs_that_learned_from_fewer_fields_cannot_be_compared(runs, tmp_path):
     (other / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="training_fields was 1618, is 100"):
         compare([runs[0], other], samples=70, out=tmp_path)
+
+
+def test_runs_that_learned_from_other_fields_cannot_be_compared(runs, tmp_path):
+    """As many, of one test set; where a manifest does not tell, nothing is known."""
+    other, silent = (shutil.copytree(runs[1], tmp_path / name) for name in ("other", "silent"))
+    data = json.loads((other / "manifest.json").read_text())["data"]
+    trained_as(other, data=data | {"sha256": "f" * 64})
+    message = rf"learned from different training fields: SHA-256 {data['sha256'][:16]} and f{{16}}; compare runs of one"
+    with pytest.raises(DataError, match=message) as error:
+        comparable([subject(runs[0]), subject(other)])
+    assert str(runs[0]) in str(error.value)
+    assert str(other) in str(error.value)
+    trained_as(silent, data={"number": data["number"]})
+    comparable([subject(runs[0]), subject(silent)])
+    with pytest.raises(DataError, match="different training fields"):
+        comparable([subject(silent), subject(runs[0]), subject(other)])
+    comparable([subject(runs[0]), unlike(subject(other))])  # with its labels it has another digest
+
+
+def unlike(run):
+    """The run with classes."""
+    return replace(run, recipe=replace(run.recipe, data=replace(run.recipe.data, labels=True)))
 
 
 def test_runs_of_two_extractors_cannot_be_compared(runs, tmp_path):
@@ -630,6 +691,89 @@ def test_compare_from_fit_to_page(tmp_path, capsys, monkeypatch):
     assert all(name in page for name in names)
     assert page.count("<svg") == 2
     assert "Gain of renormalization" in page
+
+
+def refused(capsys, *words):
+    """The one line of a command that ends with exit code 2."""
+    assert main([str(word) for word in words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("renorm: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err
+
+
+def test_an_extractor_of_other_weights_than_the_recorded_ones_is_one_line(runs, tmp_path, capsys):
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    record = {"figures": {"FD[mnist-cnn]": 1.0}, "notes": {"extractor_sha256": "0" * 64}}
+    (run / "measures.json").write_text(json.dumps(record))
+    for command in (["measure", run, "-n", 70], ["compare", run, "-n", 70, "--out", tmp_path / "out"]):
+        line = refused(capsys, *command, "--quiet")
+        assert "was made by other weights: SHA-256 0000000000000000 is recorded, the file has " in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_few_samples_for_a_covariance_are_one_line(runs, tmp_path, capsys):
+    for command in (["measure", runs[0]], ["compare", runs[0], "--out", tmp_path / "out"]):
+        line = refused(capsys, *command, "-n", 64, "--quiet")
+        assert "needs at least 65 samples" in line
+        assert "set measure.samples (or -n) to 65 or more" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_different_data_are_one_line(exact, tmp_path, capsys):
+    one, other = exact("one"), exact("other", data_mass=1.0)
+    line = refused(capsys, "compare", one, other, "--out", tmp_path / "out", "-n", 50, "--quiet")
+    assert "cannot be compared, their data differ: test_fields was" in line
+    trained_as(one, data={"number": 200, "sha256": "f" * 64})
+    again = exact("again", fit_seed=1)
+    line = refused(capsys, "compare", one, again, "--out", tmp_path / "out", "-n", 50, "--quiet")
+    assert "they learned from different training fields" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_cells_of_other_code_are_one_line_or_a_note(exact, tmp_path, capsys, monkeypatch):
+    """Refused unless asked for; taken then, which the table and the page say."""
+    words = ["compare", exact("run"), "--out", tmp_path / "out", "-n", 50, "--evaluations", 2, "--walks", "ddim"]
+    assert main([*map(str, words), "--quiet"]) == 0
+    capsys.readouterr()
+    code = compare_cells.machine() | {"commit": "fffffff"}
+    monkeypatch.setattr(compare_cells, "machine", lambda: code)
+    assert "add --again to measure such cells anew, or --accept-cached" in refused(capsys, *words, "--quiet")
+    assert main([*map(str, words), "--accept-cached", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    note = "1 of 1 cells were measured at another commit (0000000) and taken as they are"
+    assert f"other code: {note}" in out
+    assert note in (tmp_path / "out" / "compare.html").read_text()
+
+
+def test_figures_that_are_no_numbers_are_valid_json(exact, tmp_path, capsys, monkeypatch):
+    """Samples that ran away: null in every file and on the screen, and the pages stand."""
+    run, out = exact("run"), tmp_path / "out"
+    real = diffusion_run.sample
+
+    def away(*args, **how):
+        return torch.full_like(real(*args, **how), float("nan"))
+
+    def strict(text):
+        return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+    monkeypatch.setattr(diffusion_run, "sample", away)
+    words = ["--json", "--quiet", "-n", "50"]
+    assert main(["measure", str(run), *words]) == 0
+    said, kept = strict(capsys.readouterr().out), strict((run / "measures.json").read_text())
+    assert said["spectrum_max_log_ratio"] is kept["figures"]["spectrum_max_log_ratio"] is None
+    assert set(kept["spectrum"]["samples"]) == {None}
+    assert "Samples without a value" in (run / "report.html").read_text()
+    for _ in range(2):  # as measured, and as read again
+        assert main(["compare", str(run), *words, "--out", str(out), "--evaluations", "2", "--walks", "ddim"]) == 0
+        assert "sliced_wasserstein_run_2" not in strict(capsys.readouterr().out)
+        assert strict((out / "compare.json").read_text())["table"][0]["quality"]["value"] is None
+        assert "ran away" in (out / "compare.html").read_text()
+    (cell,) = [path for path in (out / "cells").iterdir() if not path.name.startswith("floor")]
+    assert strict(cell.read_text())["figures"]["spectrum_max_log_ratio"] is None
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys, monkeypatch):

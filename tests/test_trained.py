@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from renorm.bench import BENCHMARKS, cifar16, gaussian16, mnist16, trained
+from renorm.bench import BENCHMARKS, cifar16, gaussian16, mnist16, trained, trained_tables
 from renorm.bench.result import Result
 from renorm.cli import main
 from renorm.data import load as load_data
@@ -23,8 +23,9 @@ from renorm.recipes import compare_cells
 from renorm.recipes.baselines import baseline_of
 from renorm.recipes.build import identity
 from renorm.recipes.compare import Comparison
-from renorm.recipes.compare_cells import measure_cell
+from renorm.recipes.compare_cells import Cell, measure_cell
 from renorm.recipes.compare_methods import Entry, Mean, Row, gains_of, rows_of
+from renorm.recipes.folder import machine
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import load_recipe
 
@@ -150,15 +151,14 @@ def test_all_methods_have_an_equal_budget(name):
     assert found["ours-4"].model == shipped.model
 
 
-def test_gaussian_fields_are_judged_by_their_spectrum_too(monkeypatch):
+def test_gaussian_fields_have_three_runs(monkeypatch):
     def judged(name, seed, methods):
         assert (name, methods) == ("gaussian16", {"ours": 1, "white-twin": 1, "edm": 1})
         assert list(trained.trainings(name, seed, methods)) == [f"{method}-{seed}" for method in methods]
-        row = {"cells": "headline", "method": "white-twin", "asked": 10, "best": True, "spectrum": 0.3}
-        return Result({"training_steps": 5.0}, [row, row | {"best": False}, row | {"cells": "curve", "spectrum": 0.1}])
+        return Result({"seed": float(seed)})
 
     monkeypatch.setattr(trained, "run", judged)
-    assert gaussian16.run(2).figures == {"training_steps": 5.0, "spectrum_white_twin_10": 0.3}
+    assert gaussian16.run(2).figures == {"seed": 2.0}
 
 
 @pytest.mark.parametrize(("bench", "name"), [(mnist16, "mnist16"), (cifar16, "cifar16")])
@@ -290,14 +290,14 @@ def test_the_figures_have_the_keys_that_others_read():
     rows = rows_of(entries)
     gains = gains_of(rows, {"ours": "white-twin"})
     floor = {"figures": {"FD[x]": 0.5}}
-    figures = trained._figures(Comparison("FD[x]", {}, tuple(rows), tuple(gains), (), (), floor, {}))
+    found = Comparison("FD[x]", {}, tuple(rows), tuple(gains), (), (), floor, {})
+    figures = trained_tables.figures(found, (10, 20), ("ours", "white-twin"))
     error = pytest.approx(3**-0.5)  # deviations -1, 0, 1: variance 1, three seeds
     shown = {"ours": 1, "white_twin": 101, "edm_best": 201, "ddpm_best": 301}  # the twin's key has no "best" in it
     values = {f"fd_{name}_{n}": value + n for name, value in shown.items() for n in (10, 20)} | {
         "fd_ddpm_ancestral_200": 8.0
     }
     assert figures == {
-        "training_steps": trained.STEPS,
         **values,
         **{f"{key}_error": error for key in values},
         "fd_rgdm_paper_best_10": 410.0,
@@ -306,6 +306,48 @@ def test_the_figures_have_the_keys_that_others_read():
         **{f"gain_ours_{n}_error": pytest.approx((2 / 3) ** 0.5) for n in (10, 20)},
         "fd_floor": 0.5,
     }
+
+
+def cell(run, walk, n, by=None, **figures):
+    provenance = {"commit": "aaaaaaa", "torch": "2.0", "machine": "a CPU", "date": "2026-01-01"} | (by or {})
+    return Cell(f"runs/{run}", walk, n, n, 70, 1, 0.5, figures, {}, provenance)
+
+
+def test_other_figures_are_those_of_the_walk_that_is_best_by_quality():
+    """EDM's first walk has the better distance, its second the better recall, which does not count."""
+    cells = [
+        *(
+            cell(
+                f"edm-{seed}", walk, 10, **{"FD[x]": fd + seed, "recall[x]": recall, "KID[x]": 4.0, "KID[x]_error": 9.0}
+            )
+            for walk, fd, recalls in (("a", 1.0, (0.2, 0.6)), ("b", 2.0, (0.9, 0.9)))
+            for seed, recall in enumerate(recalls)
+        ),
+        cell("rgdm-paper-0", "a", 10, **{"FD[x]": 5.0, "spectrum_max_log_ratio": 0.25, "sliced_wasserstein": 0.5}),
+        cell("ddpm-0", "ancestral", 200, **{"FD[x]": 5.0, "sliced_wasserstein": 0.5}),
+    ]
+    entries = [
+        Entry(trained_tables.method_of(Path(c.run).name), c.walk, c.evaluations, c.evaluations, c.figures["FD[x]"], 0.5)
+        for c in cells
+    ]
+    found = Comparison("FD[x]", {}, tuple(rows_of(entries)), (), (), tuple(cells), {}, {"figure": "small is good"})
+    figures = trained_tables.figures(found, (10,), ())
+    beside = {key: value for key, value in figures.items() if not key.startswith("fd_")}
+    assert beside == {
+        "recall_edm_10": pytest.approx(0.4),
+        "recall_edm_10_error": pytest.approx(0.2),  # deviations of 0.2: variance 0.08, two seeds
+        "kid_edm_10": 4.0,
+        "kid_edm_10_error": 0.0,
+        "spectrum_rgdm_paper_10": 0.25,  # of one seed no error
+        "sw_rgdm_paper_10": 0.5,
+    }
+    other = replace(found, notes={"figure": "small is good", "machines": "two"})
+    told = trained_tables.notes({"headline": found, "curve": other}, (10,))
+    assert told.keys() == {"figure", "curve_machines", "beside"}
+    assert told["figure"] == "small is good"
+    assert told["beside"].endswith("not by themselves: edm at 10 a, rgdm-paper at 10 a")
+    plain = replace(found, quality="sliced_wasserstein")
+    assert "sw_rgdm_paper_10" not in trained_tables.figures(plain, (10,), ())  # it has the keys of the quality
 
 
 def test_figures_are_those_of_the_kept_cells_and_nothing_is_measured_twice(ready, counted, monkeypatch, capsys):
@@ -353,9 +395,14 @@ def test_figures_are_those_of_the_kept_cells_and_nothing_is_measured_twice(ready
     assert figures.pop("fd_ddpm_ancestral_7_error") == pytest.approx(error)
     floor = next((HERE / "compare-headline" / "cells").glob("floor-*.json"))
     assert figures.pop("fd_floor") == json.loads(floor.read_text())["figures"]["FD[mnist-cnn]"]
-    assert figures == {"training_steps": 10}
+    assert figures.pop("training_steps") == 10
+    beside = {f"{key}_{m.replace('-', '_')}_2" for key in trained_tables.BESIDE for m in trained.METHODS}
+    errors = {f"{key}_error" for key in beside if "rgdm" not in key}
+    assert figures.keys() == beside | errors
 
     check_table(result.table)
+    assert "edm at 2 " in result.notes["beside"]
+    assert "side by side on busy cores" in result.notes["seconds"]
     check_finalists(result.table)
     taken_from_another_commit(result, counted, monkeypatch)
     told_on_a_page(result, counted, monkeypatch, capsys)
@@ -410,6 +457,10 @@ def check_table(table):
     ancestral = ("ddpm", "ancestral@linear-beta")
     assert beyond == [("headline", *ancestral, 7), ("curve", *ancestral, 12)]
     assert all(row["training_seconds"] > 0 for row in table)
+    assert not [key for row in table for key in row if key == "seconds_per_sample"]
+    where = machine()
+    assert {row["trained_by"] for row in table} == {f"{where['commit']} on {where['machine']}"}
+    assert {row["measured_on"] for row in table} == {f"{where['machine']} with torch {where['torch']}"}
     assert all(0 < row["spectrum"] < math.inf for row in table)
     curves = cells_of("curve")
     assert {samples for each in curves.values() for _, samples in each.values()} == {66}
@@ -423,13 +474,16 @@ def taken_from_another_commit(result, counted, monkeypatch):
     counted.clear()
     after = trained.run("small", 0)
     assert counted == []
-    assert after == result
+    assert replace(after, notes=result.notes) == result
+    assert "at another commit (aaaaaaa)" in after.notes["curve_other_code"]
     assert {row["commits"] for row in after.table} == {"aaaaaaa"}
     written = json.loads((HERE / "compare-headline" / "compare.json").read_text())
     assert "measured at another commit (aaaaaaa)" in written["notes"]["other_code"]
     assert "which favours it" in written["notes"]["best"]
     assert [(gain["method"], gain["twin"]) for gain in written["gains"]] == [("ours", "white-twin")]
     assert len(written["cells"]) == 18
+    assert written["notes"]["other_code"].startswith("18 of 18 cells")
+    assert {row["seconds"]["value"] for row in written["table"]} == {None}
     assert {run["method"] for run in written["runs"]} == set(trained.METHODS)
     assert len(written["runs"]) == 9
 
@@ -452,4 +506,8 @@ def told_on_a_page(result, counted, monkeypatch, capsys):
         assert f"of {number} samples" in text
         assert "Gain of renormalization of ours over white-twin" in text
         assert all(method in text for method in trained.METHODS)
+        assert "Against evaluations" in text
+        assert "Against seconds" not in text
+        assert "side by side on busy cores" in text
+    assert "measured at another commit" in report["notes"]["headline_other_code"]
     assert counted == []

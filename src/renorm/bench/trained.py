@@ -97,7 +97,7 @@ def run(name: str, seed: int, methods: Mapping[str, int] | None = None) -> Resul
     head = _compared(finals + _ancestral([*recipes], HEADLINE_ANCESTRAL), folder, "headline", HEADLINE_SAMPLES)
     seeds = tuple(seed + i for i in range(max((methods or METHODS).values())))
     tables = [*trained_tables.table("headline", head), *trained_tables.table("curve", curve)]
-    told = trained_tables.notes("headline", head, HEADLINE) | trained_tables.notes("curve", curve)
+    told = trained_tables.notes({"headline": head, "curve": curve}, HEADLINE)
     shown = trained_tables.figures(head, HEADLINE, (*FIXED, "white-twin"))
     pages = tuple(folder / f"compare-{title}" for title in ("headline", "curve"))
     return Result({"training_steps": float(STEPS)} | shown, tables, seeds, pages, told)

@@ -1,7 +1,7 @@
 """What a benchmark of trained networks keeps of a comparison: flat figures, rows, and notes on how to read them."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,23 @@ def table(title: str, found: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def notes(title: str, found: Comparison, headline: Sequence[int] = ()) -> dict[str, str]:
-    """How to read the rows of this title; of a headline, also by which walks its further figures are."""
-    told = {f"{title}_{key}": text for key, text in found.notes.items()}
-    walks = [f"{row.method} at {row.asked} {row.walk}" for row in found.rows if row.best and row.asked in headline]
+def notes(found: Mapping[str, Comparison], headline: Sequence[int]) -> dict[str, str]:
+    """How to read the figures and rows: a note of all titles under its key, others under ``TITLE_KEY``.
+
+    Args:
+        found: The comparisons by their titles.
+        headline: Numbers of evaluations of the figures, which are from the first comparison.
+    """
+    first = next(iter(found.values()))
+    told: dict[str, str] = {}
+    for title, each in found.items():
+        for key, text in each.notes.items():
+            shared = all(other.notes.get(key) == text for other in found.values())
+            told[key if shared else f"{title}_{key}"] = text
+    walks = [f"{row.method} at {row.asked} {row.walk}" for row in first.rows if row.best and row.asked in headline]
     if walks:
-        told[f"{title}_beside"] = (
-            f"{', '.join(BESIDE)} are those of each method's best walk by {found.quality}, not by themselves: "
+        told["beside"] = (
+            f"{', '.join(BESIDE)} are those of each method's best walk by {first.quality}, not by themselves: "
             f"{', '.join(walks)}"
         )
     return told

@@ -42,8 +42,9 @@ def notes_of(
         notes["gain"] = GAIN
     if floor:
         by = floor["provenance"]
-        of = "" if by["commit"] == code["commit"] else f", measured at another commit ({by['commit']})"
-        of += "" if place(by) == place(code) else f", measured on {place(by)}"
+        other = [f"at another commit ({by['commit']})"] if by["commit"] != code["commit"] else []
+        other += [f"on {place(by)}"] if place(by) != place(code) else []
+        of = f", measured {' and '.join(other)}" if other else ""
         notes["floor"] = f"{floor['training_fields']} training fields in place of the samples{of}"
     elif yardstick.data.law is not None:
         notes["floor"] = "none: training fields of a law would have to be simulated anew"
