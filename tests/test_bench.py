@@ -206,7 +206,7 @@ def test_the_running_spectrum_needs_six_evaluations_on_the_mixture(monkeypatch):
     for name, spectrum in mixture_nfe.spectra().items():
         ours = mixture_nfe.judged(ways["rgdm, running"], spectrum, 6, 0, samples=2000)
         white = mixture_nfe.judged(ways["white, log-uniform, dpm2m"], spectrum, 6, 0, samples=2000)
-        assert max(ours) < 0.1 < min(white), name
+        assert max(ours[:2]) < 0.1 < min(white[:2]), name
 
 
 def test_every_core_has_a_process_of_one_thread_and_a_failure_ends_all(monkeypatch):

@@ -6,6 +6,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -102,7 +103,7 @@ def test_a_fasta_file_or_a_length_folds_too(packed, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
-    assert sorted(path.name for path in (run / "folds").iterdir()) == ["any-12.pdb"]  # nothing was drawn in vain
+    assert sorted(path.name for path in (run / "folds").glob("*.pdb")) == ["any-12.pdb"]  # nothing was drawn in vain
     assert main(["sample", str(run)]) == 2
     assert "renorm fold" in capsys.readouterr().err
 
@@ -122,7 +123,7 @@ def test_odd_and_double_names_lose_nothing(packed, capsys):
     assert [each["name"] for each in folds] == names
     files = [each["file"] for each in folds]
     assert len({file.lower() for file in files}) == len(names)
-    assert sorted(files) == sorted(map(str, folder.iterdir()))
+    assert sorted(files) == sorted(map(str, folder.glob("*.pdb")))
     assert files[:4] == [str(folder / f"{name}.pdb") for name in ("a", "a-3", "a-2", "A-4")]
     pytest.importorskip("gemmi")
     assert [read_structure(Path(file))[0].sequence for file in files] == sequences
