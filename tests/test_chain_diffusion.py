@@ -97,7 +97,7 @@ def test_silence_costs_one_on_gaussian_chains(name):
     """Of the prior's own spectrum, which for plain diffusion is white."""
     generator = torch.Generator().manual_seed(0)
     chains = [gaussian_chain(n, SPECS[name], generator) for n in (20, 30, 30, 45) for _ in range(100)]
-    loss = ChainLoss(chains, SPECS[name], LogUniform())
+    loss = ChainLoss(chains, SPECS[name], lambda _: LogUniform())
     assert abs(loss(silent, torch.arange(400), generator).item() - 1) < 0.05
 
 

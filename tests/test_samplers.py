@@ -451,6 +451,7 @@ def test_registries_build_their_values():
         "log-normal",
         "equal-error",
         "noise-share",
+        "mode-share",
         "window",
     }
 

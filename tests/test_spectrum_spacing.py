@@ -13,7 +13,7 @@ from renorm.diffusion.presets import rgdm_chain, rgdm_images
 from renorm.diffusion.regulator import Exponential, LogSquared, Rational
 from renorm.diffusion.reverse import Walk, start
 from renorm.diffusion.schedule import CLEAN
-from renorm.diffusion.spacing import SPACINGS, NoiseShare, Window, grid
+from renorm.diffusion.spacing import SPACINGS, ModeShare, NoiseShare, Window, grid
 from renorm.diffusion.spec import BY_SPECTRUM, DiffusionSpec
 from renorm.lattice import Lattice
 
@@ -67,7 +67,26 @@ def test_noise_share_is_even_in_the_mean_share_of_noise_of_the_octaves(regulator
     assert (found - u).abs().max() < 2e-3  # one in a thousand is spread evenly
 
 
-@pytest.mark.parametrize("spacing", [NoiseShare(SPECTRUM), Window(SPECTRUM)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("sites", [12, 57])
+@pytest.mark.parametrize("everywhere", [0.001, 0.25])
+def test_mode_share_is_even_in_the_mean_share_of_noise_of_the_modes_that_move(sites, everywhere):
+    schedule = rgdm_chain(sites)
+    spectrum = torch.rand(sites, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
+    u = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
+    t = ModeShare(spectrum, everywhere, resolution=4096).quantile(u, schedule)
+
+    def share(s: float) -> float:
+        noise, signal = schedule.sigma(s) ** 2, schedule.alpha(s) ** 2 * spectrum
+        return sum(float(noise[k] / (noise[k] + signal[k])) for k in range(1, sites)) / (sites - 1)
+
+    first, last = share(0.0), share(1.0)
+    found = [(1 - everywhere) * (share(s) - first) / (last - first) + everywhere * s for s in t.tolist()]
+    assert found == pytest.approx(u.tolist(), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    "spacing", [NoiseShare(SPECTRUM), ModeShare(SPECTRUM), Window(SPECTRUM)], ids=lambda s: type(s).__name__
+)
 @pytest.mark.parametrize("regulator", REGULATORS, ids=lambda r: type(r).__name__)
 def test_quantiles_rise_from_the_finest_scale_to_the_coarsest(spacing, regulator):
     schedule = rgdm_images(LATTICE, regulator=regulator)
@@ -146,7 +165,7 @@ def test_lattices_of_any_shape(shape, regulator):
     lattice = Lattice(shape)
     schedule = rgdm_images(lattice, regulator=regulator)
     spectrum = 1 / (lattice.k_sq() + 0.3)
-    for spacing in (NoiseShare(spectrum), Window(spectrum)):
+    for spacing in (NoiseShare(spectrum), ModeShare(spectrum), Window(spectrum)):
         times = grid(spacing, schedule, 6)
         assert all(a > b for a, b in pairwise(times))
         assert 0 <= times[-2] < times[0] <= 1

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from renorm.diffusion.presets import SNR_COARSE, SNR_FINE, ddpm_linear
 from renorm.diffusion.schedule import CLEAN, Schedule
-from renorm.diffusion.spectrum_spacing import EqualError, NoiseShare, Window
+from renorm.diffusion.spectrum_spacing import EqualError, ModeShare, NoiseShare, Window
 from renorm.spec import require
 
 __all__ = [
@@ -251,5 +251,6 @@ SPACINGS: dict[str, Callable[..., Any]] = {
     "log-normal": LogNormal,
     "equal-error": EqualError,
     "noise-share": NoiseShare,
+    "mode-share": ModeShare,
     "window": Window,
 }

@@ -9,7 +9,7 @@ from renorm.spec import require, require_literals
 
 __all__ = ["BY_SPECTRUM", "DiffusionSpec"]
 
-BY_SPECTRUM = ("equal-error", "noise-share", "window")
+BY_SPECTRUM = ("equal-error", "noise-share", "mode-share", "window")
 """Spacings that look at the data's spectrum."""
 
 

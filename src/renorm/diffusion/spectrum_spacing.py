@@ -14,7 +14,7 @@ from torch import Tensor
 from renorm.diffusion.denoiser import denoiser_gain
 from renorm.diffusion.schedule import Schedule
 
-__all__ = ["EqualError", "NoiseShare", "Window"]
+__all__ = ["EqualError", "ModeShare", "NoiseShare", "Window"]
 
 EVERYWHERE = 1e-3  # share of the steps that is spread evenly over all scales: a quantile function must rise
 
@@ -98,20 +98,68 @@ class NoiseShare:
         return _look_up(_noise_share(self, schedule), u)
 
 
+@dataclass(frozen=True, eq=False)
+class ModeShare:
+    r"""Even in the share of noise that the modes of the data have on average, and a part of it even over all scales.
+
+    $$ u(t) = (1 - e)\Big\langle\frac{\sigma_k^2}{\alpha_k^2 P_k + \sigma_k^2}\Big\rangle_k + e\,t $$
+
+    Unlike ``NoiseShare`` it counts modes, not octaves: most of the training goes to small structure, of which there is
+    most. Meant for chains, whose bonds and angles are rigid: there is much to learn where the noise is as large as what
+    they leave open. The part e keeps the coarse scales alive.
+
+    Args:
+        spectrum: P, variance of every mode of the data.
+        everywhere: e, in (0, 1].
+        resolution: Number of points at which u is looked up.
+
+    Example:
+        >>> from renorm.diffusion.presets import white
+        >>> from renorm.lattice import Lattice
+        >>> schedule = white(Lattice((4,)))
+        >>> t = ModeShare(torch.ones(4), everywhere=1.0).quantile(torch.tensor([0.5], dtype=torch.float64), schedule)
+        >>> round(float(t), 6)
+        0.5
+    """
+
+    spectrum: Tensor
+    everywhere: float = 0.25
+    resolution: int = 512
+
+    def quantile(self, u: Float[Tensor, " n"], schedule: Schedule) -> Float[Tensor, " n"]:
+        """Inverse of u(t), stretched to [0, 1]."""
+        return _look_up(_mode_share(self, schedule), u)
+
+
 @lru_cache(maxsize=8)
 def _noise_share(spacing: NoiseShare, schedule: Schedule) -> Tensor:
     """u at even points of t, from 0 to 1."""
     t = torch.linspace(0, 1, spacing.resolution + 1, dtype=torch.float64)
+    parts = t.split(64)  # each holds all modes
+    mean = torch.cat([_by_octave(_of_noise(spacing.spectrum, schedule, part), schedule).mean(1) for part in parts])
+    return _stretched(mean, t, EVERYWHERE)
 
-    def share(part: Tensor) -> Tensor:
-        signal, noise = schedule.alpha(part) ** 2 * spacing.spectrum.double(), schedule.sigma(part) ** 2
-        both = signal + noise
-        of_noise = torch.where(both > 0, noise / torch.where(both > 0, both, 1.0), 1.0)
-        return _by_octave(of_noise, schedule).mean(1)
 
-    mean = torch.cat([share(part) for part in t.split(64)])  # in pieces: each holds all modes
-    mean = mean - mean[0]
-    return (1 - EVERYWHERE) * mean / mean[-1] + EVERYWHERE * t if mean[-1] > 0 else t
+@lru_cache(maxsize=1024)  # chains of every length have their own
+def _mode_share(spacing: ModeShare, schedule: Schedule) -> Tensor:
+    """u at even points of t, from 0 to 1."""
+    t = torch.linspace(0, 1, spacing.resolution + 1, dtype=torch.float64)
+    taking = torch.cat(_octaves(schedule))
+    parts = [_of_noise(spacing.spectrum, schedule, part).flatten(1)[:, taking].mean(1) for part in t.split(64)]
+    return _stretched(torch.cat(parts), t, spacing.everywhere)
+
+
+def _of_noise(spectrum: Tensor, schedule: Schedule, t: Float64[Tensor, " n"]) -> Tensor:
+    """Share of the noise in every mode of the data; 1 where nothing is left of either."""
+    signal, noise = schedule.alpha(t) ** 2 * spectrum.double(), schedule.sigma(t) ** 2
+    both = signal + noise
+    return torch.where(both > 0, noise / torch.where(both > 0, both, 1.0), 1.0)
+
+
+def _stretched(mean: Float64[Tensor, " points"], t: Float64[Tensor, " points"], everywhere: float) -> Tensor:
+    """From 0 to 1, and rising, with a part that is even in t."""
+    mean = (mean - mean[0]).cummax(0).values
+    return (1 - everywhere) * mean / mean[-1] + everywhere * t if mean[-1] > 0 else t
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class OneLength(ModeDiffusion):
 
     def _assemble(self) -> None:
         self.schedule, self.denoiser = self._chain.schedule, self._chain
-        self.spacing, self.training = spacing_of(self.family), spacing_of(self.family, training=True)
+        spectrum = self._chain.spectrum if self._chain.spectrum is not None else self.schedule.prior_spectrum
+        self.spacing, self.training = (spacing_of(self.family, spectrum, training=part) for part in (False, True))
 
     def with_walk(
         self, *, sampler: str | None = None, spacing: str | None = None, steps: int | None = None
@@ -69,10 +71,11 @@ class OneLength(ModeDiffusion):
         raise RecipeError(f"chains of one length are a part of a ChainDiffusion; save that one to {path}")
 
 
-def spacing_of(spec: ChainSpec, *, training: bool = False) -> Spacing:
-    """Where the steps lie, or where training draws its scales."""
+def spacing_of(spec: ChainSpec, spectrum: Float[Tensor, " modes"], *, training: bool = False) -> Spacing:
+    """Where the steps of chains of one length lie, or where training draws their scales."""
     flow = DiffusionSpec(schedule="white" if spec.schedule == "ddpm" else "rgdm")
-    return make_spacing(replace(flow, spacing=spec.spacing, training=spec.training), None, training=training)
+    moments = Moments(torch.zeros_like(spectrum), spectrum)
+    return make_spacing(replace(flow, spacing=spec.spacing, training=spec.training), moments, training=training)
 
 
 class ChainDiffusion:
@@ -111,7 +114,8 @@ class ChainDiffusion:
         if network is None:
             network = ChainNet(spec.network, generator=torch.Generator().manual_seed(seed))
         self.network = network
-        spacing_of(spec), spacing_of(spec, training=True)  # unknown names are told now
+        for part in (False, True):  # unknown names are told now
+            spacing_of(spec, torch.ones(3), training=part)
 
     def of(
         self,
@@ -194,7 +198,7 @@ class ChainDiffusion:
 
         if self.profile is None:
             self.measure(chains)
-        loss = ChainLoss(chains, self.spec, spacing_of(self.spec, training=True), self.profile)
+        loss = ChainLoss(chains, self.spec, partial(spacing_of, self.spec, training=True), self.profile)
         result = fit(self.network, loss, len(chains), spec, folder, identity=identity, resume=resume, progress=progress)
         self.network.load_state_dict(result.ema.state_dict())
         self.network.eval()

@@ -1,6 +1,6 @@
 """The loss of chains of different lengths, each at a scale of its own, in batches of chains that are alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +58,7 @@ class ChainLoss:
     Args:
         chains: To learn from.
         spec: The flow, and how many chains keep their sequence to themselves; their features are 0.
-        training: How scales are drawn.
+        training: How scales are drawn, for chains of a spectrum.
         profile: Of the spectrum of chains, see ``measure_profile``; the prior's if not given.
     """
 
@@ -66,15 +66,16 @@ class ChainLoss:
         self,
         chains: Sequence[TrainingChain],
         spec: ChainSpec,
-        training: Spacing,
+        training: Callable[[Tensor], Spacing],
         profile: Float[Tensor, " bins"] | None = None,
     ) -> None:
-        self.chains, self.spec, self.training = chains, spec, training
+        self.chains, self.spec = chains, spec
         self.schedules = [schedule_of(spec, chain.x.shape[1]) for chain in chains]
         self.modes = [modes_of(chain.x) for chain in chains]
         known = profile if spec.spectrum == "measured" else None
         lengths = {modes.shape[1] for modes in self.modes}
         self.spectra = {n: None if known is None else spectrum_of(known, n, spec.mass) for n in lengths}
+        self.training = {n: training(spectrum_of(known, n, spec.mass)) for n in lengths}
 
     def __call__(self, network: nn.Module, index: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
         """The loss of some chains, at scales and with noise from a generator."""
@@ -84,13 +85,17 @@ class ChainLoss:
         strata = (torch.arange(len(which)) + draw[0]) / len(which)  # even over the scales in every batch
         longest = max(self.modes[i].shape[1] for i in which)
         noise = torch.randn(len(which), 3, longest, generator=generator, device=device)
-        times = [self.training.quantile(u[None], self.schedules[i]).item() for i, u in zip(which, strata, strict=True)]
+        times = [self._time(i, u) for i, u in zip(which, strata, strict=True)]
         here = stacked([self._coefficients(i, t) for i, t in zip(which, times, strict=True)])
         clean = torch.nn.utils.rnn.pad_sequence([self.modes[i].T for i in which], batch_first=True).mT.to(device)
         told = self._told(which, draw[1] < self.spec.unnamed, longest, device)
         t = torch.tensor(times, device=device)
         groups = _alike(here.number)
         return self._loss(network, clean, noise, t, here.to(clean), told, groups) / len(which)
+
+    def _time(self, i: int, u: Tensor) -> float:
+        """The scale below which training spends a share u on chains of this length."""
+        return self.training[self.modes[i].shape[1]].quantile(u[None], self.schedules[i]).item()
 
     def _coefficients(self, i: int, t: float) -> Coefficients:
         return coefficients(self.schedules[i], t, self.spectra[self.modes[i].shape[1]])
