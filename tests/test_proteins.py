@@ -466,6 +466,13 @@ def test_files_cut_short(write, tmp_path):
                 read_structure(tmp_path / name)
 
 
+def test_frames_are_models_also_where_nothing_begins_them(write):
+    """As gemmi reads: END ends the file, ENDMDL alone a model."""
+    frame = [atom("GLY", 1, 0.0), atom("ALA", 2, 3.8), atom("SER", 3, 7.6)]
+    for end in ("END", "ENDMDL"):
+        assert read_chain(write(pdb(*frame, end, *frame))).sequence == "GAS"
+
+
 def test_two_chains_under_one_name(write):
     """gemmi takes them for one; where a chain goes on after another, it is one."""
     one = [atom("GLY", 1, 0.0), atom("ALA", 2, 3.8), "TER"]

@@ -53,7 +53,7 @@ def test_a_folder_is_prepared(folder, capsys):
     assert lines[9].startswith("  nothing.cif: cannot read it, which is truncated")
     assert "read 12 of 12 files" in lines[10]
     assert f"'data.path={folder}'" in lines[11]
-    assert err.startswith("proteins 12/12 files")
+    assert err.startswith("proteins 12/12")
     code, out, err = run(capsys, "data", "proteins", folder)
     assert (code, err) == (0, "")
     assert out.splitlines()[:10] == lines[:10]

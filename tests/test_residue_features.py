@@ -22,7 +22,7 @@ from renorm.diffusion.chains.model import spacing_of
 from renorm.diffusion.chains.objective import ChainLoss, TrainingChain
 from renorm.diffusion.chains.spec import ChainSpec
 from renorm.errors import CheckpointError, DataError, RecipeError
-from renorm.fit.progress import FitProgress
+from renorm.fit.progress import Counted, FitProgress
 from renorm.nn.chain import LETTERS
 from renorm.nn.spec import ChainNetSpec
 from renorm.recipes import chain_features
@@ -383,10 +383,10 @@ def test_progress_names_rate_and_time_left(capsys, monkeypatch):
 
 
 def test_the_bar_is_shown_once_there_is_work(capsys):
-    bar = chain_features._Bar(shown=True)
-    bar.close()
+    with Counted("features", "residues", shown=True, start=0):
+        pass
     assert capsys.readouterr().err == ""
-    bar(0, 5)
-    bar(5, 5)
-    bar.close()
+    with Counted("features", "residues", shown=True, start=0) as bar:
+        bar(0, 5)
+        bar(5, 5)
     assert capsys.readouterr().err.startswith("features 5/5")

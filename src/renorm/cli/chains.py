@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from renorm.cli.output import Counted, Progress, say, table
+from renorm.cli.output import Progress, say, table
 from renorm.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
+    from renorm.data.proteins.sequence import Record
     from renorm.data.proteins.spec import ProteinSpec
     from renorm.data.proteins.survey import Survey
 
@@ -22,7 +23,6 @@ MOST_NAMED = 50  # bad files of one kind
 
 def fold(options: argparse.Namespace) -> None:
     """Sequences to PDB files, and a page that shows them."""
-    from renorm.data.proteins.sequence import Record
     from renorm.recipes.chain_features import features_of_run
     from renorm.recipes.chains_run import fold as draw
     from renorm.recipes.chains_run import load, write_fold
@@ -34,8 +34,7 @@ def fold(options: argparse.Namespace) -> None:
     run = Path(options.run)
     model = load(run).with_walk(sampler=options.sampler, spacing=options.spacing)
     features = features_of_run(run, options.features)
-    named = [Record(*record) for record in records]
-    told_of = [None] * len(records) if features is None else features(named, progress=not options.quiet)
+    told_of = [None] * len(records) if features is None else features(records, progress=not options.quiet)
     folder = Path(options.out or run / "folds")
     files: list[dict[str, Any]] = []
     folded = []
@@ -71,28 +70,28 @@ def _files(folder: Path, names: list[str]) -> list[Path]:
     return [folder / f"{name}.pdb" for name in found]
 
 
-def _records(asked: str) -> list[tuple[str, str]]:
-    """(name, sequence) of what was asked for: a FASTA file, a structure, a number of residues, or a sequence."""
-    from renorm.data.proteins.sequence import LONGEST, parse_sequence, read_fasta
+def _records(asked: str) -> "list[Record]":
+    """Names and sequences of what was asked for: a FASTA file, a structure, a number of residues, or a sequence."""
+    from renorm.data.proteins.sequence import LONGEST, UNKNOWN, Record, parse_sequence, read_fasta
 
     if asked.isdecimal():
         length = int(asked)
         if not SHORTEST <= length <= LONGEST:
             raise RecipeError(f"a chain has {SHORTEST} to {LONGEST} residues, got {length}")
-        return [(f"any-{length}", "X" * length)]
+        return [Record(f"any-{length}", UNKNOWN * length)]
     is_name = len(asked) < 256  # a sequence may be longer than a file name can be
     place, chain = _structure(asked) if is_name else (None, None)
     if place is not None:
         from renorm.data.proteins.structure_files import read_chain
 
         one = read_chain(place, chain=chain)
-        records = [(one.name, parse_sequence(one.sequence, what=one.name))]
+        records = [Record(one.name, parse_sequence(one.sequence, what=one.name))]
     elif is_name and Path(asked).is_file():
-        records = [(record.name, record.sequence) for record in read_fasta(Path(asked))]
+        records = read_fasta(Path(asked))
     elif is_name and Path(asked).suffix:
         raise RecipeError(f"there is no file {asked}; give a sequence, a FASTA file, or a number of residues")
     else:
-        records = [("fold", parse_sequence(asked))]
+        records = [Record("fold", parse_sequence(asked))]
     for name, sequence in records:  # before the first is drawn
         if len(sequence) < SHORTEST:
             raise RecipeError(f"a chain has at least {SHORTEST} residues, '{name}' has {len(sequence)}")
@@ -117,12 +116,13 @@ def read_structures(options: argparse.Namespace) -> None:
     from renorm.data.proteins.reading import read_files
     from renorm.data.proteins.spec import ProteinSpec
     from renorm.data.proteins.survey import survey
+    from renorm.fit.progress import Counted
 
     if options.folder is None:
         raise RecipeError("which folder? `renorm data proteins FOLDER` reads the .pdb and .cif files below it")
     folder = Path(options.folder)
     cache, began = default_cache(folder), time.monotonic()
-    with Counted(options, "proteins", "files") as progress:
+    with Counted("proteins", "files", shown=not options.quiet) as progress:
         try:
             found = read_files(folder, structure_paths(folder), cache=cache, progress=progress)
         except KeyboardInterrupt:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from renorm.cli.output import Counted, say
+from renorm.cli.output import say
 from renorm.errors import RecipeError
 
 __all__ = ["compare"]
@@ -12,11 +12,12 @@ __all__ = ["compare"]
 
 def compare(options: argparse.Namespace) -> None:
     """Measure what is not yet measured, write the table and the page."""
+    from renorm.fit.progress import Counted
     from renorm.recipes.compare import compare as compare_runs
     from renorm.report.comparison import write_comparison
 
     out = Path(options.out)
-    with Counted(options, "compare", "cells") as told:
+    with Counted("compare", "cells", shown=not options.quiet) as told:
         try:
             found = compare_runs(
                 options.run,

@@ -3,9 +3,7 @@
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,7 @@ from renorm.spec import to_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Counted", "Progress", "save_grid", "save_picture", "say", "table"]
+__all__ = ["Progress", "save_grid", "save_picture", "say", "table"]
 
 
 def save_grid(out: Path, x: "Tensor", run: Path, *, columns: int | None = None) -> None:
@@ -31,51 +29,6 @@ def save_picture(out: Path, image: Any) -> None:
 
     with atomic(out) as temporary:
         image.save(temporary, format="PNG")
-
-
-_LINE_SECONDS = 30.0
-
-
-class Counted:
-    """Things done, their rate and the time left: a bar, or a line every half minute where stderr is no terminal."""
-
-    def __init__(self, options: argparse.Namespace, what: str, unit: str) -> None:
-        self.what, self.unit = what, unit
-        self.shown, self.lines = not options.quiet and sys.stderr.isatty(), not options.quiet
-        self.bar: Any = None
-
-    def __enter__(self) -> "Counted":
-        self._began = self._last = time.monotonic()
-        self._first: int | None = None
-        if self.shown:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            columns = TextColumn(self.what), BarColumn(), TextColumn("{task.fields[line]}")
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.bar.start()
-            self._task = self.bar.add_task(self.what, total=None, line="")
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        """Say that so many are done; those before the first call were done in another run."""
-        now = time.monotonic()
-        if self._first is None:
-            self._first = max(done - 1, 0)
-        if self.bar is not None:
-            self.bar.update(self._task, completed=done, total=total, line=self._line(done, total, now))
-        elif self.lines and done and (now - self._last > _LINE_SECONDS or done == total):
-            self._last = now
-            print(f"{self.what} {self._line(done, total, now)}", file=sys.stderr, flush=True)
-
-    def _line(self, done: int, total: int, now: float) -> str:
-        rate = (done - (self._first or 0)) / max(now - self._began, 1e-9)
-        left = f"  {timedelta(seconds=round((total - done) / rate))} left" if rate and done < total else ""
-        return f"{done}/{total} {self.unit}  {rate:.3g} {self.unit}/s{left}"
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
 
 class Progress:

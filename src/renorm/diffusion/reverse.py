@@ -11,10 +11,42 @@ from torch import Tensor
 from renorm.diffusion.denoiser import Denoiser
 from renorm.diffusion.schedule import Schedule
 
-__all__ = ["Callback", "Sampler", "Walk", "start", "walk_up"]
+__all__ = ["Callback", "Passed", "Sampler", "Walk", "start", "walk_up"]
 
 Draw = Callable[[], Tensor]
 Callback = Callable[[int, int, float, Tensor], None]
+
+
+class Passed:
+    """A callback that keeps a walk as it passes some scales; a long step may pass several, and is kept once.
+
+    Args:
+        waiting: The scales, coarsest first.
+        rows: How many fields of the walk are kept; all if not given.
+
+    Attributes:
+        scales: Those at which the walk was kept, coarsest first.
+        modes: What it was there.
+
+    Example:
+        >>> look = Passed([0.8, 0.5, 0.2])
+        >>> for step, scale in enumerate((0.9, 0.4, 0.1)):
+        ...     look(step + 1, 3, scale, torch.zeros(2, 1, 4))
+        >>> look.scales, look.modes[0].shape
+        ([0.4, 0.1], torch.Size([2, 1, 4]))
+    """
+
+    def __init__(self, waiting: Sequence[float], *, rows: int | None = None) -> None:
+        self.rows, self._waiting = rows, list(waiting)
+        self.scales: list[float] = []
+        self.modes: list[Tensor] = []
+
+    def __call__(self, step: int, steps: int, scale: float, modes: Tensor) -> None:
+        """Look at the walk after a step."""
+        if self._waiting and scale <= self._waiting[0]:
+            self.scales.append(scale)
+            self.modes.append(modes[: self.rows].cpu())
+            self._waiting = [t for t in self._waiting if t < scale]
 
 
 class Walk:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-__all__ = ["FitProgress"]
+__all__ = ["Counted", "FitProgress"]
 
 _LINE_SECONDS = 30.0
 _SURE = 10  # steps after which a time left is more than a guess (a stage may begin with a long closed form)
@@ -23,12 +23,22 @@ class FitProgress:
         figure: What falls as the fit goes on.
         what: Name of the work.
         unit: What it is counted in.
+        sure: Steps after which the time left is shown.
     """
 
     def __init__(
-        self, start: int, steps: int, *, shown: bool, figure: str = "loss", what: str = "fit", unit: str = "steps"
+        self,
+        start: int,
+        steps: int,
+        *,
+        shown: bool,
+        figure: str = "loss",
+        what: str = "fit",
+        unit: str = "steps",
+        sure: int = _SURE,
     ) -> None:
         self.start, self.steps, self.shown, self.figure, self.what, self.unit = start, steps, shown, figure, what, unit
+        self.sure = sure
         self.loss: float | None = None
         self._began = self._last_line = time.monotonic()
         self._bar: Progress | None = None
@@ -39,9 +49,9 @@ class FitProgress:
             self._task = self._bar.add_task(what, total=steps, completed=start, line="")
             self._bar.start()
 
-    def begin(self, step: int) -> None:
-        """Count the rate from here: the steps before were not taken in this run."""
-        self.start, self._began = step, time.monotonic()
+    def begin(self, step: int, *, since: float | None = None) -> None:
+        """Count the rate from here, or from a moment of the monotonic clock: steps before are not of this run."""
+        self.start, self._began = step, time.monotonic() if since is None else since
 
     def update(self, step: int, loss: float | None = None) -> None:
         """Show that ``step`` steps are done; the loss shown, if there is one, is smoothed over some fifty steps."""
@@ -64,6 +74,41 @@ class FitProgress:
         line = f"{step}/{self.steps}  {rate:.3g} {self.unit}/s"
         if self.loss is not None:
             line += f"  {self.figure} {self.loss:.4g}"
-        if done < _SURE and step < self.steps:
+        if not done or (done < self.sure and step < self.steps):
             return line
         return f"{line}  {timedelta(seconds=round((self.steps - step) / rate))} left"
+
+
+class Counted:
+    """Things done, their rate and the time left, for work whose size is known with the first of them.
+
+    Nothing is shown before the first call.
+
+    Args:
+        what: Name of the work.
+        unit: What it is counted in.
+        shown: False writes nothing.
+        start: How many were done in another run; all but one of the first call, if not given.
+    """
+
+    def __init__(self, what: str, unit: str, *, shown: bool, start: int | None = None) -> None:
+        self.what, self.unit, self.shown, self.start = what, unit, shown, start
+        self._began = time.monotonic()
+        self._progress: FitProgress | None = None
+
+    def __enter__(self) -> "Counted":
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say that so many are done."""
+        if not done:
+            return
+        if self._progress is None:
+            start = done - 1 if self.start is None else self.start
+            self._progress = FitProgress(start, total, shown=self.shown, what=self.what, unit=self.unit, sure=1)
+            self._progress.begin(start, since=self._began)
+        self._progress.update(done)
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress:
+            self._progress.close()

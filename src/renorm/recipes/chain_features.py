@@ -23,7 +23,7 @@ from renorm.data.proteins.sequence import UNKNOWN, Record
 from renorm.data.proteins.spec import FeaturesSpec
 from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.fit.checkpoint import read_tensors, write_tensors
-from renorm.fit.progress import FitProgress
+from renorm.fit.progress import Counted
 from renorm.recipes.folder import is_first, read_recipe
 from renorm.recipes.spec import ChainRecipe
 
@@ -73,7 +73,7 @@ class ChainFeatures:
             DataError: If they cannot be had, or are wrong; see `renorm.data.proteins.features`.
         """
         dtype = getattr(torch, self.spec.dtype)
-        with closing(self.source), closing(_Bar(shown=progress and is_first())) as bar:
+        with closing(self.source), Counted("features", "residues", shown=progress and is_first(), start=0) as bar:
             if isinstance(self.source, FeatureFiles):
                 return self.source(records, dtype=dtype)
             return features_of(
@@ -183,23 +183,6 @@ def features_of_run(folder: Path, moved: str | None = None) -> ChainFeatures | N
             f"it was {str(about.get('sha256'))[:12]}); give the folder of that one by --features"
         )
     return found
-
-
-class _Bar:
-    """Residues done, their rate and the time left; nothing where all is kept."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self.shown = shown
-        self.bar: FitProgress | None = None
-
-    def __call__(self, done: int, every: int) -> None:
-        if self.bar is None:
-            self.bar = FitProgress(0, every, shown=self.shown, what="features", unit="residues")
-        self.bar.update(done)
-
-    def close(self) -> None:
-        if self.bar:
-            self.bar.close()
 
 
 def _device() -> torch.device:

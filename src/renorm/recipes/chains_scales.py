@@ -12,7 +12,7 @@ from renorm.bases import basis_for
 from renorm.data.proteins.chains import Chain
 from renorm.data.proteins.filling import fill
 from renorm.diffusion.chains.model import OneLength
-from renorm.diffusion.reverse import Callback
+from renorm.diffusion.reverse import Callback, Passed
 from renorm.diffusion.schedule import CLEAN, Schedule
 from renorm.measure.chains.superposition import Superposition
 
@@ -35,7 +35,7 @@ def moments_of(schedule: Schedule, number: int = MOMENTS) -> list[float]:
     return [*even[:-1].tolist(), CLEAN]
 
 
-class Moments:
+class Moments(Passed):
     """A callback of a walk that keeps its first chain as each of the scales is passed.
 
     A walk of few steps may pass several at once; it is kept once then.
@@ -49,16 +49,12 @@ class Moments:
     """
 
     def __init__(self, model: OneLength, then: Callback | None = None) -> None:
+        super().__init__(moments_of(model.schedule), rows=1)
         self.model, self.then = model, then
-        self.scales: list[float] = []
-        self._waiting, self._modes = moments_of(model.schedule), list[Tensor]()
 
     def __call__(self, step: int, steps: int, scale: float, modes: Tensor) -> None:
         """Look at the walk after a step."""
-        if self._waiting and scale <= self._waiting[0]:
-            self.scales.append(scale)
-            self._modes.append(modes[0].cpu())
-            self._waiting = [t for t in self._waiting if t < scale]
+        super().__call__(step, steps, scale, modes)
         if self.then is not None:
             self.then(step, steps, scale, modes)
 
@@ -69,7 +65,7 @@ class Moments:
             laid: Turns the drawn chain onto the known one; all moments are turned by it.
             target: The known chain.
         """
-        states = basis_for(self.model.lattice).inverse(torch.stack(self._modes)).mT
+        states = basis_for(self.model.lattice).inverse(torch.cat(self.modes)).mT
         schedule = self.model.schedule
         return {
             "drawn": (states.double() @ laid.rotation.reshape(3, 3).mT).float(),

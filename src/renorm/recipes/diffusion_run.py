@@ -12,7 +12,7 @@ from torch import Tensor
 
 from renorm.data import load as load_data
 from renorm.diffusion.mode_diffusion import ModeDiffusion
-from renorm.diffusion.reverse import Callback
+from renorm.diffusion.reverse import Callback, Passed
 from renorm.fit.gradient import check_resumable
 from renorm.recipes.build import build_model, identity, parameters
 from renorm.recipes.folder import check_same_run, machine, recorded, write_arrays, write_json
@@ -138,16 +138,6 @@ def _write_strips(folder: Path, model: ModeDiffusion, x: Tensor, seed: int, step
 
 def _way_up(model: ModeDiffusion, rows: int, seed: int, steps: int) -> tuple[Tensor, list[float]]:
     """The states of one walk as it passes each level, coarsest first, and their scales, finest first."""
-    waiting = [level.scale for level in reversed(model.levels)]
-    passed: list[Tensor] = []
-    scales: list[float] = []
-
-    def look(step: int, total: int, scale: float, modes: Tensor) -> None:
-        if scale <= waiting[0]:
-            passed.append(model.basis.inverse(modes))
-            scales.append(scale)
-            while waiting and waiting[0] >= scale:  # a long step may pass several levels
-                waiting.pop(0)
-
+    look = Passed([level.scale for level in reversed(model.levels)])
     model.sample(rows, generator=torch.Generator().manual_seed(seed), steps=steps, callback=look)
-    return torch.stack(passed), scales[::-1]
+    return torch.stack([model.basis.inverse(modes) for modes in look.modes]), look.scales[::-1]

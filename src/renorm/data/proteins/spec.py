@@ -1,5 +1,6 @@
 """Which chains to read, as a typed value; no torch."""
 
+import warnings
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Literal
@@ -142,8 +143,6 @@ def _all(spec: ProteinSpec) -> "Chains":
     folder = Path(spec.path)
     chains, dropped = read_folder(folder, cache=default_cache(folder))
     if dropped:
-        import warnings
-
         files = f"1 file of {folder} was" if len(dropped) == 1 else f"{len(dropped)} files of {folder} were"
         told = f"`renorm data proteins {folder}` says which and why"
         warnings.warn(f"{files} left out, {told}", UserWarning, stacklevel=2)

@@ -39,8 +39,10 @@ def parse_pdb(gemmi: Any, text: str) -> Parsed:
             _require_new(line, number, atoms)
         elif line.startswith("REVDAT"):
             days.append(_pdb_date(line[13:22]))
-        elif line.startswith("MODEL "):
+        elif line.startswith(("MODEL ", "ENDMDL")):
             atoms.clear()
+        elif line.rstrip() == "END":  # gemmi reads no further
+            break
     _require_end(lines, whole_line=text.endswith("\n"))
     structure = gemmi.read_pdb_string(text)
     structure.setup_entities()

@@ -73,9 +73,12 @@ class ChainLoss:
         self.schedules = [schedule_of(spec, chain.x.shape[1]) for chain in chains]
         self.modes = [modes_of(chain.x) for chain in chains]
         known = profile if spec.spectrum == "measured" else None
-        lengths = {modes.shape[1] for modes in self.modes}
-        self.spectra = {n: None if known is None else spectrum_of(known, n, spec.mass) for n in lengths}
-        self.training = {n: training(spectrum_of(known, n, spec.mass)) for n in lengths}
+        self.spectra: dict[int, Tensor | None] = {}
+        self.training: dict[int, Spacing] = {}
+        for schedule in dict.fromkeys(self.schedules):  # one for each length
+            n = len(schedule.prior_spectrum)
+            self.spectra[n] = spectrum = None if known is None else spectrum_of(known, n, spec.mass)
+            self.training[n] = training(schedule.prior_spectrum if spectrum is None else spectrum)
 
     def __call__(self, network: nn.Module, index: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
         """The loss of some chains, at scales and with noise from a generator."""

@@ -21,7 +21,7 @@ __all__ = ["ResidueModel", "batches", "default_cache", "features_of"]
 LAYOUT = "1"  # of the files; those of another one are not looked at
 
 
-@runtime_checkable
+@runtime_checkable  # shapes are checked under test
 class ResidueModel(Protocol):
     """What turns sequences into one vector a residue."""
 

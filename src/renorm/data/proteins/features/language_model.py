@@ -89,13 +89,13 @@ class LanguageModel:
         there = torch.zeros(len(told), longest, dtype=torch.int64)
         for row, (tokens, _) in enumerate(told):
             ids[row, : len(tokens)], there[row, : len(tokens)] = torch.tensor(tokens), 1
+        last = self.layer in (-1, loaded.layers)  # behind the last norm, in which models differ
         out = loaded.network(
             input_ids=ids.to(self.device),
             attention_mask=there.to(self.device),
-            output_hidden_states=True,
+            output_hidden_states=not last,
             return_dict=True,
         )
-        last = self.layer in (-1, loaded.layers)  # behind the last norm, in which models differ
         hidden = (out.last_hidden_state if last else out.hidden_states[self.layer]).cpu()
         return [x[: len(kept)][torch.tensor(kept)] for x, (_, kept) in zip(hidden, told, strict=True)]
 
