@@ -25,7 +25,6 @@ from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.fit.progress import Counted, FitProgress
 from renorm.nn.chain import LETTERS
 from renorm.nn.spec import ChainNetSpec
-from renorm.recipes import chain_features
 from renorm.recipes.chain_features import features_of_run, records_of
 from renorm.recipes.chains_run import fold
 

@@ -32,13 +32,12 @@ class Target(NamedTuple):
     spread: Float[np.ndarray, " residues"] | None = None
 
 
-def viewer(targets: Sequence[Target], caption: str, *, key: str = "viewer") -> str:
+def viewer(targets: Sequence[Target], caption: str) -> str:
     """A figure in which chains are turned by hand; a picture of the first stands in it where no script runs.
 
     Args:
         targets: What can be chosen.
         caption: Under it.
-        key: Its id in the page.
 
     Raises:
         DataError: If there is no chain, or chains that belong together differ in length.
@@ -57,7 +56,7 @@ def viewer(targets: Sequence[Target], caption: str, *, key: str = "viewer") -> s
     alt = f"{first.name}: {'the known chain and one drawn' if beside else 'a chain drawn'}, as tubes"
     picture = tube_picture([*beside, Strand(first.drawn[0])], alt)
     return (
-        f'<figure class="viewer" id="{escape(key)}">\n<script type="application/json">{code}</script>\n'
+        f'<figure class="viewer" id="viewer">\n<script type="application/json">{code}</script>\n'
         f"<noscript>{picture}</noscript>\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
     )
 

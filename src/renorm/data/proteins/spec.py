@@ -12,7 +12,7 @@ from renorm.spec import require, require_literals
 if TYPE_CHECKING:
     from renorm.data.proteins.chains import Chain, Chains
 
-__all__ = ["FeaturesSpec", "ProteinSpec", "held_out_by_sequence", "known_chains", "read"]
+__all__ = ["FeaturesSpec", "ProteinSpec", "chosen", "known_chains", "read"]
 
 
 @dataclass(frozen=True)
@@ -102,25 +102,29 @@ def known_chains(spec: ProteinSpec, split: Split) -> "Chains":
     Raises:
         DataError: If there are none, or a file is absent or damaged.
     """
-    import torch
-
-    from renorm.data.proteins.choosing import by_cluster, by_date, of_lengths, unbroken
-
-    chains = _all(spec)
-    if spec.hold_out == "date":
-        chains = by_date(chains, split, day=date.fromisoformat(spec.day or ""))
-    elif spec.hold_out == "cluster":
-        chains = by_cluster(chains, split)
-    elif split != "all":
-        chains = chains.select(torch.tensor([held_out_by_sequence(chain) == (split == "test") for chain in chains]))
-    chains = of_lengths(chains.trimmed(), shortest=spec.shortest, longest=spec.longest)
-    chains = unbroken(chains) if spec.unbroken else chains
+    chains = chosen(_all(spec), spec, split)
     if not len(chains):
         raise DataError(
             f"no chain of {spec.path or spec.name} is left for the split '{split}': lengths {spec.shortest} to "
             f"{spec.longest}{', unbroken' if spec.unbroken else ''}; widen the recipe's data"
         )
-    return chains[: spec.limit]
+    return chains
+
+
+def chosen(chains: "Chains", spec: ProteinSpec, split: Split) -> "Chains":
+    """Those of a split, trimmed; there may be none."""
+    import torch
+
+    from renorm.data.proteins.choosing import by_cluster, by_date, of_lengths, unbroken
+
+    if spec.hold_out == "date":
+        chains = by_date(chains, split, day=date.fromisoformat(spec.day or ""))
+    elif spec.hold_out == "cluster":
+        chains = by_cluster(chains, split)
+    elif split != "all":
+        chains = chains.select(torch.tensor([_held_out(chain) == (split == "test") for chain in chains]).bool())
+    chains = of_lengths(chains.trimmed(), shortest=spec.shortest, longest=spec.longest)
+    return (unbroken(chains) if spec.unbroken else chains)[: spec.limit]
 
 
 def read(spec: ProteinSpec, split: Split) -> "Chains":
@@ -149,7 +153,7 @@ def _all(spec: ProteinSpec) -> "Chains":
     return chains
 
 
-def held_out_by_sequence(chain: "Chain") -> bool:
+def _held_out(chain: "Chain") -> bool:
     """Whether a chain is of the tenth of all sequences that are held out, the same on every machine."""
     from hashlib import sha256
 

@@ -2,11 +2,11 @@
 
 import statistics
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from renorm.data.proteins.reading import Dropped, FilesRead
 from renorm.data.proteins.sequence import UNKNOWN
-from renorm.data.proteins.spec import ProteinSpec, held_out_by_sequence
+from renorm.data.proteins.spec import ProteinSpec, chosen
 
 __all__ = ["Survey", "survey"]
 
@@ -66,9 +66,8 @@ def survey(found: FilesRead, spec: ProteinSpec) -> Survey:
     chains = found.chains
     lengths = chains.lengths.tolist()
     trimmed = chains.trimmed()
-    both = zip(chains, trimmed, strict=True)  # a split goes by the whole sequence
-    taken = [chain for chain, known in both if spec.shortest <= len(known) <= spec.longest]
-    test = sum(map(held_out_by_sequence, taken))
+    by_sequence = replace(spec, hold_out="sequence", day=None)
+    train, test = (len(chosen(chains, by_sequence, split)) for split in ("train", "test"))
     return Survey(
         files=found.files,
         chains=len(chains),
@@ -78,7 +77,7 @@ def survey(found: FilesRead, spec: ProteinSpec) -> Survey:
         unknown=sum(chain.sequence.count(UNKNOWN) for chain in chains),
         broken=sum(not chain.unbroken for chain in trimmed),
         lengths=(min(lengths), round(statistics.median(lengths)), max(lengths)) if lengths else None,
-        train=len(taken) - test,
+        train=train,
         test=test,
         dropped=found.dropped,
     )
