@@ -11,7 +11,7 @@ from torch import nn
 from renorm.bases import basis_for
 from renorm.diffusion.chains.coarse_chain import cosines, enough, to_modes, to_points
 from renorm.diffusion.chains.denoiser import ChainDenoiser, answer
-from renorm.diffusion.chains.flow import coefficients, schedule_of, stacked
+from renorm.diffusion.chains.flow import coefficients, schedule_of
 from renorm.diffusion.chains.model import ChainDiffusion
 from renorm.diffusion.chains.objective import ChainLoss, TrainingChain, modes_of
 from renorm.diffusion.chains.profile import measure_profile, spectrum_of
@@ -74,11 +74,41 @@ def test_as_many_points_as_residues_are_the_residues():
 
 def test_points_follow_the_modes():
     schedule = schedule_of(SPECS["rgdm"], 128)
-    numbers = [int(coefficients(schedule, t).number) for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    numbers = [int(coefficients([schedule], [t]).number) for t in (0.0, 0.25, 0.5, 0.75, 1.0)]
     assert numbers == sorted(numbers, reverse=True)
     assert (numbers[0], numbers[-1]) == (128, 12)
-    assert int(coefficients(schedule_of(SPECS["ddpm"], 128), 1.0).number) == 128
+    assert int(coefficients([schedule_of(SPECS["ddpm"], 128)], [1.0]).number) == 128
     assert enough(2, 5) == 5
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_coefficients_are_those_of_each_schedule(name):
+    sites, times = (20, 45, 30), (0.9, 0.0, 0.3)
+    schedules = [schedule_of(SPECS[name], n) for n in sites]
+    spectra = [2 * schedule.prior_spectrum for schedule in schedules]
+    found = coefficients(schedules, times, spectra)
+    for row, (schedule, t, spectrum) in enumerate(zip(schedules, times, spectra, strict=True)):
+        n, alive = sites[row], schedule.alive(t)
+        alpha, sigma = (torch.where(alive, value, 0.0) for value in (schedule.alpha(t), schedule.sigma(t)))
+        total = torch.where(alive, alpha**2 * spectrum + sigma**2, 1.0)
+        by_hand = (alpha, sigma, alpha * spectrum / total, sigma * (spectrum / total).sqrt())
+        for value, expected in zip(found, by_hand, strict=False):
+            torch.testing.assert_close(value[row, :n], expected, rtol=1e-12, atol=1e-12)
+        assert found.alive[row, :n].equal(alive)
+        assert not found.alive[row, n:].any()
+    assert found.sites.tolist() == list(sites)
+
+
+def test_how_chains_are_grouped_changes_no_loss(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    chains = [gaussian_chain(n, SPECS["rgdm"], generator) for n in (60, 20, 33, 45)]
+    model = ChainDiffusion(SPECS["rgdm"])
+    loss = ChainLoss(chains, SPECS["rgdm"], lambda _: LogUniform())
+    values = []
+    for share in (0.0, 0.7, 1.0):
+        monkeypatch.setattr("renorm.diffusion.chains.objective.ALIKE", share)
+        values.append(loss(model.network, torch.arange(4), torch.Generator().manual_seed(1)).item())
+    assert max(values) - min(values) < 1e-5
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -106,10 +136,8 @@ def test_a_batch_is_its_chains_one_by_one():
     generator = torch.Generator().manual_seed(0)
     chains, times = [gaussian_chain(n, spec, generator) for n in (50, 20, 33)], (0.1, 0.4, 0.9)
     model = ChainDiffusion(spec)
-    parts = [
-        coefficients(schedule_of(spec, chain.x.shape[1]), t) for chain, t in zip(chains, (0.1, 0.4, 0.9), strict=True)
-    ]
-    here = stacked(parts).to(chains[0].x)
+    schedules = [schedule_of(spec, chain.x.shape[1]) for chain in chains]
+    here = coefficients(schedules, times).to(chains[0].x)
     modes = torch.zeros(3, 3, 50)
     letters = torch.zeros(3, 50, dtype=torch.int64)
     for row, chain in enumerate(chains):
@@ -122,7 +150,7 @@ def test_a_batch_is_its_chains_one_by_one():
             model.network,
             modes[row : row + 1, :, :n],
             torch.tensor([times[row]]),
-            parts[row].to(modes),
+            coefficients([schedules[row]], [times[row]]).to(modes),
             (letters[row : row + 1, :n], None),
         )
         torch.testing.assert_close(both[row, :, :n], one[0], rtol=1e-3, atol=1e-6)

@@ -72,14 +72,10 @@ class ChainDenoiser:
         """Modes of the clean chain; ``condition`` is ignored, the sequence stands here."""
         batch = len(modes)
         scale = float(t)
-        one = coefficients(self.schedule, scale, self.spectrum).to(modes)
+        one = coefficients([self.schedule], [scale], None if self.spectrum is None else [self.spectrum]).to(modes)
         here = one._replace(number=one.number.expand(batch), sites=one.sites.expand(batch))
         told = tuple(
             None if x is None else x.to(modes.device).expand(batch, *x.shape) for x in (self.letters, self.features)
         )
         f = answer(self.network, modes, torch.full((batch,), scale), here, (told[0], told[1]))
         return here.skip[:, None] * modes + here.out[:, None] * f
-
-
-def _for_all(x: Tensor | None, modes: Tensor) -> Tensor | None:
-    return None if x is None else x.to(modes.device).expand(len(modes), *x.shape)

@@ -1,5 +1,8 @@
 """The forward flow of chains: a schedule for each length, made once, and its coefficients for a batch of lengths."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,8 +15,9 @@ from renorm.diffusion.chains.spec import ChainSpec
 from renorm.diffusion.denoiser import Preconditioned
 from renorm.diffusion.presets import ddpm_chain, rgdm_chain
 from renorm.diffusion.schedule import Schedule
+from renorm.lattice import Lattice
 
-__all__ = ["Coefficients", "coefficients", "schedule_of", "stacked"]
+__all__ = ["Coefficients", "coefficients", "schedule_of"]
 
 
 def schedule_of(spec: ChainSpec, sites: int) -> Schedule:
@@ -38,7 +42,7 @@ class Coefficients(NamedTuple):
     $$ \phi = \alpha\phi_0 + \sigma z, \qquad \phi_0 = c_\mathrm{skip}\,\phi + c_\mathrm{out}\,f(\phi, t) $$
 
     Attributes:
-        alpha, sigma: Amplitudes of signal and noise.
+        alpha, sigma: Amplitudes of signal and noise; 0 where dead.
         skip, out: Of EDM's preconditioning for data of a spectrum; 0 where dead, and ``out`` where finished.
         alive: Modes that carry signal.
         number: Points of the coarse chain that carries these.
@@ -63,24 +67,37 @@ class Coefficients(NamedTuple):
         return Coefficients(*moved)
 
 
-def coefficients(schedule: Schedule, t: float, spectrum: Float[Tensor, " modes"] | None = None) -> Coefficients:
-    """Those of one chain, in float64; ``spectrum`` is P, the prior's if not given."""
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    alive = schedule.alive(t)
-    skip, out, _ = Preconditioned(schedule.prior_spectrum if spectrum is None else spectrum).coefficients(schedule, t)
-    moves = alive & (sigma > 0)
-    sites = len(alpha)
-    last = int(alive.nonzero().max()) + 1 if bool(alive.any()) else 1
-    skip, out = torch.where(alive, skip, 0.0), torch.where(moves, out, 0.0)
-    number, length = (torch.tensor([value]) for value in (enough(last, sites), sites))
-    return Coefficients(alpha[None], sigma[None], skip[None], out[None], alive[None], number, length)
+def coefficients(
+    schedules: Sequence[Schedule], t: Sequence[float], spectra: Sequence[Tensor] | None = None
+) -> Coefficients:
+    """Those of chains of one family, each at its own scale, in float64; padded with modes that are dead.
+
+    Args:
+        schedules: Of each chain.
+        t: Scale of each.
+        spectra: P of each; the prior's if not given.
+    """
+    alive = _padded([schedule.alive(at) for schedule, at in zip(schedules, t, strict=True)], 0.0)
+    # All at once: as the modes of one lattice, whose wavenumbers are those of the chains over their cutoffs.
+    x = [schedule.wavenumber_sq / schedule.cutoff(at) ** 2 for schedule, at in zip(schedules, t, strict=True)]
+    together = replace(
+        schedules[0],
+        lattice=Lattice(tuple(alive.shape)),
+        wavenumber_sq=_padded(x, 1.0),
+        prior_spectrum=_padded([schedule.prior_spectrum for schedule in schedules], 1.0),
+        cutoff_fine=1.0,
+        cutoff_coarse=0.5,
+        dead_beyond=math.inf,
+        frozen_modes=~alive,
+    )
+    spectrum = together.prior_spectrum if spectra is None else _padded([p.double() for p in spectra], 1.0)
+    alpha, sigma = together.alpha(0.0), together.sigma(0.0)
+    skip, out, _ = Preconditioned(spectrum).coefficients(together, 0.0)
+    sites = torch.tensor([len(schedule.wavenumber_sq) for schedule in schedules])
+    last = torch.where(alive, torch.arange(1, alive.shape[1] + 1), 1).amax(1)
+    number = torch.tensor([enough(*pair) for pair in zip(last.tolist(), sites.tolist(), strict=True)])
+    return Coefficients(alpha, sigma, skip, out, alive, number, sites)
 
 
-def stacked(parts: list[Coefficients]) -> Coefficients:
-    """Those of chains of different lengths, padded with modes that are dead."""
-    longest = max(part.alpha.shape[1] for part in parts)
-
-    def padded(value: Tensor) -> Tensor:
-        return torch.nn.functional.pad(value, (0, longest - value.shape[1])) if value.ndim == 2 else value
-
-    return Coefficients(*(torch.cat([padded(part[i]) for part in parts]) for i in range(len(parts[0]))))
+def _padded(rows: Sequence[Tensor], value: float) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from renorm.bases import basis_for
 from renorm.diffusion.chains.denoiser import Told, answer
-from renorm.diffusion.chains.flow import Coefficients, coefficients, schedule_of, stacked
+from renorm.diffusion.chains.flow import Coefficients, coefficients, schedule_of
 from renorm.diffusion.chains.profile import spectrum_of
 from renorm.diffusion.chains.spec import ChainSpec
 from renorm.diffusion.spacing import Spacing
@@ -19,7 +19,9 @@ from renorm.nn.chain import LETTERS
 
 __all__ = ["ChainLoss", "TrainingChain", "modes_of"]
 
-ALIKE = 0.7  # chains go through the network together if the shortest has this share of the longest's points
+ALIKE, ALIKE_ON_GPU = 0.7, 0.2
+"""Chains go through the network together if the shortest has this share of the longest's points: a CPU waits for
+arithmetic, which padding wastes; a GPU for launches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,19 +91,20 @@ class ChainLoss:
         longest = max(self.modes[i].shape[1] for i in which)
         noise = torch.randn(len(which), 3, longest, generator=generator, device=device)
         times = [self._time(i, u) for i, u in zip(which, strata, strict=True)]
-        here = stacked([self._coefficients(i, t) for i, t in zip(which, times, strict=True)])
+        here = coefficients([self.schedules[i] for i in which], times, self._spectra(which))
         clean = torch.nn.utils.rnn.pad_sequence([self.modes[i].T for i in which], batch_first=True).mT.to(device)
         told = self._told(which, draw[1] < self.spec.unnamed, longest, device)
         t = torch.tensor(times, device=device)
-        groups = _alike(here.number)
+        groups = _alike(here.number, ALIKE if device.type == "cpu" else ALIKE_ON_GPU)
         return self._loss(network, clean, noise, t, here.to(clean), told, groups) / len(which)
 
     def _time(self, i: int, u: Tensor) -> float:
         """The scale below which training spends a share u on chains of this length."""
         return self.training[self.modes[i].shape[1]].quantile(u[None], self.schedules[i]).item()
 
-    def _coefficients(self, i: int, t: float) -> Coefficients:
-        return coefficients(self.schedules[i], t, self.spectra[self.modes[i].shape[1]])
+    def _spectra(self, which: list[int]) -> list[Tensor] | None:
+        found = [self.spectra[self.modes[i].shape[1]] for i in which]
+        return [spectrum for spectrum in found if spectrum is not None] or None
 
     def _told(self, which: list[int], silent: Tensor, longest: int, device: torch.device) -> Told:
         letters = torch.full((len(which), longest), LETTERS)
@@ -150,12 +153,12 @@ def modes_of(x: Float[Tensor, "3 sites"]) -> Float[Tensor, "3 modes"]:
     return basis_for(Lattice((x.shape[1],), channels=3)).forward(x).float()
 
 
-def _alike(count: Int64[Tensor, " batch"]) -> list[Tensor]:
-    """Rows in groups, none padded by much."""
+def _alike(count: Int64[Tensor, " batch"], share: float) -> list[Tensor]:
+    """Rows in groups, none padded by much: the fewest points are at least a share of the most."""
     order = count.argsort(descending=True)
     groups: list[list[int]] = []
     for row in order.tolist():
-        if groups and int(count[row]) >= ALIKE * int(count[groups[-1][0]]):
+        if groups and int(count[row]) >= share * int(count[groups[-1][0]]):
             groups[-1].append(row)
         else:
             groups.append([row])
