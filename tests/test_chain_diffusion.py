@@ -7,10 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from renorm.bases import basis_for
+from renorm.diffusion.chains import objective
 from renorm.diffusion.chains.coarse_chain import cosines, enough, to_modes, to_points
-from renorm.diffusion.chains.denoiser import ChainDenoiser, answer
+from renorm.diffusion.chains.denoiser import ChainDenoiser, Coarse, answer
 from renorm.diffusion.chains.flow import coefficients, schedule_of
 from renorm.diffusion.chains.model import ChainDiffusion
 from renorm.diffusion.chains.objective import ChainLoss, TrainingChain, modes_of
@@ -107,8 +109,22 @@ def test_how_chains_are_grouped_changes_no_loss(monkeypatch):
     values = []
     for share in (0.0, 0.7, 1.0):
         monkeypatch.setattr("renorm.diffusion.chains.objective.ALIKE", share)
-        values.append(loss(model.network, torch.arange(4), torch.Generator().manual_seed(1)).item())
+        values.append(loss(model.network, *loss.draw(torch.arange(4), torch.Generator().manual_seed(1))).item())
     assert max(values) - min(values) < 1e-5
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_a_gpu_records_looks_at_no_value(name):
+    """On fake tensors, which have none; padded as on a GPU it is the same loss."""
+    generator = torch.Generator().manual_seed(0)
+    loss = ChainLoss([gaussian_chain(n, SPECS[name], generator) for n in (30, 20)], SPECS[name], lambda _: LogUniform())
+    network = ChainDiffusion(SPECS[name]).network
+    shown = loss.draw(torch.arange(2), generator)
+    padded = objective._errors(network, objective._Shown(*shown), shown[0].shape[2])
+    torch.testing.assert_close(padded.mean(), loss(network, *shown), rtol=1e-5, atol=1e-6)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        batch = objective._Shown(*(mode.from_tensor(x) for x in shown))
+        objective._errors(network, batch, batch.phi.shape[2]).mean().backward()
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -128,7 +144,7 @@ def test_silence_costs_one_on_gaussian_chains(name):
     generator = torch.Generator().manual_seed(0)
     chains = [gaussian_chain(n, SPECS[name], generator) for n in (20, 30, 30, 45) for _ in range(100)]
     loss = ChainLoss(chains, SPECS[name], lambda _: LogUniform())
-    assert abs(loss(silent, torch.arange(400), generator).item() - 1) < 0.05
+    assert abs(loss(silent, *loss.draw(torch.arange(400), generator)).item() - 1) < 0.05
 
 
 def test_a_batch_is_its_chains_one_by_one():
@@ -138,20 +154,22 @@ def test_a_batch_is_its_chains_one_by_one():
     model = ChainDiffusion(spec)
     schedules = [schedule_of(spec, chain.x.shape[1]) for chain in chains]
     here = coefficients(schedules, times).to(chains[0].x)
+    coarse = Coarse(here.alive, here.number, here.sites)
     modes = torch.zeros(3, 3, 50)
     letters = torch.zeros(3, 50, dtype=torch.int64)
     for row, chain in enumerate(chains):
         modes[row, :, : chain.x.shape[1]] = torch.randn(chain.x.shape, generator=generator)
         letters[row, : chain.x.shape[1]] = chain.letters
-    both = answer(model.network, modes, torch.tensor(times), here, (letters, None))
+    both = answer(model.network, modes, torch.tensor(times), coarse, (letters, None), points=int(here.number.max()))
     for row, chain in enumerate(chains):
         n = chain.x.shape[1]
         one = answer(
             model.network,
             modes[row : row + 1, :, :n],
             torch.tensor([times[row]]),
-            coefficients([schedules[row]], [times[row]]).to(modes),
+            Coarse(here.alive[row : row + 1, :n], here.number[row : row + 1], here.sites[row : row + 1]),
             (letters[row : row + 1, :n], None),
+            points=int(here.number[row]),
         )
         torch.testing.assert_close(both[row, :, :n], one[0], rtol=1e-3, atol=1e-6)
         assert bool((both[row, :, n:] == 0).all())

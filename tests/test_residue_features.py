@@ -183,7 +183,7 @@ def test_a_chain_that_keeps_its_sequence_to_itself_tells_no_features():
                 return torch.zeros_like(points.x)
 
         loss = ChainLoss([chain], spec, partial(spacing_of, spec, training=True))
-        loss(Net(), torch.tensor([0]), generator)
+        loss(Net(), *loss.draw(torch.tensor([0]), generator))
         letters, features = heard[0]
         assert features.dtype == torch.float32
         assert bool((features == 1 - unnamed).all())

@@ -193,9 +193,11 @@ class ChainNet(nn.Module):
 
     def _told(self, points: Points, letters: Tensor | None, features: Tensor | None) -> Tensor:
         """What the residues of each point are: the mean over its stretch."""
-        batch, length = len(points.number), int(points.residues.max())
-        if letters is None or not self.spec.sequence:
-            letters = torch.full((batch, length), LETTERS, device=points.x.device)
+        if letters is None:
+            shape = (len(points.number), int(points.residues.max()))
+            letters = torch.full(shape, LETTERS, device=points.x.device)
+        elif not self.spec.sequence:
+            letters = torch.full_like(letters, LETTERS)
         residue = self.letters(letters)
         if self.features is not None and features is not None:
             residue = residue + self.features(features)

@@ -1,29 +1,46 @@
 """The denoiser of chains: a network between two projections, on the coarse chain of the modes that are alive."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from renorm.diffusion.chains.coarse_chain import cosines, to_modes, to_points
-from renorm.diffusion.chains.flow import Coefficients, coefficients
+from renorm.diffusion.chains.flow import coefficients
 from renorm.diffusion.schedule import Schedule
 from renorm.nn.chain import Points
 
-__all__ = ["ChainDenoiser", "Told", "answer"]
+__all__ = ["ChainDenoiser", "Coarse", "Told", "answer"]
 
 Network = Callable[..., Tensor]
 Told = tuple[Tensor | None, Tensor | None]
 """Letters and features of the residues, as ``renorm.nn.chain.ChainNet`` takes them."""
 
 
+class Coarse(NamedTuple):
+    """Which modes of chains are there, and the coarse chains that carry them.
+
+    Attributes:
+        alive: Modes that carry signal.
+        number: Points of the coarse chain.
+        sites: Of the whole one.
+    """
+
+    alive: Bool[Tensor, "batch modes"]
+    number: Int64[Tensor, " batch"]
+    sites: Int64[Tensor, " batch"]
+
+
 def answer(
     network: Network,
     modes: Float[Tensor, "batch 3 modes"],
     t: Float[Tensor, " batch"],
-    here: Coefficients,
+    coarse: Coarse,
     told: Told,
+    *,
+    points: int,
 ) -> Float[Tensor, "batch 3 modes"]:
     r"""Modes of the network's answer on the coarse chain, $C_t\,u\,f(u^\top C_t\,\phi,\,t)$.
 
@@ -31,15 +48,16 @@ def answer(
         network: See ``ChainNet``.
         modes: Of chains at scale t, padded.
         t: Scale of each.
-        here: Their coefficients, on the same device.
+        coarse: Their coarse chains, on the same device.
         told: What is known of the residues.
+        points: To pad the coarse chains to: the most of any, or more.
     """
-    size = int(here.number.max())
-    u = cosines(here.number, size).to(modes)
-    x = to_points(here.alive[:, None] * modes, u, (here.number / here.sites).to(modes))
+    alive, number, sites = coarse
+    u = cosines(number, points).to(modes)
+    x = to_points(alive[:, None] * modes, u, (number / sites).to(modes))
     letters, features = told
-    y = network(Points(x, here.number, here.sites), t.to(modes), letters, features)
-    return here.alive[:, None] * to_modes(y.to(modes.dtype), u, modes.shape[2])
+    y = network(Points(x, number, sites), t.to(modes), letters, features)
+    return alive[:, None] * to_modes(y.to(modes.dtype), u, modes.shape[2])
 
 
 class ChainDenoiser:
@@ -72,10 +90,12 @@ class ChainDenoiser:
         """Modes of the clean chain; ``condition`` is ignored, the sequence stands here."""
         batch = len(modes)
         scale = float(t)
-        one = coefficients([self.schedule], [scale], None if self.spectrum is None else [self.spectrum]).to(modes)
+        one = coefficients([self.schedule], [scale], None if self.spectrum is None else [self.spectrum])
+        points, one = int(one.number), one.to(modes)
         here = one._replace(number=one.number.expand(batch), sites=one.sites.expand(batch))
         told = tuple(
             None if x is None else x.to(modes.device).expand(batch, *x.shape) for x in (self.letters, self.features)
         )
-        f = answer(self.network, modes, torch.full((batch,), scale), here, (told[0], told[1]))
+        coarse = Coarse(here.alive, here.number, here.sites)
+        f = answer(self.network, modes, torch.full((batch,), scale), coarse, (told[0], told[1]), points=points)
         return here.skip[:, None] * modes + here.out[:, None] * f

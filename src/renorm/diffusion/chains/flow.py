@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -57,10 +58,6 @@ class Coefficients(NamedTuple):
     number: Int64[Tensor, " batch"]
     sites: Int64[Tensor, " batch"]
 
-    def rows(self, index: Tensor) -> "Coefficients":
-        """Some of the chains."""
-        return Coefficients(*(value[index] for value in self))
-
     def to(self, like: Tensor) -> "Coefficients":
         """On the device, and in the precision, of a tensor."""
         moved = (value.to(like) if value.is_floating_point() else value.to(like.device) for value in self)
@@ -68,7 +65,11 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(
-    schedules: Sequence[Schedule], t: Sequence[float], spectra: Sequence[Tensor] | None = None
+    schedules: Sequence[Schedule],
+    t: Sequence[float],
+    spectra: Sequence[Tensor] | None = None,
+    *,
+    length: int | None = None,
 ) -> Coefficients:
     """Those of chains of one family, each at its own scale, in float64; padded with modes that are dead.
 
@@ -76,21 +77,23 @@ def coefficients(
         schedules: Of each chain.
         t: Scale of each.
         spectra: P of each; the prior's if not given.
+        length: To pad to; that of the longest chain if not given.
     """
-    alive = _padded([schedule.alive(at) for schedule, at in zip(schedules, t, strict=True)], 0.0)
+    length = length or max(schedule.lattice.sites for schedule in schedules)
+    alive = _padded([schedule.alive(at) for schedule, at in zip(schedules, t, strict=True)], 0.0, length)
     # All at once: as the modes of one lattice, whose wavenumbers are those of the chains over their cutoffs.
     x = [schedule.wavenumber_sq / schedule.cutoff(at) ** 2 for schedule, at in zip(schedules, t, strict=True)]
     together = replace(
         schedules[0],
         lattice=Lattice(tuple(alive.shape)),
-        wavenumber_sq=_padded(x, 1.0),
-        prior_spectrum=_padded([schedule.prior_spectrum for schedule in schedules], 1.0),
+        wavenumber_sq=_padded(x, 1.0, length),
+        prior_spectrum=_padded([schedule.prior_spectrum for schedule in schedules], 1.0, length),
         cutoff_fine=1.0,
         cutoff_coarse=0.5,
         dead_beyond=math.inf,
         frozen_modes=~alive,
     )
-    spectrum = together.prior_spectrum if spectra is None else _padded([p.double() for p in spectra], 1.0)
+    spectrum = together.prior_spectrum if spectra is None else _padded([p.double() for p in spectra], 1.0, length)
     alpha, sigma = together.alpha(0.0), together.sigma(0.0)
     skip, out, _ = Preconditioned(spectrum).coefficients(together, 0.0)
     sites = torch.tensor([len(schedule.wavenumber_sq) for schedule in schedules])
@@ -99,5 +102,5 @@ def coefficients(
     return Coefficients(alpha, sigma, skip, out, alive, number, sites)
 
 
-def _padded(rows: Sequence[Tensor], value: float) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
+def _padded(rows: Sequence[Tensor], value: float, length: int) -> Tensor:
+    return torch.stack([F.pad(row, (0, length - len(row)), value=value) for row in rows])

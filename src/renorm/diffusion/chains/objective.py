@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from renorm.bases import basis_for
-from renorm.diffusion.chains.denoiser import Told, answer
-from renorm.diffusion.chains.flow import Coefficients, coefficients, schedule_of
+from renorm.diffusion.chains.denoiser import Coarse, answer
+from renorm.diffusion.chains.flow import coefficients, schedule_of
 from renorm.diffusion.chains.profile import spectrum_of
 from renorm.diffusion.chains.spec import ChainSpec
 from renorm.diffusion.spacing import Spacing
@@ -19,9 +21,7 @@ from renorm.nn.chain import LETTERS
 
 __all__ = ["ChainLoss", "TrainingChain", "modes_of"]
 
-ALIKE, ALIKE_ON_GPU = 0.7, 0.2
-"""Chains go through the network together if the shortest has this share of the longest's points: a CPU waits for
-arithmetic, which padding wastes; a GPU for launches."""
+ALIKE = 0.7  # on a CPU chains go through the network together if the shortest has this share of the longest's points
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +48,46 @@ class TrainingChain:
                 raise DataError(f"{what} must be one for each of the {sites} residues, got {len(value)}")
 
 
+class _Shown(NamedTuple):
+    """A batch of chains as a network learns them, padded."""
+
+    phi: Tensor
+    target: Tensor
+    weight: Tensor  # of each mode in the mean square
+    t: Tensor
+    alive: Tensor
+    number: Tensor  # of points
+    sites: Tensor
+    letters: Tensor
+    features: Tensor | None = None
+
+    def rows(self, index: Tensor) -> "_Shown":
+        """Some of the chains, without what pads all of them."""
+        length = int(self.sites[index].max())
+        return _Shown(
+            phi=self.phi[index, :, :length],
+            target=self.target[index, :, :length],
+            weight=self.weight[index, :length],
+            t=self.t[index],
+            alive=self.alive[index, :length],
+            number=self.number[index],
+            sites=self.sites[index],
+            letters=self.letters[index, :length],
+            features=None if self.features is None else self.features[index, :length],
+        )
+
+
 class ChainLoss:
     r"""Mean square error of the network's answer, over the modes that move, chain by chain.
 
     $$ \mathcal L = \Big\langle \frac{1}{3 n_t} \sum_{k\,\mathrm{moves}}
        \Big| f_k - \frac{\phi_{0k} - c_\mathrm{skip}\phi_k}{c_\mathrm{out}} \Big|^2 \Big\rangle $$
 
-    Every chain counts alike, whatever its length and however few of its modes move. A network that is silent has the
-    loss 1 on chains that are Gaussian and of the prior's spectrum.
+    in the two parts of ``renorm.fit.gradient.SplitLoss``. Every chain counts alike, whatever its length and however few
+    of its modes move. A network that is silent has the loss 1 on chains that are Gaussian and of the prior's spectrum.
+
+    On a GPU all chains are padded to the longest there is, so that every step is alike; on a CPU, to the longest of a
+    few.
 
     Args:
         chains: To learn from.
@@ -82,21 +114,38 @@ class ChainLoss:
             self.spectra[n] = spectrum = None if known is None else spectrum_of(known, n, spec.mass)
             self.training[n] = training(schedule.prior_spectrum if spectrum is None else spectrum)
 
-    def __call__(self, network: nn.Module, index: Int64[Tensor, " batch"], generator: torch.Generator) -> Tensor:
-        """The loss of some chains, at scales and with noise from a generator."""
+    def draw(self, index: Int64[Tensor, " batch"], generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Some chains at scales, and with noise, from a generator, on its device; and what the network is to answer."""
         device = generator.device
         which = index.tolist()
         draw = torch.rand(2, len(which), generator=generator, device=device, dtype=torch.float64).cpu()
         strata = (torch.arange(len(which)) + draw[0]) / len(which)  # even over the scales in every batch
-        longest = max(self.modes[i].shape[1] for i in which)
+        among = range(len(self.modes)) if device.type == "cuda" else which
+        longest = max(self.modes[i].shape[1] for i in among)
         noise = torch.randn(len(which), 3, longest, generator=generator, device=device)
         times = [self._time(i, u) for i, u in zip(which, strata, strict=True)]
-        here = coefficients([self.schedules[i] for i in which], times, self._spectra(which))
-        clean = torch.nn.utils.rnn.pad_sequence([self.modes[i].T for i in which], batch_first=True).mT.to(device)
-        told = self._told(which, draw[1] < self.spec.unnamed, longest, device)
-        t = torch.tensor(times, device=device)
-        groups = _alike(here.number, ALIKE if device.type == "cpu" else ALIKE_ON_GPU)
-        return self._loss(network, clean, noise, t, here.to(clean), told, groups) / len(which)
+        here = coefficients([self.schedules[i] for i in which], times, self._spectra(which), length=longest).to(noise)
+        clean = torch.stack([F.pad(self.modes[i], (0, longest - self.modes[i].shape[1])) for i in which]).to(device)
+        phi = here.alive[:, None] * (here.alpha[:, None] * clean + here.sigma[:, None] * noise)
+        moves = here.out > 0
+        inverse = torch.where(moves, 1 / torch.where(moves, here.out, 1.0), 0.0)
+        target = inverse[:, None] * (clean - here.skip[:, None] * phi)
+        weight = moves / (3 * moves.sum(1, keepdim=True).clamp(min=1))
+        t = torch.tensor(times, dtype=torch.float32).to(device)
+        letters, features = self._told(which, draw[1] < self.spec.unnamed, longest, device)
+        shown = _Shown(phi, target, weight, t, here.alive, here.number, here.sites, letters, features)
+        return tuple(x for x in shown if x is not None)
+
+    def __call__(self, network: nn.Module, *shown: Tensor) -> Float[Tensor, ""]:
+        """The loss of what was drawn."""
+        batch = _Shown(*shown)
+        if batch.phi.device.type == "cuda":
+            return _errors(network, batch, batch.phi.shape[2]).mean()
+        total = batch.phi.new_zeros(())
+        for rows in _alike(batch.number):
+            part = batch.rows(rows)
+            total = total + _errors(network, part, int(part.number.max())).sum()
+        return total / len(batch.t)
 
     def _time(self, i: int, u: Tensor) -> float:
         """The scale below which training spends a share u on chains of this length."""
@@ -106,7 +155,9 @@ class ChainLoss:
         found = [self.spectra[self.modes[i].shape[1]] for i in which]
         return [spectrum for spectrum in found if spectrum is not None] or None
 
-    def _told(self, which: list[int], silent: Tensor, longest: int, device: torch.device) -> Told:
+    def _told(
+        self, which: list[int], silent: Tensor, longest: int, device: torch.device
+    ) -> tuple[Tensor, Tensor | None]:
         letters = torch.full((len(which), longest), LETTERS)
         for row, i in enumerate(which):
             if not silent[row]:
@@ -116,35 +167,15 @@ class ChainLoss:
             return letters.to(device), None
         padded = torch.nn.utils.rnn.pad_sequence([part for part in parts if part is not None], batch_first=True)
         padded = padded * ~silent[:, None, None]  # they would tell the sequence
+        padded = F.pad(padded, (0, 0, 0, longest - padded.shape[1]))
         return letters.to(device), padded.to(device, torch.float32)
 
-    def _loss(
-        self,
-        network: nn.Module,
-        clean: Tensor,
-        noise: Tensor,
-        t: Tensor,
-        here: Coefficients,
-        told: Told,
-        groups: Sequence[Tensor],
-    ) -> Tensor:
-        """Sum over the chains, which go through the network in groups of about as many points."""
-        total = clean.new_zeros(())
-        for rows in groups:
-            rows = rows.to(clean.device)
-            part = here.rows(rows)
-            length = int(part.sites.max())
-            x, z = clean[rows, :, :length], noise[rows, :, :length]
-            part = Coefficients(*(value[:, :length] if value.ndim == 2 else value for value in part))
-            phi = part.alive[:, None] * (part.alpha[:, None] * x + part.sigma[:, None] * z)
-            moves = part.out > 0
-            inverse = torch.where(moves, 1 / torch.where(moves, part.out, 1.0), 0.0)
-            target = inverse[:, None] * (x - part.skip[:, None] * phi)
-            some: Told = tuple(None if value is None else value[rows, :length] for value in told)  # type: ignore[assignment]
-            f = answer(network, phi, t[rows], part, some)
-            error = (moves[:, None] * (f - target)).square().sum((1, 2)) / (3 * moves.sum(1).clamp(min=1))
-            total = total + error.sum()
-        return total
+
+def _errors(network: nn.Module, batch: _Shown, points: int) -> Float[Tensor, " batch"]:
+    """Mean square error of each chain over the modes that move."""
+    coarse = Coarse(batch.alive, batch.number, batch.sites)
+    f = answer(network, batch.phi, batch.t, coarse, (batch.letters, batch.features), points=points)
+    return (batch.weight[:, None] * (f - batch.target).square()).sum((1, 2))
 
 
 def modes_of(x: Float[Tensor, "3 sites"]) -> Float[Tensor, "3 modes"]:
@@ -153,12 +184,12 @@ def modes_of(x: Float[Tensor, "3 sites"]) -> Float[Tensor, "3 modes"]:
     return basis_for(Lattice((x.shape[1],), channels=3)).forward(x).float()
 
 
-def _alike(count: Int64[Tensor, " batch"], share: float) -> list[Tensor]:
-    """Rows in groups, none padded by much: the fewest points are at least a share of the most."""
+def _alike(count: Int64[Tensor, " batch"]) -> list[Tensor]:
+    """Rows in groups, none padded by much."""
     order = count.argsort(descending=True)
     groups: list[list[int]] = []
     for row in order.tolist():
-        if groups and int(count[row]) >= share * int(count[groups[-1][0]]):
+        if groups and int(count[row]) >= ALIKE * int(count[groups[-1][0]]):
             groups[-1].append(row)
         else:
             groups.append([row])
