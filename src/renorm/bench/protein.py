@@ -49,7 +49,7 @@ from renorm.recipes.spec import ChainRecipe, load_recipe
 __all__ = ["run"]
 
 ROOT = Path("runs", "bench", "protein")
-STEPS = 24000
+STEPS = 16000
 METHODS: dict[str, dict[str, Any]] = {
     "rgdm": {"fit.steps": STEPS},
     "ddpm": {"fit.steps": STEPS, "model.schedule": "ddpm"},
