@@ -187,8 +187,15 @@ def test_scores_of_the_structure_itself_are_perfect():
 def test_the_benchmark_goes_in_pieces_and_keeps_its_cells(packed, monkeypatch):
     shutil.copy(packed / "data" / "proteins" / "train.npz", packed / "data" / "proteins" / "cameo2022.npz")
     monkeypatch.chdir(packed)
-    methods = {name: SMALL | changes for name, changes in protein.METHODS.items()}
-    small = {"METHODS": methods, "EVALUATIONS": (2, 3), "HEADLINE": (2,), "LENGTHS": (10, 12)}
+    protein._chains.cache_clear()
+    methods = {name: changes | SMALL for name, changes in protein.METHODS.items()}
+    small = {
+        "METHODS": methods,
+        "PICTURED": protein._chains("cameo")[0].name,
+        "EVALUATIONS": (2, 3),
+        "HEADLINE": (2,),
+        "LENGTHS": (10, 12),
+    }
     for name, value in (small | {"TIMED": 12, "CHAINS_TIMED": 2, "HISTOGRAMS": 1, "DRAWS": 4}).items():
         monkeypatch.setattr(protein, name, value)
     monkeypatch.setattr(protein, "on_all_cores", lambda jobs, told: [job() for job in jobs])
@@ -203,6 +210,8 @@ def test_the_benchmark_goes_in_pieces_and_keeps_its_cells(packed, monkeypatch):
     medians = {f"median_tm_{w}_{m}" for w in ("heldout", "cameo") for m in ("rgdm", "ddpm", "nearest", "gaussian")}
     assert medians | {"seconds_per_structure_128", "growth_exponent"} <= result.figures.keys()
     assert all(math.isfinite(value) for value in result.figures.values())
+    assert [path.suffix for path in Path("runs/bench/protein/cells").glob("scales-*")] == [".svg"]
+    assert result.notes["rgdm"].startswith(f"{protein.STEPS} steps in ")
     monkeypatch.setattr(protein, "fold", None)  # all is kept
     assert protein.run(0) == result
     protein._chains.cache_clear()

@@ -4,7 +4,8 @@ Both are the recipe ``protein`` but for their schedules, and trained for longer 
 hours on a CPU.
 
 * shapes: one chain for each held-out sequence at 10 to 500 evaluations, beside real chains: bonds, pseudo-angles,
-  pseudo-dihedrals, radius of gyration, clashes. The same figures of the held-out chains themselves are the floor.
+  pseudo-dihedrals, radius of gyration, clashes. The same figures of the held-out chains themselves are the floor. Both
+  methods walk in steps that are ``even``, as the paper's, and ``placed`` where modes are in doubt, as the recipe's.
 
 * folds: median TM-score over held-out targets and over the CAMEO targets, at T(N) evaluations, one chain a target (none
   chosen by its score), beside what needs no model: the training chain nearest in length, and the Gaussian chain.
@@ -14,8 +15,8 @@ hours on a CPU.
 * seconds: 64 chains of 128 residues, and how the time of a chain grows with its length up to 512.
 
 It takes hours and goes in pieces. Below the current directory stand ``runs/bench/protein/rgdm`` and ``ddpm``, a run
-each, trained once, and ``cells``, measured once for given weights, a process a core. ``RENORM_BENCH_PART=rgdm`` trains
-this one and stops.
+each, trained once, and ``cells``, measured once for given weights, a process a core; with them a picture of one walk at
+five scales. ``RENORM_BENCH_PART=rgdm`` trains this one and stops.
 """
 
 import json
@@ -26,6 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +38,32 @@ from renorm.bench.result import Result
 from renorm.bench.trained import part_asked
 from renorm.data.proteins.chains import Chains
 from renorm.data.proteins.spec import known_chains
+from renorm.diffusion.chains.model import ChainDiffusion
 from renorm.errors import RecipeError
+from renorm.fit.checkpoint import atomic
 from renorm.measure.chains.similarity import tm_score
 from renorm.measure.chains.summary import chain_figures
+from renorm.measure.chains.superposition import superpose
 from renorm.nn.weights import sha256_of
 from renorm.recipes.chains_measure import STRIDE, gaussian_chain, mean_tm, nearest_by_length, scores, targets_of
 from renorm.recipes.chains_run import fold, load
+from renorm.recipes.chains_scales import Moments
 from renorm.recipes.folder import write_json
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import ChainRecipe, load_recipe
+from renorm.report.chain_figures import scales_picture
+from renorm.report.tubes import standalone
 
 __all__ = ["run"]
 
 ROOT = Path("runs", "bench", "protein")
 STEPS = 16000
-METHODS: dict[str, dict[str, Any]] = {
-    "rgdm": {"fit.steps": STEPS},
-    "ddpm": {"fit.steps": STEPS, "model.schedule": "ddpm"},
-}
+TRAINED = {"fit.steps": STEPS, "model.spacing": "auto"}  # walks are chosen below
+METHODS: dict[str, dict[str, Any]] = {"rgdm": TRAINED, "ddpm": TRAINED | {"model.schedule": "ddpm"}}
+WALKS = {"placed": "mode-share", "even": "auto"}  # the first of folds, draws and seconds
 EVALUATIONS = (10, 20, 50, 100, 200, 500)
 HEADLINE = (50, 500)
+PICTURED = "7n99.A"
 LENGTHS, CHAINS_TIMED, TIMED = (64, 128, 256, 512), 64, 128
 HISTOGRAMS, DRAWS = 5, 100
 SHAPES = ("bond_rmse", "angle_js", "dihedral_js", "rg_error", "rg_distance", "clashes")
@@ -76,19 +84,19 @@ def run(seed: int) -> Result:
     if part is not None:
         raise RecipeError(f"trained {', '.join(part)}; `renorm bench protein` without RENORM_BENCH_PART compares them")
     jobs: dict[str, Callable[[], Cell]] = {}
-    for name in recipes:
-        jobs |= {
-            f"cameo-{name}": partial(_folds, name, "cameo", seed),
-            f"held-{name}": partial(_folds, name, "held", seed),
-        }
-        jobs |= {f"shapes-{name}-{n}": partial(_shapes, name, n, seed) for n in reversed(EVALUATIONS)}
-        jobs |= {f"draws-{name}-{i}": partial(_draws, name, i, seed) for i in range(HISTOGRAMS)}
-    jobs |= {"trivial-cameo": partial(_trivial, "cameo", seed), "trivial-held": partial(_trivial, "held", seed)}
+    for n in reversed(EVALUATIONS):  # the longest first
+        jobs |= {f"shapes-{m}-{walk}-{n}": partial(_shapes, m, walk, n, seed) for m in recipes for walk in WALKS}
+    for which in ("cameo", "held"):
+        jobs |= {f"{which}-{name}": partial(_folds, name, which, seed) for name in recipes}
+        jobs[f"trivial-{which}"] = partial(_trivial, which, seed)
+    for i in range(HISTOGRAMS):
+        jobs |= {f"draws-{name}-{i}": partial(_draws, name, i, seed) for name in recipes}
     names = list(jobs)
     wanted = [partial(_kept, key, jobs[key]) for key in names]
     cells = dict(zip(names, on_all_cores(wanted, _tell), strict=True))
     timed = {f"seconds-{name}": _kept(f"seconds-{name}", partial(_seconds, name, seed)) for name in recipes}
-    return Result(_figures(cells, timed), _table(cells, timed), (seed,))
+    _picture(seed)
+    return Result(_figures(cells, timed), _table(cells, timed), (seed,), notes=_notes())
 
 
 def _recipe(changes: dict[str, Any], seed: int) -> ChainRecipe:
@@ -97,10 +105,16 @@ def _recipe(changes: dict[str, Any], seed: int) -> ChainRecipe:
     return recipe
 
 
+def _place(name: str) -> Path:
+    """Where what was measured with the weights of both runs lies."""
+    weights = "-".join(sha256_of(ROOT / method / "model.safetensors")[:8] for method in METHODS)
+    path = ROOT / "cells" / name
+    return path.with_stem(f"{path.stem}-{weights}")
+
+
 def _kept(key: str, measure: Callable[[], Cell]) -> Cell:
     """A cell that is there for the weights of both runs, or a new one."""
-    weights = "-".join(sha256_of(ROOT / name / "model.safetensors")[:8] for name in METHODS)
-    path = ROOT / "cells" / f"{key}-{weights}.json"
+    path = _place(f"{key}.json")
     if path.is_file():
         found: Cell = json.loads(path.read_text(encoding="utf-8"))
         return found
@@ -119,21 +133,23 @@ def _chains(which: str) -> Chains:
     return targets_of(replace(recipe, measure=replace(recipe.measure, targets=named)))
 
 
-def _shapes(name: str, evaluations: int, seed: int) -> Cell:
+def _model(name: str, walk: str = next(iter(WALKS))) -> ChainDiffusion:
+    return load(ROOT / name).with_walk(spacing=WALKS[walk])
+
+
+def _shapes(name: str, walk: str, evaluations: int, seed: int) -> Cell:
     """Figures of one chain for each held-out sequence."""
-    model = load(ROOT / name)
-    begun = time.perf_counter()
+    model = _model(name, walk)
     drawn = [
         fold(model, target.sequence, 1, seed=seed + i, steps=evaluations).x[0]
         for i, target in enumerate(_chains("held"))
     ]
-    seconds = (time.perf_counter() - begun) / len(drawn)
-    return chain_figures(drawn, [chain.coordinates for chain in _chains("train")]) | {"seconds": seconds}
+    return chain_figures(drawn, [chain.coordinates for chain in _chains("train")])
 
 
 def _folds(name: str, which: str, seed: int) -> Cell:
     """Scores of one chain for each target."""
-    model = load(ROOT / name)
+    model = _model(name)
     found = [
         scores(fold(model, target.sequence, 1, seed=seed + i).x, target) for i, target in enumerate(_chains(which))
     ]
@@ -155,7 +171,7 @@ def _draws(name: str, index: int, seed: int) -> Cell:
     """TM-scores of many chains of one CAMEO target: the middle ones by length."""
     targets = sorted(_chains("cameo"), key=len)
     target = targets[(index + 1) * len(targets) // (HISTOGRAMS + 1)]
-    x = fold(load(ROOT / name), target.sequence, DRAWS, seed=seed).x
+    x = fold(_model(name), target.sequence, DRAWS, seed=seed).x
     y, mask = target.coordinates.nan_to_num(0.0), target.known
     tm = tm_score(x, y, mask=mask, stride=STRIDE)
     return {"target": target.name, "residues": len(target), "tm": tm.tolist()}
@@ -163,7 +179,7 @@ def _draws(name: str, index: int, seed: int) -> Cell:
 
 def _seconds(name: str, seed: int) -> Cell:
     """Seconds of a chain at its T(N), with all cores, by length."""
-    model = load(ROOT / name)
+    model = _model(name)
     found = {}
     for length in LENGTHS:
         number = CHAINS_TIMED if length == TIMED else 4
@@ -173,13 +189,47 @@ def _seconds(name: str, seed: int) -> Cell:
     return found
 
 
+def _picture(seed: int) -> None:
+    """Leave a picture of one walk from coarse to fine, beside the known chain at the same scales."""
+    path = _place("scales.svg")
+    if path.is_file():
+        return
+    target = next(chain for chain in _chains("cameo") if chain.name == PICTURED)
+    model = _model("rgdm")
+    moments = Moments(model.of(len(target)))
+    x = fold(model, target.sequence, 1, seed=seed, callback=moments).x
+    y, weights = target.coordinates.nan_to_num(0.0), target.known.double()
+    arrays = moments.arrays(superpose(x, y[None], weights=weights[None]), target)
+    picture = standalone(scales_picture({name: value.numpy() for name, value in arrays.items()}))
+    with atomic(path) as temporary:
+        temporary.write_text(picture + "\n", encoding="utf-8")
+
+
+def _notes() -> dict[str, str]:
+    """Who trained where, and how to read the figures."""
+    found = {}
+    for name in METHODS:
+        about = json.loads((ROOT / name / "manifest.json").read_text(encoding="utf-8"))
+        found[name] = (
+            f"{STEPS} steps in {about['seconds']:.0f} s on {about['machine']}, torch {about['torch']}, "
+            f"commit {about['commit']}, {about['date']}"
+        )
+    return found | {
+        "shapes": "one chain for each held-out sequence, whatever it is worth; beside the unbroken training chains",
+        "floor": "the same of the unbroken held-out chains themselves; clashes and rg_error of real chains are not 0",
+        "folds": "medians over targets, each by one chain at T(N) evaluations; none is chosen by its score",
+        "walks": "steps are even (the paper's) or placed by mode-share, chosen on training chains; rgdm_* is placed",
+        "seconds": "of a chain of N residues at its T(N), on all cores, nothing else running",
+    }
+
+
 def _figures(cells: dict[str, Cell], timed: dict[str, Cell]) -> dict[str, float]:
     """The keys that others read, and more."""
     found: dict[str, float] = {}
     for method in METHODS:
-        for n in HEADLINE:
-            cell = cells[f"shapes-{method}-{n}"]
-            found |= {f"{method}_{key}_{n}": float(cell[key]) for key in SHAPES}
+        for walk, n in product(WALKS, HEADLINE):
+            cell, named = cells[f"shapes-{method}-{walk}-{n}"], method if walk == "placed" else f"{method}_{walk}"
+            found |= {f"{named}_{key}_{n}": float(cell[key]) for key in SHAPES}
         found |= {
             f"median_tm_heldout_{method}": statistics.median(cells[f"held-{method}"]["tm"]),
             f"median_tm_cameo_{method}": statistics.median(cells[f"cameo-{method}"]["tm"]),
@@ -211,7 +261,9 @@ def _table(cells: dict[str, Cell], timed: dict[str, Cell]) -> list[dict[str, Any
     """A row for each method and number of evaluations; then folds, histograms and seconds."""
     rows: list[dict[str, Any]] = []
     for method in METHODS:
-        rows += [{"method": method, "evaluations": n} | cells[f"shapes-{method}-{n}"] for n in EVALUATIONS]
+        for walk, n in product(WALKS, EVALUATIONS):
+            figures = {key: cells[f"shapes-{method}-{walk}-{n}"][key] for key in SHAPES}
+            rows.append({"method": method, "walk": walk, "evaluations": n} | figures)
     for method in METHODS:
         for which in ("held", "cameo"):
             medians = {key: statistics.median(values) for key, values in cells[f"{which}-{method}"].items()}

@@ -210,27 +210,31 @@ class ChainNet(nn.Module):
     def _pulled(self, h: Tensor, view: "_View") -> Tensor:
         """Every point drawn towards, or away from, every other one, by a weight of the pair."""
         own, other = self.pulls(h).chunk(2, dim=-1)
+        own = own / PULL
         parts = []
         for rows in view.rows():
-            pair, geometry = view.look(rows)
-            weight = own[:, rows] @ other.mT / PULL + self.pull(pair).squeeze(-1)
-            weight = torch.where(view.mask[:, None], weight, 0.0) / view.points.number[:, None, None]
-            parts.append(torch.einsum("bjk,bjkc->bjc", weight, geometry.direction))
-        return torch.cat(parts, dim=1)
+            pair = view.look(rows)
+            weight = own[:, rows] @ other.mT + self.pull(pair.seen).squeeze(-1)
+            parts.append((weight[:, :, None] @ pair.direction).squeeze(2))
+        return torch.cat(parts, dim=1) / view.points.number[:, None, None]
 
 
 PULL = 16  # channels by which two points agree on how they pull
+NOWHERE = -1e9  # logit of a point that is not there
 
 
-class _Geometry(NamedTuple):
-    direction: Tensor  # unit vectors from each point to each other one, in space, shorter where they are near
-    local: Tensor  # the same in the frame of the first
+class _Pairs(NamedTuple):
+    """What some points see of all: each with as many channels as the last axis has."""
+
+    seen: Tensor  # what the network of pairs makes of a pair
+    told: Tensor  # the same, and the direction in the frame of the first
+    direction: Tensor  # unit vectors in space, shorter where they are near; 0 to where there is no point
 
 
 class _View:
     """What every point sees of every other one: made once, or row by row where that would fill the memory."""
 
-    def __init__(self, pair: nn.Module, points: Points, stretch: Tensor) -> None:
+    def __init__(self, pair: nn.Sequential, points: Points, stretch: Tensor) -> None:
         self.pair, self.points, self.mask = pair, points, points.mask
         # Coordinates lose digits far from the origin, and only differences count.
         x = points.x.mT
@@ -239,8 +243,20 @@ class _View:
         unit = BOND * stretch.sqrt()  # a typical step of the chain
         self.frames = frames(self.x, points.number, SOFT * unit)
         self.near = _neighbours(self.x, points.number) / unit[:, None, None, None]
-        self.along = (torch.arange(x.shape[1], device=x.device) + 0.5) * stretch[:, None]
         batch, number, _ = self.x.shape
+        first = pair[0]
+        assert isinstance(first, nn.Linear)
+        self.by_place, by_ways, by_distance, by_offset = first.weight.split([3, 6, DISTANCES + 1, 2 * OFFSETS], dim=1)
+        self.by_place = torch.cat([self.by_place, by_distance], dim=1)
+        # How two points are turned, without a channel for each pair of axes.
+        ways = torch.einsum("pda,bjac->bjdcp", by_ways.unflatten(1, (2, 3)), self.frames)
+        self.ways = ways.flatten(2, 3)
+        self.axes = self.frames[:, :, :2].flatten(2)
+        offset = torch.arange(1 - number, number, device=x.device) * stretch[:, None]
+        self.apart = offset.abs().log1p()
+        steps = _bumps(self.apart[..., None], OFFSETS, math.log1p(500.0))
+        steps = torch.cat([steps, steps * offset.sign()[..., None]], dim=-1)
+        self.offsets = steps @ by_offset.mT + first.bias  # one for each distance along the chain
         self.step = number if torch.is_grad_enabled() else max(1, PAIRS // (batch * number))
         self.kept = self._look(slice(0, number)) if self.step >= number else None
 
@@ -249,24 +265,24 @@ class _View:
         number = self.x.shape[1]
         return [slice(first, min(first + self.step, number)) for first in range(0, number, self.step)]
 
-    def look(self, rows: slice) -> tuple[Tensor, _Geometry]:
+    def look(self, rows: slice) -> _Pairs:
         """Pairs of these points with all."""
         return self._look(rows) if self.kept is None else self.kept
 
-    def _look(self, rows: slice) -> tuple[Tensor, _Geometry]:
+    def _look(self, rows: slice) -> _Pairs:
+        number = self.x.shape[1]
         difference = self.x[:, None] - self.x[:, rows, None]
         distance = torch.sqrt(difference.square().sum(-1, keepdim=True) + 1e-6)
         direction = difference / (distance + BOND)
-        frame = self.frames[:, rows]
-        local = torch.einsum("bjac,bjkc->bjka", frame, direction)
-        ways = torch.einsum("bjac,bkdc->bjkda", frame, self.frames[:, :, :2]).flatten(3)
-        offset = self.along[:, None, :, None] - self.along[:, rows, None, None]
-        apart = offset.abs().log1p()
-        ratio = (distance / BOND).log1p() - 0.5 * apart  # 0 for a random walk
-        bumps = _bumps((distance / BOND).log1p(), DISTANCES, math.log1p(100.0))
-        steps = _bumps(apart, OFFSETS, math.log1p(500.0))
-        seen = torch.cat([local, ways, bumps, ratio, steps, steps * offset.sign()], dim=-1)
-        return self.pair(seen), _Geometry(direction, local)
+        local = direction @ self.frames[:, rows].mT
+        far = (distance / BOND).log1p()
+        place = torch.arange(number, device=self.x.device)
+        apart = place - place[rows, None] + number - 1
+        ratio = far - 0.5 * self.apart[:, apart, None]  # 0 for a random walk
+        near = torch.cat([local, _bumps(far, DISTANCES, math.log1p(100.0)), ratio], dim=-1)
+        first = near @ self.by_place.mT + self.axes[:, None] @ self.ways[:, rows] + self.offsets[:, apart]
+        seen = self.pair[1:](first)
+        return _Pairs(seen, torch.cat([seen, local], dim=-1), direction * self.mask[:, None, :, None])
 
 
 class Round(nn.Module):
@@ -292,22 +308,26 @@ class Round(nn.Module):
     def _attend(self, h: Tensor, view: _View) -> Tensor:
         """What each point gathers: values of the others, of the pairs, and directions in its own frame."""
         query, key, value = self.query_key_value(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query = query / math.sqrt(query.shape[-1])
+        # One more channel tells where there is no point: no share falls there.
+        there = torch.where(view.mask, 0.0, NOWHERE).to(key)[:, None, :, None].expand(-1, self.heads, -1, 1)
+        key, query = torch.cat([key, there], dim=-1), F.pad(query, (0, 1), value=1.0)
         parts = []
         for rows in view.rows():
-            pair, geometry = view.look(rows)
-            logits = query[:, :, rows] @ key.mT / math.sqrt(query.shape[-1]) + self.bias(pair).permute(0, 3, 1, 2)
-            logits = logits.masked_fill(~view.mask[:, None, None], -torch.inf)
-            share = logits.softmax(dim=-1)
+            pair = view.look(rows)
+            bias = (self.bias.weight @ pair.seen.flatten(1, 2).mT).unflatten(2, pair.seen.shape[1:3])
+            share = (query[:, :, rows] @ key.mT + bias).softmax(dim=-1)
             gathered = (share @ value).transpose(1, 2).flatten(2)
-            by_pair = share.transpose(1, 2) @ torch.cat([pair, geometry.local], dim=-1)
+            by_pair = share.transpose(1, 2) @ pair.told
             parts.append(torch.cat([gathered, by_pair.flatten(2)], dim=-1))
         return torch.cat(parts, dim=1)
 
 
 def _bumps(x: Float[Tensor, "*batch 1"], number: int, last: float) -> Float[Tensor, "*batch bumps"]:
     """Gaussian bumps at even places from 0 to ``last``."""
-    places = torch.linspace(0, last, number, device=x.device, dtype=x.dtype)
-    return torch.exp(-0.5 * ((x - places) * (number / last)) ** 2)
+    sharp = number / last * math.sqrt(0.5)
+    d = sharp * x - torch.linspace(0, sharp * last, number, device=x.device, dtype=x.dtype)
+    return torch.exp(-d * d)
 
 
 def _numbers(points: Points, stretch: Tensor) -> Float[Tensor, "batch 2"]:
