@@ -213,6 +213,14 @@ def test_it_learns_and_reads_back(tmp_path):
     again = ChainDiffusion.load(tmp_path)
     draws = [m.fold(bent[0].letters, 2, generator=torch.Generator().manual_seed(1), steps=5) for m in (model, again)]
     assert torch.equal(*draws)
+    assert again.remaining is not None
+    assert again.remaining.share.min() < 0.9
+    draws = [
+        m.with_walk(sampler="analytic").fold(bent[0].letters, 2, generator=torch.Generator().manual_seed(1), steps=5)
+        for m in (model, again, ChainDiffusion(model.spec, model.network, profile=model.profile))
+    ]
+    assert torch.equal(*draws[:2])
+    assert not torch.allclose(draws[0], draws[2])
     losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
     assert losses[-1] < 0.9 * losses[0]
 

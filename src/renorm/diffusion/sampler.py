@@ -16,11 +16,23 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from renorm.diffusion.remaining import RemainingError
 from renorm.diffusion.reverse import Sampler, Walk
 from renorm.diffusion.running import RunningSpectrum
 from renorm.diffusion.schedule import CLEAN
 
-__all__ = ["DDIM", "DPM2M", "SAMPLERS", "Ancestral", "Angle", "AnglePC", "Heun", "RunningSpectrum", "Sampler"]
+__all__ = [
+    "DDIM",
+    "DPM2M",
+    "SAMPLERS",
+    "Analytic",
+    "Ancestral",
+    "Angle",
+    "AnglePC",
+    "Heun",
+    "RunningSpectrum",
+    "Sampler",
+]
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -66,6 +78,45 @@ class Ancestral:
             v = variance if self.variance == "large" else variance * _ratio(sigma_s, sigma) ** 2
             v = torch.where(sigma_s > 0, v, 0.0)
         return mean + v.sqrt() * walk.draw(), None
+
+
+@dataclass(frozen=True, eq=False)
+class Analytic:
+    r"""Ancestral steps whose noise is what the denoiser leaves open, neither more nor less.
+
+    $$ v = \sigma^2_{t|s}\frac{\sigma_s^2}{\sigma_t^2}
+         + \Big(\frac{\alpha_s\,\sigma^2_{t|s}}{\sigma_t^2}\Big)^2 \rho\,\frac{P\sigma_t^2}{\alpha_t^2P + \sigma_t^2} $$
+
+    with P the spectrum of the data (the prior's if it is not known). With $\rho = 1$ this is ``Ancestral(P)``, with 0
+    its limit ``"small"``. Modes that are finished at s get no noise, and the step to clean data is $x_0$.
+
+    Args:
+        remaining: $\rho$, see ``RemainingError``; 1 if not measured.
+
+    Source:
+        Bao, Li, Zhu & Zhang 2022, arXiv:2201.06503.
+    """
+
+    remaining: RemainingError | None = None
+    order = 1
+    evaluations = 1
+
+    def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
+        """One ancestral step."""
+        alpha, sigma, alpha_s, sigma_s = walk.amplitudes(t, s)
+        x0 = walk.denoise(phi, t)
+        if s == CLEAN:
+            return x0, None
+        alpha_step, variance = (c.to(phi) for c in walk.schedule.transition(s, t))
+        spectrum = (walk.schedule.prior_spectrum if walk.spectrum is None else walk.spectrum).to(phi)
+        mean = _ratio(phi - _ratio(variance, sigma) * _ratio(phi - alpha * x0, sigma), alpha_step)
+        signal = alpha**2 * spectrum
+        left = _ratio(spectrum * sigma**2, signal + sigma**2)
+        if self.remaining is not None:
+            ratio = _ratio(signal, sigma**2).clamp(min=1e-30).log()
+            left = left * self.remaining.at(t, ratio.flatten()).reshape(left.shape)
+        v = variance * _ratio(sigma_s, sigma) ** 2 + _ratio(alpha_s * variance, sigma**2) ** 2 * left
+        return mean + torch.where(sigma_s > 0, v, 0.0).sqrt() * walk.draw(), None
 
 
 @dataclass(frozen=True)
@@ -230,6 +281,7 @@ class Heun:
 SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "ancestral": Ancestral,
     "ancestral-small": lambda: Ancestral(variance="small"),
+    "analytic": Analytic,
     "ddim": DDIM,
     "angle": Angle,
     "angle-pc": AnglePC,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from renorm.diffusion.chains.coarse_chain import cosines, to_modes, to_points
 from renorm.diffusion.chains.flow import coefficients
+from renorm.diffusion.remaining import Look
 from renorm.diffusion.schedule import Schedule
 from renorm.nn.chain import Points
 
@@ -99,3 +100,13 @@ class ChainDenoiser:
         coarse = Coarse(here.alive, here.number, here.sites)
         f = answer(self.network, modes, torch.full((batch,), scale), coarse, (told[0], told[1]), points=points)
         return here.skip[:, None] * modes + here.out[:, None] * f
+
+    def look(self, x: Float[Tensor, "1 3 modes"], t: float, noise: Float[Tensor, "1 3 modes"]) -> Look:
+        """How far the denoiser is off on one chain, beside the exact one of Gaussian chains of its spectrum."""
+        here = coefficients([self.schedule], [t], None if self.spectrum is None else [self.spectrum]).to(x)
+        phi = here.alive[:, None] * (here.alpha[:, None] * x + here.sigma[:, None] * noise)
+        error = (self(phi, t) - x).square().mean(1)
+        moves = here.out > 0
+        spectrum = (self.schedule.prior_spectrum if self.spectrum is None else self.spectrum).to(x)
+        ratio = (here.alpha**2 * spectrum)[moves] / here.sigma[moves] ** 2
+        return Look(t, ratio.clamp(min=1e-30).log(), error[moves] / here.out[moves] ** 2)

@@ -1,6 +1,6 @@
 """The model: one network for chains of all lengths; each length is a mode diffusion."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,9 @@ from renorm.diffusion.chains.profile import measure_profile, spectrum_of
 from renorm.diffusion.chains.spec import ChainSpec
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.moments import Moments
+from renorm.diffusion.remaining import Look, RemainingError
 from renorm.diffusion.reverse import Callback
+from renorm.diffusion.sampler import Analytic
 from renorm.diffusion.spacing import Spacing
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import CheckpointError, RecipeError
@@ -30,16 +32,21 @@ from renorm.spec import load_toml, to_toml
 __all__ = ["ChainDiffusion", "OneLength"]
 
 
+LOOKED_AT, SCALES = 32, 25
+"""Chains, and scales of each, by which it is measured what a network leaves open."""
+
+
 class OneLength(ModeDiffusion):
     """Chains of one length and one sequence: what a mode diffusion can do, it can (see ``ChainDiffusion.of``).
 
     Args:
         spec: Of the family.
         denoiser: Of chains of this length, with its schedule.
+        remaining: What the denoiser leaves open, for the ``analytic`` sampler; not measured if not given.
     """
 
-    def __init__(self, spec: ChainSpec, denoiser: ChainDenoiser) -> None:
-        self.family, self._chain = spec, denoiser
+    def __init__(self, spec: ChainSpec, denoiser: ChainDenoiser, remaining: RemainingError | None = None) -> None:
+        self.family, self._chain, self._remaining = spec, denoiser, remaining
         steps = spec.steps or denoiser.schedule.steps
         walk = DiffusionSpec(sampler=spec.sampler, spacing=spec.spacing, training=spec.training, steps=steps)
         network = denoiser.network
@@ -53,6 +60,8 @@ class OneLength(ModeDiffusion):
         self.schedule, self.denoiser = self._chain.schedule, self._chain
         spectrum = self._chain.spectrum if self._chain.spectrum is not None else self.schedule.prior_spectrum
         self.spacing, self.training = (spacing_of(self.family, spectrum, training=part) for part in (False, True))
+        if isinstance(self.sampler, Analytic):
+            self.sampler = Analytic(self._remaining)
 
     def with_walk(
         self, *, sampler: str | None = None, spacing: str | None = None, steps: int | None = None
@@ -60,7 +69,7 @@ class OneLength(ModeDiffusion):
         """The same model with another sampler, spacing or number of steps."""
         named: dict[str, Any] = {"sampler": sampler, "spacing": spacing, "steps": steps}
         changed = replace(self.family, **{key: value for key, value in named.items() if value is not None})
-        return OneLength(changed, self._chain)
+        return OneLength(changed, self._chain, self._remaining)
 
     def fit(self, *_: Any, **__: Any) -> "OneLength":
         """Refused: all lengths learn together."""
@@ -91,6 +100,7 @@ class ChainDiffusion:
         network: As ``ChainNet``; the one of the spec if not given, its weights drawn by ``seed``.
         seed: Of the initial weights.
         profile: Of the spectrum of chains, which ``fit`` measures (see ``measure_profile``).
+        remaining: What the network leaves open, which ``fit`` measures.
 
     Source:
         Masuki & Ashida 2025, arXiv:2501.09064, with another network.
@@ -109,8 +119,9 @@ class ChainDiffusion:
         *,
         seed: int = 0,
         profile: Float[Tensor, " bins"] | None = None,
+        remaining: RemainingError | None = None,
     ) -> None:
-        self.spec, self.profile = spec, profile
+        self.spec, self.profile, self.remaining = spec, profile, remaining
         if network is None:
             network = ChainNet(spec.network, generator=torch.Generator().manual_seed(seed))
         self.network = network
@@ -141,7 +152,7 @@ class ChainDiffusion:
         schedule = schedule_of(self.spec, sites)
         known = self.spec.spectrum == "measured" and self.profile is not None
         spectrum = spectrum_of(self.profile, sites, self.spec.mass) if known else None
-        return OneLength(self.spec, ChainDenoiser(self.network, schedule, letters, features, spectrum))
+        return OneLength(self.spec, ChainDenoiser(self.network, schedule, letters, features, spectrum), self.remaining)
 
     def with_walk(
         self, *, sampler: str | None = None, spacing: str | None = None, steps: int | None = None
@@ -150,7 +161,7 @@ class ChainDiffusion:
         named: dict[str, Any] = {"sampler": sampler, "spacing": spacing, "steps": steps}
         changed = replace(self.spec, **{key: value for key, value in named.items() if value is not None})
         make_sampler(changed.sampler)
-        return ChainDiffusion(changed, self.network, profile=self.profile)
+        return ChainDiffusion(changed, self.network, profile=self.profile, remaining=self.remaining)
 
     def fold(
         self,
@@ -202,6 +213,30 @@ class ChainDiffusion:
         result = fit(self.network, loss, len(chains), spec, folder, identity=identity, resume=resume, progress=progress)
         self.network.load_state_dict(result.ema.state_dict())
         self.network.eval()
+        path = folder / "remaining.safetensors"
+        if path.is_file():
+            self.remaining = _read_remaining(path)
+        else:
+            self.measure_remaining(chains, seed=spec.seed)
+            self._save_remaining(folder)
+        return self
+
+    @torch.no_grad()
+    def measure_remaining(self, chains: Sequence[TrainingChain], *, seed: int = 0) -> "ChainDiffusion":
+        """Measure what the network leaves open of some chains, drawn by a seed: of the ``analytic`` sampler."""
+        generator = torch.Generator().manual_seed(seed)
+        some = torch.randperm(len(chains), generator=generator)[:LOOKED_AT].tolist()
+        device = next(self.network.parameters(), torch.empty(0)).device
+
+        def looks() -> Iterator[Look]:
+            for i in some:
+                chain = chains[i]
+                denoiser = self.of(chain.x.shape[1], chain.letters, chain.features)._chain
+                x = modes_of(chain.x)[None].to(device)
+                for t in torch.linspace(0, 1, SCALES).tolist():
+                    yield denoiser.look(x, t, torch.randn(x.shape, generator=generator).to(device))
+
+        self.remaining = RemainingError.measured(looks(), scales=SCALES)
         return self
 
     def measure(self, chains: Sequence[TrainingChain]) -> "ChainDiffusion":
@@ -220,6 +255,12 @@ class ChainDiffusion:
             temporary.write_text(to_toml(self.spec), encoding="utf-8")
         if self.profile is not None:
             write_tensors(path / "profile.safetensors", {"profile": self.profile}, {"kind": "chain-profile"})
+        self._save_remaining(path)
+
+    def _save_remaining(self, path: Path) -> None:
+        if self.remaining is not None:
+            table = {"share": self.remaining.share}
+            write_tensors(path / "remaining.safetensors", table, {"kind": "chain-remaining"})
 
     @classmethod
     def load(cls, path: Path) -> "ChainDiffusion":
@@ -241,7 +282,14 @@ class ChainDiffusion:
             profile = read_tensors(path / "profile.safetensors")[0].get("profile")
         if profile is None and spec.spectrum == "measured":
             raise CheckpointError(f"{path} lacks profile.safetensors, which its model needs; fit again")
-        model = cls(spec, profile=profile)
+        remaining = None
+        if (path / "remaining.safetensors").is_file():
+            remaining = _read_remaining(path / "remaining.safetensors")
+        model = cls(spec, profile=profile, remaining=remaining)
         load_weights(model.network, read_tensors(path / "model.safetensors")[0], source=str(path / "model.safetensors"))
         model.network.eval()
         return model
+
+
+def _read_remaining(path: Path) -> RemainingError:
+    return RemainingError(read_tensors(path)[0]["share"])
