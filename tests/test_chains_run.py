@@ -210,7 +210,7 @@ def test_the_benchmark_goes_in_pieces_and_keeps_its_cells(packed, monkeypatch):
     medians = {f"median_tm_{w}_{m}" for w in ("heldout", "cameo") for m in ("rgdm", "ddpm", "nearest", "gaussian")}
     assert medians | {"seconds_per_structure_128", "growth_exponent"} <= result.figures.keys()
     assert all(math.isfinite(value) for value in result.figures.values())
-    assert [path.suffix for path in Path("runs/bench/protein/cells").glob("scales-*")] == [".svg"]
+    assert [path.suffix for path in Path("runs/bench/protein/cells").glob("scales-*")] == [".npz"]
     assert result.notes["rgdm"].startswith(f"{protein.STEPS} steps in ")
     monkeypatch.setattr(protein, "fold", None)  # all is kept
     assert protein.run(0) == result

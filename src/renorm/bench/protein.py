@@ -16,8 +16,8 @@ hours on a CPU.
 * seconds: 64 chains of 128 residues, and how the time of a chain grows with its length up to 512.
 
 It takes hours and goes in pieces. Below the current directory stand ``runs/bench/protein/rgdm`` and ``ddpm``, a run
-each, trained once, and ``cells``, measured once for given weights, a process a core; with them a picture of one walk at
-five scales. ``RENORM_BENCH_PART=rgdm`` trains this one and stops.
+each, trained once, and ``cells``, measured once for given weights, a process a core; with them one walk at five
+scales. ``RENORM_BENCH_PART=rgdm`` trains this one and stops.
 """
 
 import json
@@ -41,7 +41,6 @@ from renorm.data.proteins.chains import Chains
 from renorm.data.proteins.spec import known_chains
 from renorm.diffusion.chains.model import ChainDiffusion
 from renorm.errors import RecipeError
-from renorm.fit.checkpoint import atomic
 from renorm.measure.chains.similarity import tm_score
 from renorm.measure.chains.summary import chain_figures
 from renorm.measure.chains.superposition import superpose
@@ -49,11 +48,9 @@ from renorm.nn.weights import sha256_of
 from renorm.recipes.chains_measure import STRIDE, gaussian_chain, mean_tm, nearest_by_length, scores, targets_of
 from renorm.recipes.chains_run import fold, load
 from renorm.recipes.chains_scales import Moments
-from renorm.recipes.folder import write_json
+from renorm.recipes.folder import write_arrays, write_json
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import ChainRecipe, load_recipe
-from renorm.report.chain_figures import scales_picture
-from renorm.report.tubes import standalone
 
 __all__ = ["run"]
 
@@ -96,7 +93,7 @@ def run(seed: int) -> Result:
     wanted = [partial(_kept, key, jobs[key]) for key in names]
     cells = dict(zip(names, on_all_cores(wanted, _tell), strict=True))
     timed = {f"seconds-{name}": _kept(f"seconds-{name}", partial(_seconds, name, seed)) for name in recipes}
-    _picture(seed)
+    _walk(seed)
     return Result(_figures(cells, timed), _table(cells, timed), (seed,), notes=_notes())
 
 
@@ -191,20 +188,17 @@ def _seconds(name: str, seed: int) -> Cell:
     return found
 
 
-def _picture(seed: int) -> None:
-    """Leave a picture of one walk from coarse to fine, beside the known chain at the same scales."""
-    path = _place("scales.svg")
+def _walk(seed: int) -> None:
+    """Leave one walk from coarse to fine, beside the known chain at the same scales, for a picture."""
+    path = _place("scales.npz")
     if path.is_file():
         return
     target = next(chain for chain in _chains("cameo") if chain.name == PICTURED)
     model = _model("rgdm")
     moments = Moments(model.of(len(target)))
     x = fold(model, target.sequence, 1, seed=seed, callback=moments).x
-    y, weights = target.coordinates.nan_to_num(0.0), target.known.double()
-    arrays = moments.arrays(superpose(x, y[None], weights=weights[None]), target)
-    picture = standalone(scales_picture({name: value.numpy() for name, value in arrays.items()}))
-    with atomic(path) as temporary:
-        temporary.write_text(picture + "\n", encoding="utf-8")
+    laid = superpose(x, target.coordinates.nan_to_num(0.0)[None], weights=target.known[None].double())
+    write_arrays(path, **moments.arrays(laid, target))
 
 
 def _notes() -> dict[str, str]:
