@@ -1,6 +1,7 @@
 """Diffusion of chains: coarse chains, coefficients of many lengths, the loss of silence, one length of many."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -221,6 +222,10 @@ def test_it_learns_and_reads_back(tmp_path):
     ]
     assert torch.equal(*draws[:2])
     assert not torch.allclose(draws[0], draws[2])
+    longer = ChainDiffusion(SPECS["rgdm"]).fit(
+        bent * 4, spec=replace(fit, steps=101), folder=tmp_path, resume=True, progress=False
+    )
+    assert not torch.equal(longer.remaining.share, model.remaining.share)  # of other weights
     losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
     assert losses[-1] < 0.9 * losses[0]
 

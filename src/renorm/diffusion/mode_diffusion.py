@@ -18,7 +18,7 @@ from renorm.diffusion.denoiser import NetworkDenoiser
 from renorm.diffusion.moments import Moments, measure_moments
 from renorm.diffusion.objective import DenoisingLoss
 from renorm.diffusion.reverse import Callback, Sampler, start, walk_up
-from renorm.diffusion.sampler import Ancestral
+from renorm.diffusion.sampler import Analytic, Ancestral
 from renorm.diffusion.schedule import CLEAN
 from renorm.diffusion.spacing import grid
 from renorm.diffusion.spec import DiffusionSpec
@@ -336,7 +336,7 @@ class ModeDiffusion:
 
     def _refiner(self) -> Sampler:
         """A sampler that draws at each step, with the variance of the data where it is known."""
-        if isinstance(self.sampler, Ancestral):
+        if isinstance(self.sampler, (Analytic, Ancestral)):
             return self.sampler
         return Ancestral("large" if self.moments is None else self.moments.spectrum)
 

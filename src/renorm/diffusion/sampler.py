@@ -40,6 +40,14 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator != 0, numerator / torch.where(denominator != 0, denominator, 1.0), 0.0)
 
 
+def _step_back(phi: Tensor, x0: Tensor, t: float, s: float, walk: Walk) -> tuple[Tensor, Tensor]:
+    """Mean of the field at s, given that at t and the clean one, and the variance of the forward step."""
+    alpha, sigma, *_ = walk.amplitudes(t, s)
+    alpha_step, variance = (c.to(phi) for c in walk.schedule.transition(s, t))
+    z_hat = _ratio(phi - alpha * x0, sigma)
+    return x0 if s == CLEAN else _ratio(phi - _ratio(variance, sigma) * z_hat, alpha_step), variance
+
+
 @dataclass(frozen=True, eq=False)
 class Ancestral:
     r"""Steps back through the Markov chain, with fresh noise.
@@ -68,9 +76,7 @@ class Ancestral:
         x0 = walk.denoise(phi, t)
         if s == CLEAN and isinstance(self.variance, str):
             return x0, None
-        alpha_step, variance = (c.to(phi) for c in walk.schedule.transition(s, t))
-        z_hat = _ratio(phi - alpha * x0, sigma)
-        mean = x0 if s == CLEAN else _ratio(phi - _ratio(variance, sigma) * z_hat, alpha_step)
+        mean, variance = _step_back(phi, x0, t, s, walk)
         if isinstance(self.variance, Tensor):
             spectrum = self.variance.to(phi)
             v = variance * _ratio(alpha_s**2 * spectrum + sigma_s**2, alpha**2 * spectrum + sigma**2)
@@ -107,9 +113,8 @@ class Analytic:
         x0 = walk.denoise(phi, t)
         if s == CLEAN:
             return x0, None
-        alpha_step, variance = (c.to(phi) for c in walk.schedule.transition(s, t))
+        mean, variance = _step_back(phi, x0, t, s, walk)
         spectrum = (walk.schedule.prior_spectrum if walk.spectrum is None else walk.spectrum).to(phi)
-        mean = _ratio(phi - _ratio(variance, sigma) * _ratio(phi - alpha * x0, sigma), alpha_step)
         signal = alpha**2 * spectrum
         left = _ratio(spectrum * sigma**2, signal + sigma**2)
         if self.remaining is not None:

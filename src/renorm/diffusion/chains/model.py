@@ -213,12 +213,10 @@ class ChainDiffusion:
         result = fit(self.network, loss, len(chains), spec, folder, identity=identity, resume=resume, progress=progress)
         self.network.load_state_dict(result.ema.state_dict())
         self.network.eval()
-        path = folder / "remaining.safetensors"
-        if path.is_file():
-            self.remaining = _read_remaining(path)
-        else:
+        self.remaining = _read_remaining(folder, steps=spec.steps)
+        if self.remaining is None:
             self.measure_remaining(chains, seed=spec.seed)
-            self._save_remaining(folder)
+            self._save_remaining(folder, steps=spec.steps)
         return self
 
     @torch.no_grad()
@@ -257,10 +255,10 @@ class ChainDiffusion:
             write_tensors(path / "profile.safetensors", {"profile": self.profile}, {"kind": "chain-profile"})
         self._save_remaining(path)
 
-    def _save_remaining(self, path: Path) -> None:
+    def _save_remaining(self, path: Path, *, steps: int | None = None) -> None:
         if self.remaining is not None:
-            table = {"share": self.remaining.share}
-            write_tensors(path / "remaining.safetensors", table, {"kind": "chain-remaining"})
+            table, about = {"share": self.remaining.share}, {"kind": "chain-remaining", "steps": steps}
+            write_tensors(path / "remaining.safetensors", table, about)
 
     @classmethod
     def load(cls, path: Path) -> "ChainDiffusion":
@@ -282,14 +280,18 @@ class ChainDiffusion:
             profile = read_tensors(path / "profile.safetensors")[0].get("profile")
         if profile is None and spec.spectrum == "measured":
             raise CheckpointError(f"{path} lacks profile.safetensors, which its model needs; fit again")
-        remaining = None
-        if (path / "remaining.safetensors").is_file():
-            remaining = _read_remaining(path / "remaining.safetensors")
-        model = cls(spec, profile=profile, remaining=remaining)
+        model = cls(spec, profile=profile, remaining=_read_remaining(path))
         load_weights(model.network, read_tensors(path / "model.safetensors")[0], source=str(path / "model.safetensors"))
         model.network.eval()
         return model
 
 
-def _read_remaining(path: Path) -> RemainingError:
-    return RemainingError(read_tensors(path)[0]["share"])
+def _read_remaining(path: Path, *, steps: int | None = None) -> RemainingError | None:
+    """What a folder keeps of it, if anything; of a fit of so many steps, if these are given."""
+    file = path / "remaining.safetensors"
+    if not file.is_file():
+        return None
+    tensors, about = read_tensors(file)
+    if "share" not in tensors:
+        raise CheckpointError(f"{file} holds no shares of a denoiser's error; remove it and resume the fit")
+    return RemainingError(tensors["share"]) if steps in (None, about.get("steps")) else None
