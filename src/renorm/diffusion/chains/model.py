@@ -229,7 +229,8 @@ class ChainDiffusion:
         def looks() -> Iterator[Look]:
             for i in some:
                 chain = chains[i]
-                denoiser = self.of(chain.x.shape[1], chain.letters, chain.features)._chain
+                features = None if chain.features is None else chain.features.float()  # kept in half precision
+                denoiser = self.of(chain.x.shape[1], chain.letters, features)._chain
                 x = modes_of(chain.x)[None].to(device)
                 for t in torch.linspace(0, 1, SCALES).tolist():
                     yield denoiser.look(x, t, torch.randn(x.shape, generator=generator).to(device))
