@@ -148,6 +148,19 @@ def test_resume_through_the_command_line(tmp_path, capsys):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_resume_that_trains_nothing_leaves_the_manifest_of_who_trained(tmp_path, capsys):
+    """Commit, machine and date stay; with further steps they are those of the last that trained."""
+    path = tmp_path / "manifest.json"
+    fit = ["fit", "demo", "--out", tmp_path, *TINY, "--set", "fit.decay=constant"]
+    assert run(capsys, *fit)[0] == 0
+    trained_by = json.loads(path.read_text()) | {"machine": "elsewhere"}
+    path.write_text(json.dumps(trained_by))
+    assert run(capsys, *fit, "--resume")[0] == 0
+    assert json.loads(path.read_text()) == trained_by
+    assert run(capsys, *fit, "--resume", "--steps", 5)[0] == 0
+    assert json.loads(path.read_text())["machine"] != "elsewhere"
+
+
 # -- what a user gets wrong --------------------------------------------------------------------------------------------
 
 WRONG = [

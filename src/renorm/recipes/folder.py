@@ -86,7 +86,8 @@ def read_field_recipe(folder: Path) -> FieldRecipe:
 def recorded(recipe: AnyRecipe, folder: Path, facts: dict[str, Any], frame: Callable[[Path], None]) -> Iterator[None]:
     """Around a fit by gradient: recipe, model's frame and manifest are written before it, its seconds after it.
 
-    Several processes may come here; the first one alone writes.
+    The manifest stays that of the machine that trained: a finished fit that is resumed with nothing left to do does not
+    change it. Several processes may come here; the first one alone writes.
 
     Args:
         recipe: As resolved.
@@ -94,15 +95,19 @@ def recorded(recipe: AnyRecipe, folder: Path, facts: dict[str, Any], frame: Call
         facts: For the manifest.
         frame: Writes all of the model but its weights.
     """
+    manifest, lines = folder / "manifest.json", folder / "metrics.jsonl"
     if is_first():
+        before = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+        trained = read_metrics(lines)
         with atomic(folder / "recipe.toml") as temporary:
             temporary.write_text(to_toml(recipe), encoding="utf-8")
         frame(folder)
-        write_json(folder / "manifest.json", {**facts, "seconds": None})
+        write_json(manifest, {**facts, "seconds": None})
     yield
     if is_first():
-        metrics = read_metrics(folder / "metrics.jsonl")  # none where nothing was trained
-        write_json(folder / "manifest.json", {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
+        metrics = read_metrics(lines)  # none where nothing was trained
+        done = metrics == trained and before.get("seconds") is not None
+        write_json(manifest, before if done else {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
 
 
 def write_arrays(path: Path, **arrays: Tensor) -> None:
