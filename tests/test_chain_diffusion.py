@@ -1,6 +1,7 @@
 """Diffusion of chains: coarse chains, coefficients of many lengths, the loss of silence, one length of many."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,7 @@ from renorm.diffusion.chains.profile import measure_profile, spectrum_of
 from renorm.diffusion.chains.spec import ChainSpec
 from renorm.diffusion.denoiser import GaussianDenoiser
 from renorm.diffusion.presets import BOND_LENGTH, chain_steps
+from renorm.diffusion.remaining import RemainingError
 from renorm.diffusion.spacing import LogUniform
 from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.fit.record import read_metrics
@@ -228,6 +230,53 @@ def test_it_learns_and_reads_back(tmp_path):
     assert not torch.equal(longer.remaining.share, model.remaining.share)  # of other weights
     losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("damage", ["absent", "damaged", "of other weights"])
+def test_a_walk_never_takes_what_other_weights_leave_open(damage, tmp_path):
+    """A fit that was killed after its weights: the analytic walk is refused, and a resume measures."""
+    generator = torch.Generator().manual_seed(0)
+    chains = [TrainingChain(helix(16, generator), torch.zeros(16, dtype=torch.int64))] * 6
+    spec, fit = replace(SPECS["rgdm"], sampler="analytic"), FitSpec(steps=2, batch=6, warmup=0)
+    model = ChainDiffusion(spec).fit(chains, spec=fit, folder=tmp_path, progress=False)
+    model.save_frame(tmp_path)
+    table = tmp_path / "remaining.safetensors"
+    if damage == "absent":
+        table.unlink()
+    elif damage == "damaged":
+        table.write_bytes(table.read_bytes()[:-9])
+    else:
+        ChainDiffusion(spec, seed=5, profile=model.profile, remaining=model.remaining).save(tmp_path / "other")
+        shutil.copy(tmp_path / "other" / table.name, table)
+    with pytest.raises(CheckpointError, match=r"remaining.safetensors.*--resume` measures it"):
+        ChainDiffusion.load(tmp_path)
+    ChainDiffusion(spec).fit(chains, spec=fit, folder=tmp_path, resume=True, progress=False)
+    torch.testing.assert_close(ChainDiffusion.load(tmp_path).remaining.share, model.remaining.share)
+
+
+def test_a_saved_model_leaves_no_table_of_another(tmp_path):
+    table = RemainingError(torch.full((2, 3), 0.5, dtype=torch.float64))
+    for remaining in (table, None):
+        model = ChainDiffusion(SPECS["rgdm"], profile=torch.ones(4, dtype=torch.float64), remaining=remaining)
+        model.save(tmp_path)
+        assert (ChainDiffusion.load(tmp_path).remaining is None) == (remaining is None)
+
+
+def test_what_is_left_open_is_measured_alike_by_a_seed_and_draws_nothing_else():
+    generator = torch.Generator().manual_seed(0)
+    chains = [TrainingChain(helix(16, generator), torch.zeros(16, dtype=torch.int64))] * 3
+    model = ChainDiffusion(SPECS["rgdm"]).measure(chains)
+    state = torch.random.get_rng_state()
+    first, second, other = (model.measure_remaining(chains, seed=seed).remaining.share for seed in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_chains_of_the_priors_spectrum_walk_where_modes_are_in_doubt():
+    spec = replace(SPECS["rgdm"], spectrum="prior", spacing="mode-share", training="mode-share", sampler="analytic")
+    model = ChainDiffusion(spec)
+    assert model.fold(torch.zeros(20, dtype=torch.int64), 1, generator=torch.Generator(), steps=4).isfinite().all()
 
 
 def helix(sites: int, generator: torch.Generator) -> torch.Tensor:

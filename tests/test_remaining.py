@@ -8,6 +8,7 @@ from renorm.diffusion.presets import rgdm_chain, rgdm_images, white
 from renorm.diffusion.remaining import Look, RemainingError
 from renorm.diffusion.reverse import Walk
 from renorm.diffusion.sampler import Analytic, Ancestral
+from renorm.diffusion.schedule import CLEAN
 from renorm.lattice import Lattice
 
 
@@ -29,6 +30,10 @@ def test_with_all_left_open_it_is_ancestral_of_the_spectrum_and_with_nothing_its
         found, expected = (steps_of(sampler, schedule, spectrum, 0.6, 0.4) for sampler in (Analytic(table), ancestral))
         alive = schedule.alive(0.6)
         torch.testing.assert_close(found[..., alive], expected[..., alive], rtol=1e-9, atol=1e-9)
+    assert torch.equal(
+        steps_of(Analytic(), schedule, spectrum, 0.6, CLEAN),
+        steps_of(Ancestral("small"), schedule, spectrum, 0.6, CLEAN),
+    )
     torch.testing.assert_close(
         steps_of(Analytic(), schedule, spectrum, 0.6, 0.4),
         steps_of(Analytic(RemainingError(torch.ones(2, 2, dtype=torch.float64))), schedule, spectrum, 0.6, 0.4),
@@ -63,7 +68,41 @@ def test_bins_of_few_modes_take_the_nearest_and_scales_of_none_the_finer_one():
     assert table.at(0.25, torch.tensor([-100.0, 100.0])).tolist() == [0.25, 1.5]
 
 
-@pytest.mark.parametrize("share", [-1.0, float("nan")])
+def test_a_mode_that_is_finished_at_the_end_of_a_step_becomes_the_clean_one():
+    schedule = rgdm_chain(40)
+    times = torch.linspace(0, 1, 200).tolist()
+    s = next(s for s in times if bool((schedule.sigma(s) == 0).any()) and bool((schedule.sigma(s) > 0).any()))
+    t = s + 0.2
+    done = schedule.alive(t) & (schedule.sigma(t) > 0) & (schedule.sigma(s) == 0)
+    assert done.any()
+    found = steps_of(Analytic(), schedule, 0.5 * schedule.prior_spectrum, t, s)
+    phi = torch.randn(found.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x0 = GaussianDenoiser(schedule, 0.5 * schedule.prior_spectrum)(phi, t)
+    torch.testing.assert_close(found[..., done], x0[..., done])
+
+
+def test_ten_steps_keep_most_of_the_variance_of_gaussian_chains_and_fifty_nearly_all():
+    """What is lost is the last bit of modes as they become clean."""
+    from renorm.diffusion.reverse import start, walk_up
+    from renorm.diffusion.spacing import SPACINGS, grid
+
+    schedule = rgdm_chain(64)
+    spectrum = schedule.prior_spectrum
+    generator = torch.Generator().manual_seed(0)
+
+    def draw():
+        return torch.randn(300, 3, 64, generator=generator)
+
+    for steps, least in ((10, 0.9), (50, 0.98)):
+        times = grid(SPACINGS["mode-share"](spectrum), schedule, steps)
+        begin = start(schedule, times[0], draw(), spectrum=spectrum)
+        denoiser = GaussianDenoiser(schedule, spectrum)
+        x = walk_up(schedule, denoiser, Analytic(), times, begin, draw, spectrum=spectrum)
+        kept = (x.double().square().mean((0, 1)) / spectrum)[1:].mean()
+        assert least < kept < 1.02
+
+
+@pytest.mark.parametrize("share", [-1.0, float("nan"), float("inf")])
 def test_shares_are_numbers_that_are_not_negative(share):
     with pytest.raises(ValueError, match="shares must be >= 0"):
         RemainingError(torch.full((3, 4), share, dtype=torch.float64))

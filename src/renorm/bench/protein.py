@@ -5,8 +5,8 @@ hours on a CPU.
 
 * shapes: one chain for each held-out sequence at 10 to 500 evaluations, beside real chains: bonds, pseudo-angles,
   pseudo-dihedrals, radius of gyration, clashes. The same figures of the held-out chains themselves are the floor. Both
-  methods walk as the paper does (``even`` steps, ancestral), and as the recipe does (steps ``placed`` where modes are
-  in doubt, analytic).
+  methods walk as published (``own``: ancestral, at the places of their schedules), and as the recipe does (steps
+  ``placed`` where modes are in doubt, analytic).
 
 * folds: median TM-score over held-out targets and over the CAMEO targets, at T(N) evaluations, one chain a target (none
   chosen by its score), beside what needs no model: the training chain nearest in length, and the Gaussian chain.
@@ -40,7 +40,7 @@ from renorm.bench.trained import part_asked
 from renorm.data.proteins.chains import Chains
 from renorm.data.proteins.spec import known_chains
 from renorm.diffusion.chains.model import ChainDiffusion
-from renorm.errors import RecipeError
+from renorm.errors import DataError, RecipeError
 from renorm.measure.chains.similarity import tm_score
 from renorm.measure.chains.summary import chain_figures
 from renorm.measure.chains.superposition import superpose
@@ -48,7 +48,7 @@ from renorm.nn.weights import sha256_of
 from renorm.recipes.chains_measure import STRIDE, gaussian_chain, mean_tm, nearest_by_length, scores, targets_of
 from renorm.recipes.chains_run import fold, load
 from renorm.recipes.chains_scales import Moments
-from renorm.recipes.folder import write_arrays, write_json
+from renorm.recipes.folder import machine, write_arrays, write_json
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import ChainRecipe, load_recipe
 
@@ -58,7 +58,7 @@ ROOT = Path("runs", "bench", "protein")
 STEPS = 16000
 TRAINED = {"fit.steps": STEPS, "model.sampler": "ancestral", "model.spacing": "auto"}  # walks are chosen below
 METHODS: dict[str, dict[str, Any]] = {"rgdm": TRAINED, "ddpm": TRAINED | {"model.schedule": "ddpm"}}
-WALKS = {"placed": ("analytic", "mode-share"), "even": ("ancestral", "auto")}  # the first of folds, draws and seconds
+WALKS = {"placed": ("analytic", "mode-share"), "own": ("ancestral", "auto")}  # the first of folds, draws and seconds
 EVALUATIONS = (10, 20, 50, 100, 200, 500)
 HEADLINE = (50, 500)
 PICTURED = "7n99.A"
@@ -77,6 +77,8 @@ def run(seed: int) -> Result:
     """
     recipes = {name: _recipe(changes, seed) for name, changes in METHODS.items()}
     part = part_asked(recipes)
+    if part is None and PICTURED not in [chain.name for chain in _chains("cameo")]:
+        raise DataError(f"the CAMEO targets lack {PICTURED}, whose walk is kept; give the whole set of 183")
     for name in part or list(recipes):
         fit_run(recipes[name], ROOT / name, resume=True, command="renorm bench protein")
     if part is not None:
@@ -94,7 +96,8 @@ def run(seed: int) -> Result:
     cells = dict(zip(names, on_all_cores(wanted, _tell), strict=True))
     timed = {f"seconds-{name}": _kept(f"seconds-{name}", partial(_seconds, name, seed)) for name in recipes}
     _walk(seed)
-    return Result(_figures(cells, timed), _table(cells, timed), (seed,), notes=_notes())
+    notes = _notes([*cells.values(), *timed.values()])
+    return Result(_figures(cells, timed), _table(cells, timed), (seed,), notes=notes)
 
 
 def _recipe(changes: dict[str, Any], seed: int) -> ChainRecipe:
@@ -111,12 +114,15 @@ def _place(name: str) -> Path:
 
 
 def _kept(key: str, measure: Callable[[], Cell]) -> Cell:
-    """A cell that is there for the weights of both runs, or a new one."""
+    """A cell that is there for the weights of both runs and the walks of today, or a new one, with who measured it."""
     path = _place(f"{key}.json")
+    walks = {name: list(walk) for name, walk in WALKS.items()}
     if path.is_file():
         found: Cell = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    cell = measure()
+        if found["walks"] == walks:
+            return found
+    about = machine()
+    cell = {**measure(), "walks": walks, "commit": about["commit"], "machine": about["machine"]}
     write_json(path, cell)
     return cell
 
@@ -152,7 +158,7 @@ def _folds(name: str, which: str, seed: int) -> Cell:
     found = [
         scores(fold(model, target.sequence, 1, seed=seed + i).x, target) for i, target in enumerate(_chains(which))
     ]
-    return {key: [line[key] for line in found] for key in found[0]}
+    return {"scores": {key: [line[key] for line in found] for key in found[0]}}
 
 
 def _trivial(which: str, seed: int) -> Cell:
@@ -177,7 +183,7 @@ def _draws(name: str, index: int, seed: int) -> Cell:
 
 
 def _seconds(name: str, seed: int) -> Cell:
-    """Seconds of a chain at its T(N), with all cores, by length."""
+    """Seconds of a chain at its T(N), on the GPU or with all cores, by length."""
     model = _model(name)
     found = {}
     for length in LENGTHS:
@@ -201,9 +207,9 @@ def _walk(seed: int) -> None:
     write_arrays(path, **moments.arrays(laid, target))
 
 
-def _notes() -> dict[str, str]:
-    """Who trained where, and how to read the figures."""
-    found = {}
+def _notes(cells: Sequence[Cell]) -> dict[str, str]:
+    """Who trained and measured where, and how to read the figures."""
+    found = {"measured": ", ".join(sorted({f"{cell['commit']} on {cell['machine']}" for cell in cells}))}
     for name in METHODS:
         about = json.loads((ROOT / name / "manifest.json").read_text(encoding="utf-8"))
         found[name] = (
@@ -214,8 +220,11 @@ def _notes() -> dict[str, str]:
         "shapes": "one chain for each held-out sequence, whatever it is worth; beside the unbroken training chains",
         "floor": "the same of the unbroken held-out chains themselves; clashes and rg_error of real chains are not 0",
         "folds": "medians over targets, each by one chain at T(N) evaluations; none is chosen by its score",
-        "walks": "even: the paper's, ancestral; placed: mode-share, analytic, chosen on training chains (rgdm_*)",
-        "seconds": "of a chain of N residues at its T(N), on all cores, nothing else running",
+        "walks": (
+            "own: ancestral, even steps for rgdm, linear-beta for ddpm; placed: mode-share, analytic, chosen for rgdm "
+            "on training chains, and given to ddpm as well; figures without a walk in their name are of placed"
+        ),
+        "seconds": "of a chain of N residues at its T(N), nothing else running",
     }
 
 
@@ -227,8 +236,8 @@ def _figures(cells: dict[str, Cell], timed: dict[str, Cell]) -> dict[str, float]
             cell, named = cells[f"shapes-{method}-{walk}-{n}"], method if walk == "placed" else f"{method}_{walk}"
             found |= {f"{named}_{key}_{n}": float(cell[key]) for key in SHAPES}
         found |= {
-            f"median_tm_heldout_{method}": statistics.median(cells[f"held-{method}"]["tm"]),
-            f"median_tm_cameo_{method}": statistics.median(cells[f"cameo-{method}"]["tm"]),
+            f"median_tm_heldout_{method}": statistics.median(cells[f"held-{method}"]["scores"]["tm"]),
+            f"median_tm_cameo_{method}": statistics.median(cells[f"cameo-{method}"]["scores"]["tm"]),
         }
     floor = cells["trivial-held"]["floor"]
     found |= {f"floor_{key}": float(floor[key]) for key in SHAPES}
@@ -262,7 +271,8 @@ def _table(cells: dict[str, Cell], timed: dict[str, Cell]) -> list[dict[str, Any
             rows.append({"method": method, "walk": walk, "evaluations": n} | figures)
     for method in METHODS:
         for which in ("held", "cameo"):
-            medians = {key: statistics.median(values) for key, values in cells[f"{which}-{method}"].items()}
+            lines = cells[f"{which}-{method}"]["scores"]
+            medians = {key: statistics.median(values) for key, values in lines.items()}
             rows.append({"method": method, "targets": which} | medians)
         for i in range(HISTOGRAMS):
             cell = cells[f"draws-{method}-{i}"]

@@ -43,7 +43,8 @@ class RemainingError:
         share: $\rho$ at even scales from 0 to 1, in even bins of x from -6 to 8.
 
     Source:
-        Bao, Li, Zhu & Zhang 2022, arXiv:2201.06503, for one number a scale; here one for each kind of mode.
+        Bao, Li, Sun, Zhu & Zhang 2022, arXiv:2206.07309, for each component by a network of its own; here a table of
+        scales and kinds of modes.
 
     Example:
         >>> half = RemainingError(torch.full((3, 4), 0.5, dtype=torch.float64))
@@ -54,8 +55,10 @@ class RemainingError:
     share: Float64[Tensor, "scales ratios"]
 
     def __post_init__(self) -> None:
-        require(bool((self.share >= 0).all()), "shares must be >= 0 and finite", float(self.share.min()))
-        require(len(self.share) >= 2, "shares are needed at 2 scales at least", len(self.share))
+        sound = self.share.isfinite() & (self.share >= 0)
+        require(bool(sound.all()), "shares must be >= 0 and finite", self.share[~sound][:1].tolist())
+        shape = tuple(self.share.shape)
+        require(len(shape) == 2 and shape[0] >= 2, "shares are needed at 2 scales at least, a row each", shape)
 
     def at(self, t: float, log_ratio: Float[Tensor, " modes"]) -> Float[Tensor, " modes"]:
         r"""$\rho$ of modes at a scale, linear between the scales that were measured."""

@@ -88,19 +88,21 @@ class Ancestral:
 
 @dataclass(frozen=True, eq=False)
 class Analytic:
-    r"""Ancestral steps whose noise is what the denoiser leaves open, neither more nor less.
+    r"""Ancestral steps whose noise is what the denoiser was measured to leave open.
 
     $$ v = \sigma^2_{t|s}\frac{\sigma_s^2}{\sigma_t^2}
          + \Big(\frac{\alpha_s\,\sigma^2_{t|s}}{\sigma_t^2}\Big)^2 \rho\,\frac{P\sigma_t^2}{\alpha_t^2P + \sigma_t^2} $$
 
-    with P the spectrum of the data (the prior's if it is not known). With $\rho = 1$ this is ``Ancestral(P)``, with 0
-    its limit ``"small"``. Modes that are finished at s get no noise, and the step to clean data is $x_0$.
+    with P the spectrum of the data (the prior's if it is not known). Modes become clean without noise, as $x_0$: all in
+    the step to clean data, and each that is finished at s. But for these, $\rho = 1$ is ``Ancestral(P)``, and 0 its
+    limit ``"small"``. What is lost is the last bit of their variance: in few steps some of it, in 50 next to nothing.
 
     Args:
-        remaining: $\rho$, see ``RemainingError``; 1 if not measured.
+        remaining: $\rho$, see ``RemainingError``; 1 if not measured, as it is of other models than those of chains.
 
     Source:
-        Bao, Li, Zhu & Zhang 2022, arXiv:2201.06503.
+        Bao, Li, Zhu & Zhang 2022, arXiv:2201.06503, for an exact score; Bao, Li, Sun, Zhu & Zhang 2022,
+        arXiv:2206.07309, for the error of one that was learned.
     """
 
     remaining: RemainingError | None = None

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from renorm.errors import CheckpointError
-from renorm.fit.checkpoint import atomic, differences
+from renorm.fit.checkpoint import atomic, checkpoints, differences
 from renorm.fit.record import read_metrics
-from renorm.recipes.spec import AnyRecipe, ChainRecipe, FieldRecipe, read_toml
+from renorm.recipes.spec import AnyRecipe, ChainRecipe, FieldRecipe, Recipe, read_toml
 from renorm.spec import to_json, to_toml
 from renorm.version import __version__
 
@@ -83,11 +83,13 @@ def read_field_recipe(folder: Path) -> FieldRecipe:
 
 
 @contextmanager
-def recorded(recipe: AnyRecipe, folder: Path, facts: dict[str, Any], frame: Callable[[Path], None]) -> Iterator[None]:
+def recorded(
+    recipe: ChainRecipe | Recipe, folder: Path, facts: dict[str, Any], frame: Callable[[Path], None]
+) -> Iterator[None]:
     """Around a fit by gradient: recipe, model's frame and manifest are written before it, its seconds after it.
 
-    The manifest stays that of the machine that trained: a finished fit that is resumed with nothing left to do does not
-    change it. Several processes may come here; the first one alone writes.
+    The manifest stays that of the machine that trained: a finished fit that is resumed does not change it. Several
+    processes may come here; the first one alone writes.
 
     Args:
         recipe: As resolved.
@@ -97,17 +99,24 @@ def recorded(recipe: AnyRecipe, folder: Path, facts: dict[str, Any], frame: Call
     """
     manifest, lines = folder / "manifest.json", folder / "metrics.jsonl"
     if is_first():
-        before = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
-        trained = read_metrics(lines)
+        finished = _trained(folder, recipe.fit.steps)
         with atomic(folder / "recipe.toml") as temporary:
             temporary.write_text(to_toml(recipe), encoding="utf-8")
         frame(folder)
-        write_json(manifest, {**facts, "seconds": None})
+        if not finished:
+            write_json(manifest, {**facts, "seconds": None})
     yield
-    if is_first():
+    if is_first() and not finished:
         metrics = read_metrics(lines)  # none where nothing was trained
-        done = metrics == trained and before.get("seconds") is not None
-        write_json(manifest, before if done else {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
+        write_json(manifest, {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
+
+
+def _trained(folder: Path, steps: int) -> bool:
+    """Whether a run has come to so many steps and told how long they took."""
+    manifest = folder / "manifest.json"
+    known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+    saved = checkpoints(folder / "checkpoints")
+    return known.get("seconds") is not None and bool(saved) and saved[-1][0] >= steps
 
 
 def write_arrays(path: Path, **arrays: Tensor) -> None:

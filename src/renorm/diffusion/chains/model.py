@@ -27,6 +27,7 @@ from renorm.errors import CheckpointError, RecipeError
 from renorm.fit.checkpoint import atomic, load_weights, read_tensors, write_tensors
 from renorm.fit.spec import FitSpec
 from renorm.nn.chain import ChainNet
+from renorm.nn.weights import sha256_of
 from renorm.spec import load_toml, to_toml
 
 __all__ = ["ChainDiffusion", "OneLength"]
@@ -48,7 +49,7 @@ class OneLength(ModeDiffusion):
     def __init__(self, spec: ChainSpec, denoiser: ChainDenoiser, remaining: RemainingError | None = None) -> None:
         self.family, self._chain, self._remaining = spec, denoiser, remaining
         steps = spec.steps or denoiser.schedule.steps
-        walk = DiffusionSpec(sampler=spec.sampler, spacing=spec.spacing, training=spec.training, steps=steps)
+        walk = DiffusionSpec(sampler=spec.sampler, steps=steps)  # spacings are looked up by ``_assemble``
         network = denoiser.network
         lattice = denoiser.schedule.lattice
         moments = None
@@ -213,15 +214,18 @@ class ChainDiffusion:
         result = fit(self.network, loss, len(chains), spec, folder, identity=identity, resume=resume, progress=progress)
         self.network.load_state_dict(result.ema.state_dict())
         self.network.eval()
-        self.remaining = _read_remaining(folder, steps=spec.steps)
+        self.remaining = _read_remaining(folder)
         if self.remaining is None:
             self.measure_remaining(chains, seed=spec.seed)
-            self._save_remaining(folder, steps=spec.steps)
+            self._save_remaining(folder)
         return self
 
     @torch.no_grad()
     def measure_remaining(self, chains: Sequence[TrainingChain], *, seed: int = 0) -> "ChainDiffusion":
-        """Measure what the network leaves open of some chains, drawn by a seed: of the ``analytic`` sampler."""
+        """Measure what the network leaves open of some chains, drawn by a seed, for the ``analytic`` sampler.
+
+        Their sequences are told. Of chains that it was not trained on a network leaves more open.
+        """
         generator = torch.Generator().manual_seed(seed)
         some = torch.randperm(len(chains), generator=generator)[:LOOKED_AT].tolist()
         device = next(self.network.parameters(), torch.empty(0)).device
@@ -247,6 +251,7 @@ class ChainDiffusion:
         """Write spec, spectrum and weights to a folder."""
         self.save_frame(path)
         write_tensors(path / "model.safetensors", self.network.state_dict(), {"kind": "chain-diffusion"})
+        self._save_remaining(path)
 
     def save_frame(self, path: Path) -> None:
         """Write all but the weights, which a fit writes by itself."""
@@ -254,12 +259,14 @@ class ChainDiffusion:
             temporary.write_text(to_toml(self.spec), encoding="utf-8")
         if self.profile is not None:
             write_tensors(path / "profile.safetensors", {"profile": self.profile}, {"kind": "chain-profile"})
-        self._save_remaining(path)
 
-    def _save_remaining(self, path: Path, *, steps: int | None = None) -> None:
-        if self.remaining is not None:
-            table, about = {"share": self.remaining.share}, {"kind": "chain-remaining", "steps": steps}
-            write_tensors(path / "remaining.safetensors", table, about)
+    def _save_remaining(self, path: Path) -> None:
+        """With the weights that it was measured of, which lie there already."""
+        if self.remaining is None:
+            (path / "remaining.safetensors").unlink(missing_ok=True)
+            return
+        about = {"kind": "chain-remaining", "weights": sha256_of(path / "model.safetensors")}
+        write_tensors(path / "remaining.safetensors", {"share": self.remaining.share}, about)
 
     @classmethod
     def load(cls, path: Path) -> "ChainDiffusion":
@@ -281,18 +288,26 @@ class ChainDiffusion:
             profile = read_tensors(path / "profile.safetensors")[0].get("profile")
         if profile is None and spec.spectrum == "measured":
             raise CheckpointError(f"{path} lacks profile.safetensors, which its model needs; fit again")
-        model = cls(spec, profile=profile, remaining=_read_remaining(path))
+        remaining = _read_remaining(path)
+        if remaining is None and spec.sampler == "analytic" and (path / "metrics.jsonl").is_file():
+            raise CheckpointError(
+                f"{path} lacks what its network leaves open (remaining.safetensors is absent, or of other weights), "
+                f"which sampler 'analytic' needs; `renorm fit {path / 'recipe.toml'} --out {path} --resume` measures it"
+            )
+        model = cls(spec, profile=profile, remaining=remaining)
         load_weights(model.network, read_tensors(path / "model.safetensors")[0], source=str(path / "model.safetensors"))
         model.network.eval()
         return model
 
 
-def _read_remaining(path: Path, *, steps: int | None = None) -> RemainingError | None:
-    """What a folder keeps of it, if anything; of a fit of so many steps, if these are given."""
+def _read_remaining(path: Path) -> RemainingError | None:
+    """What a folder keeps of it, if that is sound and of the weights that lie there: else it is measured again."""
     file = path / "remaining.safetensors"
     if not file.is_file():
         return None
-    tensors, about = read_tensors(file)
-    if "share" not in tensors:
-        raise CheckpointError(f"{file} holds no shares of a denoiser's error; remove it and resume the fit")
-    return RemainingError(tensors["share"]) if steps in (None, about.get("steps")) else None
+    try:
+        tensors, about = read_tensors(file)
+        known = RemainingError(tensors["share"])
+    except (CheckpointError, KeyError, ValueError):
+        return None
+    return known if about.get("weights") == sha256_of(path / "model.safetensors") else None

@@ -106,6 +106,7 @@ class ChainLoss:
         self.chains, self.spec = chains, spec
         self.schedules = [schedule_of(spec, chain.x.shape[1]) for chain in chains]
         self.modes = [modes_of(chain.x) for chain in chains]
+        self.longest = max((modes.shape[1] for modes in self.modes), default=0)
         known = profile if spec.spectrum == "measured" else None
         self.spectra: dict[int, Tensor | None] = {}
         self.training: dict[int, Spacing] = {}
@@ -120,8 +121,7 @@ class ChainLoss:
         which = index.tolist()
         draw = torch.rand(2, len(which), generator=generator, device=device, dtype=torch.float64).cpu()
         strata = (torch.arange(len(which)) + draw[0]) / len(which)  # even over the scales in every batch
-        among = range(len(self.modes)) if device.type == "cuda" else which
-        longest = max(self.modes[i].shape[1] for i in among)
+        longest = self.longest if device.type == "cuda" else max(self.modes[i].shape[1] for i in which)
         noise = torch.randn(len(which), 3, longest, generator=generator, device=device)
         times = [self._time(i, u) for i, u in zip(which, strata, strict=True)]
         here = coefficients([self.schedules[i] for i in which], times, self._spectra(which), length=longest).to(noise)
