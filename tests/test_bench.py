@@ -67,6 +67,21 @@ FIGURES = {
     "lognormal-large": {"cascade_2d_max_power_error", "cascade_3d_max_power_error"},
     "longrange": {"cascade_error", "one_scale_error"},
     "cascade-images": {"bits_per_dim", "bits_per_dim_one_scale"},
+    "protein": {
+        *(
+            f"{method}_{key}_{evaluations}"
+            for method in ("rgdm", "ddpm")
+            for key in ("bond_rmse", "angle_js", "dihedral_js", "rg_error", "clashes")
+            for evaluations in (50, 500)
+        ),
+        "median_tm_heldout_rgdm",
+        "median_tm_heldout_ddpm",
+        "median_tm_cameo_rgdm",
+        "median_tm_cameo_ddpm",
+        "median_tm_cameo_nearest",
+        "seconds_per_structure_128",
+        "growth_exponent",
+    },
 }
 
 

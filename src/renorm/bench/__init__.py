@@ -9,6 +9,7 @@ BENCHMARKS = {
     "mnist16": "mnist16",
     "cifar16": "cifar16",
     "gaussian16": "gaussian16",
+    "protein": "protein",
     "mnist16-speed": "mnist16_speed",
     "resume": "resume",
     "demo": "demo",
