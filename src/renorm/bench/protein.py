@@ -119,7 +119,7 @@ def _kept(key: str, measure: Callable[[], Cell]) -> Cell:
     walks = {name: list(walk) for name, walk in WALKS.items()}
     if path.is_file():
         found: Cell = json.loads(path.read_text(encoding="utf-8"))
-        if found["walks"] == walks:
+        if found.get("walks") == walks:  # none: of a version that did not tell
             return found
     about = machine()
     cell = {**measure(), "walks": walks, "commit": about["commit"], "machine": about["machine"]}
@@ -224,7 +224,7 @@ def _notes(cells: Sequence[Cell]) -> dict[str, str]:
             "own: ancestral, even steps for rgdm, linear-beta for ddpm; placed: mode-share, analytic, chosen for rgdm "
             "on training chains, and given to ddpm as well; figures without a walk in their name are of placed"
         ),
-        "seconds": "of a chain of N residues at its T(N), nothing else running",
+        "seconds": "of a chain of N residues at its T(N), nothing else running; 64 of 128 residues 16 at a time, else 4",
     }
 
 
