@@ -224,7 +224,7 @@ def _notes(cells: Sequence[Cell]) -> dict[str, str]:
             "own: ancestral, even steps for rgdm, linear-beta for ddpm; placed: mode-share, analytic, chosen for rgdm "
             "on training chains, and given to ddpm as well; figures without a walk in their name are of placed"
         ),
-        "seconds": "of a chain of N residues at its T(N), nothing else running; 64 of 128 residues 16 at a time, else 4",
+        "seconds": "of a chain of N residues at its T(N), nothing else running; 64 of 128 residues, 16 at once, else 4",
     }
 
 
