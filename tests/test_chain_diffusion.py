@@ -248,8 +248,13 @@ def test_a_walk_never_takes_what_other_weights_leave_open(damage, tmp_path):
     else:
         ChainDiffusion(spec, seed=5, profile=model.profile, remaining=model.remaining).save(tmp_path / "other")
         shutil.copy(tmp_path / "other" / table.name, table)
+    read, walk = ChainDiffusion.load(tmp_path), {"generator": torch.Generator(), "steps": 2}
     with pytest.raises(CheckpointError, match=r"remaining.safetensors.*--resume` measures it"):
-        ChainDiffusion.load(tmp_path)
+        read.fold(chains[0].letters, **walk)
+    ancestral = read.with_walk(sampler="ancestral")
+    assert ancestral.fold(chains[0].letters, **walk).isfinite().all()
+    with pytest.raises(CheckpointError, match="sampler 'analytic' needs"):
+        ancestral.with_walk(sampler="analytic").fold(chains[0].letters, **walk)
     ChainDiffusion(spec).fit(chains, spec=fit, folder=tmp_path, resume=True, progress=False)
     torch.testing.assert_close(ChainDiffusion.load(tmp_path).remaining.share, model.remaining.share)
 

@@ -126,6 +126,7 @@ class ChainDiffusion:
         if network is None:
             network = ChainNet(spec.network, generator=torch.Generator().manual_seed(seed))
         self.network = network
+        self._lacks: str | None = None  # said where an analytic walk is asked for
         for part in (False, True):  # unknown names are told now
             spacing_of(spec, torch.ones(3), training=part)
 
@@ -145,10 +146,13 @@ class ChainDiffusion:
         Raises:
             ValueError: If there are fewer than three sites.
             RecipeError: If letters or features are not one a site.
+            CheckpointError: If the walk is analytic, and the run that was read lacks what its network leaves open.
         """
         for what, value in (("letters", letters), ("features", features)):
             if value is not None and len(value) != sites:
                 raise RecipeError(f"{what} must be one for each of the {sites} residues, got {len(value)}")
+        if self._lacks is not None and self.spec.sampler == "analytic":
+            raise CheckpointError(self._lacks)
         self.network.eval()
         schedule = schedule_of(self.spec, sites)
         known = self.spec.spectrum == "measured" and self.profile is not None
@@ -162,7 +166,9 @@ class ChainDiffusion:
         named: dict[str, Any] = {"sampler": sampler, "spacing": spacing, "steps": steps}
         changed = replace(self.spec, **{key: value for key, value in named.items() if value is not None})
         make_sampler(changed.sampler)
-        return ChainDiffusion(changed, self.network, profile=self.profile, remaining=self.remaining)
+        model = ChainDiffusion(changed, self.network, profile=self.profile, remaining=self.remaining)
+        model._lacks = self._lacks
+        return model
 
     def fold(
         self,
@@ -226,6 +232,7 @@ class ChainDiffusion:
 
         Their sequences are told. Of chains that it was not trained on a network leaves more open.
         """
+        self._lacks = None
         generator = torch.Generator().manual_seed(seed)
         some = torch.randperm(len(chains), generator=generator)[:LOOKED_AT].tolist()
         device = next(self.network.parameters(), torch.empty(0)).device
@@ -288,13 +295,12 @@ class ChainDiffusion:
             profile = read_tensors(path / "profile.safetensors")[0].get("profile")
         if profile is None and spec.spectrum == "measured":
             raise CheckpointError(f"{path} lacks profile.safetensors, which its model needs; fit again")
-        remaining = _read_remaining(path)
-        if remaining is None and spec.sampler == "analytic" and (path / "metrics.jsonl").is_file():
-            raise CheckpointError(
+        model = cls(spec, profile=profile, remaining=_read_remaining(path))
+        if model.remaining is None and (path / "metrics.jsonl").is_file():
+            model._lacks = (
                 f"{path} lacks what its network leaves open (remaining.safetensors is absent, or of other weights), "
                 f"which sampler 'analytic' needs; `renorm fit {path / 'recipe.toml'} --out {path} --resume` measures it"
             )
-        model = cls(spec, profile=profile, remaining=remaining)
         load_weights(model.network, read_tensors(path / "model.safetensors")[0], source=str(path / "model.safetensors"))
         model.network.eval()
         return model
