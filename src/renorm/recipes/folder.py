@@ -97,9 +97,9 @@ def recorded(
         facts: For the manifest.
         frame: Writes all of the model but its weights.
     """
-    manifest, lines = folder / "manifest.json", folder / "metrics.jsonl"
+    manifest = folder / "manifest.json"
     if is_first():
-        finished = _trained(folder, recipe.fit.steps)
+        finished = _finished(folder, recipe.fit.steps)
         with atomic(folder / "recipe.toml") as temporary:
             temporary.write_text(to_toml(recipe), encoding="utf-8")
         frame(folder)
@@ -107,11 +107,11 @@ def recorded(
             write_json(manifest, {**facts, "seconds": None})
     yield
     if is_first() and not finished:
-        metrics = read_metrics(lines)  # none where nothing was trained
+        metrics = read_metrics(folder / "metrics.jsonl")  # none where nothing was trained
         write_json(manifest, {**facts, "seconds": metrics[-1]["seconds"] if metrics else 0.0})
 
 
-def _trained(folder: Path, steps: int) -> bool:
+def _finished(folder: Path, steps: int) -> bool:
     """Whether a run has come to so many steps and told how long they took."""
     manifest = folder / "manifest.json"
     known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
