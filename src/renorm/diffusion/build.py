@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
+from renorm.bases.corner import Corner, corners
 from renorm.diffusion import presets
 from renorm.diffusion.denoiser import (
     CleanField,
@@ -54,7 +55,8 @@ def make_schedule(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None
         regulator = Sharpened(regulator, spec.sharpness)
     if spec.schedule == "separated":
         known = _given(moments, "the separated schedule").spectrum
-        schedule = presets.separated(lattice, known, infrared=spec.infrared, regulator=regulator)
+        floor = {"floor": spec.floor} if spec.floor else {}
+        schedule = presets.separated(lattice, known, infrared=spec.infrared, regulator=regulator, **floor)
     else:
         schedule = presets.rgdm_images(
             lattice, prior_scale=spec.prior_scale, infrared=spec.infrared, regulator=regulator
@@ -100,7 +102,20 @@ def make_denoiser(
         return GaussianDenoiser(schedule, known.spectrum, known.mean)
     if network is None:
         raise RecipeError("denoiser = 'network' needs a network, got none; pass one, or ask for 'gaussian'")
-    return NetworkDenoiser(network, schedule, _prediction(spec, moments))
+    return NetworkDenoiser(network, schedule, _prediction(spec, moments), _lattices(spec, schedule.lattice))
+
+
+def _lattices(spec: DiffusionSpec, lattice: Lattice) -> tuple[Corner, ...]:
+    """Where the network sees fields; the whole lattice alone if none."""
+    if spec.lattices == "whole":
+        return ()
+    nested = corners(lattice, spec.network.stride)
+    if len(nested) == 1:
+        raise RecipeError(
+            f"lattices = 'nested' needs axes that can be halved and stay divisible by the network's stride "
+            f"{spec.network.stride}, got {lattice.shape}; choose another size, or lattices = 'whole'"
+        )
+    return nested
 
 
 def make_sampler(name: str) -> Sampler:

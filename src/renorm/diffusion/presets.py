@@ -296,6 +296,7 @@ def separated(
     steps: int = 200,
     infrared: float = INFRARED,
     regulator: Regulator | None = None,
+    floor: float = SNR_COARSE / 2,
 ) -> Schedule:
     r"""The data's own power spectrum P as prior, and modes that fade in the order of their wavenumbers.
 
@@ -311,9 +312,11 @@ def separated(
         steps: It only sets ``Schedule.steps``.
         infrared: $m_L L$, in rad; modes below $m_L$ fade together.
         regulator: Rational if not given.
+        floor: Signal-to-noise ratio $r$ below which a mode is erased; the slowest has twice as much at t = 1. What a
+            mode would say below it is lost: it enters with the data's variance, not with what the others say of it.
 
     Raises:
-        ValueError: If the spectrum is not finite or is zero everywhere.
+        ValueError: If the spectrum is not finite or is zero everywhere, or the floor is not in (0, 1].
 
     Example:
         >>> lattice = Lattice((8, 8))
@@ -321,6 +324,7 @@ def separated(
         >>> bool((steep.alpha(0.4) == flat.alpha(0.4)).all()), int(steep.alive(1.0).sum()), int(steep.alive(0.0).sum())
         (True, 4, 64)
     """
+    require(0 < floor <= 1, "floor must be in (0, 1] (above, modes enter that are more signal than noise)", floor)
     spectrum, regulator = _positive(spectrum), regulator or Rational()
     wavenumber_sq = lattice.k_sq() + (infrared / max(lattice.shape)) ** 2
     slowest, fastest = wavenumber_sq.min().item(), wavenumber_sq.max().item()
@@ -329,9 +333,9 @@ def separated(
         wavenumber_sq=wavenumber_sq,
         prior_spectrum=spectrum,
         cutoff_fine=math.sqrt(fastest / regulator.inverse(SNR_FINE)),
-        cutoff_coarse=math.sqrt(slowest / regulator.inverse(SNR_COARSE)),
+        cutoff_coarse=math.sqrt(slowest / regulator.inverse(2 * floor)),
         regulator=regulator,
-        dead_beyond=regulator.inverse(SNR_COARSE / 2),  # as for the paper's images: half of what the slowest has last
+        dead_beyond=regulator.inverse(floor),  # as for the paper's images: half of what the slowest has last
         entry="prior",
         steps=steps,
     )

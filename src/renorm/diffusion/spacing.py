@@ -31,6 +31,7 @@ __all__ = [
     "PlacedBy",
     "Spacing",
     "Window",
+    "cdf",
     "grid",
 ]
 
@@ -69,7 +70,7 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, *, start: float = 1.0
     exact = getattr(spacing, "exact_grid", None)
     if exact is not None and start == 1.0 and stop == CLEAN:
         return [*exact(steps, schedule), CLEAN]
-    high, low = (_cdf(spacing, schedule, t) for t in (start, max(stop, 0.0)))
+    high, low = (cdf(spacing, schedule, t) for t in (start, max(stop, 0.0)))
     points = steps + (stop != CLEAN)
     u = torch.linspace(high, low, points, dtype=torch.float64)
     times: list[float] = spacing.quantile(u, schedule).tolist()
@@ -77,7 +78,7 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, *, start: float = 1.0
     return [*times, CLEAN] if stop == CLEAN else [*times[:-1], stop]
 
 
-def _cdf(spacing: Spacing, schedule: Schedule, t: float) -> float:
+def cdf(spacing: Spacing, schedule: Schedule, t: float) -> float:
     """The share of steps below t, by bisection of the quantile function."""
     if t in (0.0, 1.0):
         return t

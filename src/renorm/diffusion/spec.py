@@ -28,6 +28,10 @@ class DiffusionSpec:
         prior: ``"coloured"``, as the schedule has it, or ``"flat"``, one variance for all modes, which fade together
             (as with the rational regulator), and none erased: the white twin, beside which a gain is one of
             renormalization.
+        floor: Of ``"separated"``: modes of a smaller signal-to-noise ratio are erased; 0: next to nothing is lost.
+        lattices: ``"whole"``, or ``"nested"``: while all live modes fit on a lattice of half the sites along each axis, or
+            a quarter, ..., the network sees the field there, at a fraction of the cost. It pays where scales are apart
+            (``"separated"``, ``sharpness``, ``floor``).
         denoiser: ``"network"``, or ``"gaussian"``: the exact one for Gaussian data of the measured mean and spectrum.
         prediction: What the network is asked for: ``"coloured-noise"`` (paper), ``"clean-field"``, ``"velocity"``, or
             ``"preconditioned"`` by the data's spectrum, or ``"edm"``, by their variance, the same for all modes.
@@ -50,6 +54,8 @@ class DiffusionSpec:
     infrared: float = 1.6 * math.pi
     sharpness: float = 1.0
     prior: Literal["coloured", "flat"] = "coloured"
+    floor: float = 0.0
+    lattices: Literal["whole", "nested"] = "whole"
     denoiser: Literal["network", "gaussian"] = "network"
     prediction: Literal["coloured-noise", "clean-field", "velocity", "preconditioned", "edm"] = "coloured-noise"
     subtract_mean: bool = False
@@ -76,6 +82,7 @@ class DiffusionSpec:
             "sharpness must be in [0.25, 4] (below, hardly a scale is parted from another; above, noise underflows)",
             self.sharpness,
         )
+        require(0 <= self.floor <= 0.5, "floor must be in [0, 0.5] (above, modes enter with more signal than noise)", self.floor)
         require(self.steps >= 1, "steps must be >= 1 (a walk needs at least one step)", self.steps)
 
     @property
