@@ -59,7 +59,8 @@ class Corner:
         # The last mode of an even periodic axis is the staggered one: half a wave of the whole lattice's pair.
         staggered = lattice.boundary == "periodic"
         self._kept = tuple(
-            n - 1 if staggered and n < whole and n % 2 == 0 else n for n, whole in zip(shape, lattice.shape, strict=True)
+            n - 1 if staggered and n < whole and n % 2 == 0 else n
+            for n, whole in zip(shape, lattice.shape, strict=True)
         )
 
     @property
@@ -80,7 +81,9 @@ class Corner:
 
     def _resized(self, low: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Zeros after the low modes, up to a shape."""
-        return F.pad(low, [size for n, whole in zip(self._kept[::-1], shape[::-1], strict=True) for size in (0, whole - n)])
+        return F.pad(
+            low, [size for n, whole in zip(self._kept[::-1], shape[::-1], strict=True) for size in (0, whole - n)]
+        )
 
 
 @lru_cache(maxsize=64)

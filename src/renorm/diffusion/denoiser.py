@@ -302,7 +302,9 @@ def _fits_down_to(schedule: Schedule, corner: Corner) -> float:
     if schedule.dead_beyond == math.inf:
         return math.inf  # nothing ever dies
     # A little above the threshold, which belongs to the living.
-    return schedule.time(math.sqrt(schedule.wavenumber_sq.cpu()[beyond].min().item() / (schedule.dead_beyond * (1 + 1e-6)))) 
+    return schedule.time(
+        math.sqrt(schedule.wavenumber_sq.cpu()[beyond].min().item() / (schedule.dead_beyond * (1 + 1e-6)))
+    )
 
 
 def _on(device: torch.device, value: T) -> T:

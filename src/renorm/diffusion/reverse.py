@@ -58,6 +58,9 @@ class Walk:
         mean: Mean of the modes of the data. The walk is that of the field less alpha times its mean: samplers see
             centred fields alone, so none of them has to know.
         spectrum: Variance of the modes of the data about their mean, where it is known: of the law of modes that enter.
+        entering: Whether modes come alive in this step.
+        expected: Variance of the modes of the data as the sampler reads it off the field so far, if it does; modes that
+            enter are drawn with it.
         seasoned: True for the modes that were alive one step earlier too: a multistep method may look back at them.
         evaluations: How often the denoiser was asked so far.
     """
@@ -75,9 +78,11 @@ class Walk:
         self.schedule, self.draw, self.spectrum = schedule, draw, spectrum
         self.mean = None if mean is None else mean.to(like)
         self.seasoned = torch.zeros(schedule.lattice.shape, dtype=torch.bool, device=like.device)
+        self.expected: Tensor | None = None
+        self.entering = False
         self.evaluations = 0
         self._denoiser, self._condition, self._like = denoiser, condition, like
-        self._shell: tuple[Tensor, Tensor, Tensor] | None = None
+        self._shell: tuple[Tensor, Tensor, float, Tensor] | None = None
 
     def denoise(self, phi: Tensor, t: float) -> Tensor:
         """Modes of the clean field expected at scale t."""
@@ -115,17 +120,19 @@ class Walk:
         return self.schedule.log_snr(t).to(self._like)
 
     def enter(self, t: float, s: float) -> None:
-        """Begin the step from t to s: draw the modes of the shell between the two cutoffs."""
+        """Begin the step from t to s: draw the noise of the modes of the shell between the two cutoffs."""
         alive = self.schedule.alive(t).to(self._like.device)
         fresh = self.schedule.shell(t, s).to(self._like.device)
-        noise = self.draw() if bool(fresh.any()) else torch.zeros_like(self._like)
-        self._shell = alive, fresh, start(self.schedule, s, noise, spectrum=self.spectrum)
+        self.entering = bool(fresh.any())
+        noise = self.draw() if self.entering else torch.zeros_like(self._like)
+        self._shell = alive, fresh, s, noise
 
     def admit(self, phi: Tensor) -> Tensor:
-        """Field at the end of a step: modes still beyond the cutoff are zero, those of the shell are the ones drawn."""
+        """Field at the end of a step: modes still beyond the cutoff are zero, those of the shell are drawn."""
         assert self._shell is not None
-        alive, fresh, values = self._shell
-        return torch.where(fresh, values, torch.where(alive, phi, 0.0))
+        alive, fresh, s, noise = self._shell
+        known = self.spectrum if self.expected is None else self.expected
+        return torch.where(fresh, start(self.schedule, s, noise, spectrum=known), torch.where(alive, phi, 0.0))
 
     def leave(self) -> None:
         """End the step: what was alive at its start may be looked back at."""
@@ -165,7 +172,7 @@ def start(
         t: The scale.
         noise: White noise.
         mean: m; zero if not given.
-        spectrum: P, variance of every mode of the data about m.
+        spectrum: P, variance of every mode of the data about m; may be one for each field.
     """
     std = schedule.entry_std(t)
     if spectrum is not None:

@@ -6,12 +6,13 @@ which Gaussian field it looks like at this scale. As the field is refined that s
 hardly moves, and the flow of a Gaussian field is known in closed form.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from renorm.diffusion.reverse import Walk
@@ -20,6 +21,8 @@ from renorm.lattice import Lattice
 
 __all__ = ["RunningSpectrum", "shell_index"]
 
+STEEPEST = 2.0  # powers of k by which the spectrum of a field is carried on beyond its live modes, at most
+OCTAVES = 2  # of live modes by which it is
 LONGEST = 1.0  # e-folds that a running spectrum is carried on by, at most: a trained denoiser is noisy
 
 
@@ -74,6 +77,8 @@ class RunningSpectrum:
         moves = walk.schedule.alive(t).to(phi.device) & (sigma > 0)  # what is finished, or dead, stays where it is
         now = self._read(phi, x0, torch.where(moves, alpha, 1.0), torch.where(moves, sigma, 1.0), moves, walk)
         noise_s = torch.where(moves, sigma_s / torch.where(alpha_s > 0, alpha_s, 1.0), 0.0)
+        if walk.entering:
+            walk.expected = _carried_on(now.log_power, moves, walk)
         ahead = now
         if memory is not None:
             before: _Reading = memory
@@ -107,6 +112,30 @@ def _moved(at: _Reading, noise_s: Tensor) -> Tensor:
     ratio = noise_s / at.log_noise.exp()
     share = torch.sigmoid(at.log_power - 2 * at.log_noise)  # g of this P at this noise
     return (share + (1 - share) * ratio**2).sqrt() * at.y + (1 - ratio) * at.rest
+
+
+def _carried_on(
+    log_power: Float[Tensor, "batch 1 *modes"], moves: Bool[Tensor, "*modes"], walk: Walk
+) -> Float[Tensor, "batch 1 *modes"] | None:
+    r"""Power of all modes, from that of the live ones: a power of k times the prior's spectrum, or the data's if known.
+
+    $$ \ln(\hat P_k/P_k) = a + b\ln q_k $$
+
+    by least squares over the two highest octaves that move, each field by itself; b is held in a ridge of one mode.
+    """
+    if not bool(moves.any()):
+        return None
+    schedule = walk.schedule
+    known = (schedule.prior_spectrum if walk.spectrum is None else walk.spectrum).to(log_power).log()
+    place = schedule.wavenumber_sq.to(log_power).log() / 2
+    top = moves & (place >= place[moves].max() - OCTAVES * math.log(2))
+    y, x = (log_power - known)[..., top], place[top]
+    mean = y.mean(-1, keepdim=True)
+    slope = ((y - mean) * (x - x.mean())).sum(-1, keepdim=True) / ((x - x.mean()).square().sum() + 1)
+    slope = slope.clamp(-STEEPEST, STEEPEST)
+    dims = (1,) * schedule.lattice.dim
+    line = mean.reshape(-1, 1, *dims) + slope.reshape(-1, 1, *dims) * (place - x.mean())
+    return (known + line).exp()
 
 
 def _fading_rest(at: _Reading, log_noise_s: Tensor) -> Tensor:

@@ -82,7 +82,11 @@ class DiffusionSpec:
             "sharpness must be in [0.25, 4] (below, hardly a scale is parted from another; above, noise underflows)",
             self.sharpness,
         )
-        require(0 <= self.floor <= 0.5, "floor must be in [0, 0.5] (above, modes enter with more signal than noise)", self.floor)
+        require(
+            0 <= self.floor <= 0.5,
+            "floor must be in [0, 0.5] (above, modes enter with more signal than noise)",
+            self.floor,
+        )
         require(self.steps >= 1, "steps must be >= 1 (a walk needs at least one step)", self.steps)
 
     @property
