@@ -1,14 +1,14 @@
 r"""What a field of two amplitudes costs, in passes of a network over the whole lattice, with exact denoisers.
 
-The data, the judge and the other methods are those of ``mixture-nfe``. A network that sees the field on the lattice that
-its live modes need does v/V of the work there, v of V sites, so a walk of N evaluations costs
+The data, the judge and the other methods are those of ``mixture-nfe``. A network that sees the field on the lattice
+that its live modes need does v/V of the work there, v of V sites, so a walk of N evaluations costs
 
 $$ W = \sum_{i=1}^N v(t_i)/V . $$
 
-Ours parts the scales (log-squared regulator), erases what has lost nearly all of its signal, and draws modes that enter
-with the power that the field itself has so far. Nothing is told of the data's spectrum. Its four numbers, ``SHARPNESS``,
-``FLOOR``, the regulator and the spacing, were chosen on the first seed of both spectra with 500 samples; judged is on
-other seeds. White methods have the whole lattice at every evaluation: nothing of theirs is ever erased.
+Ours parts the scales (log-squared regulator), erases what has lost nearly all of its signal, and draws modes that
+enter with the power that the field itself has so far. Nothing is told of the data's spectrum. Regulator, spacing,
+``SHARPNESS`` and ``FLOOR`` were chosen on the first seed of both spectra with 500 samples; judged is on other seeds.
+White methods have the whole lattice at every evaluation: nothing of theirs is ever erased.
 
 A method passes as in ``mixture-nfe``; one that does not by 200 evaluations is tried at 500, 1000 and 2000.
 """

@@ -301,10 +301,8 @@ def _fits_down_to(schedule: Schedule, corner: Corner) -> float:
         return CLEAN
     if schedule.dead_beyond == math.inf:
         return math.inf  # nothing ever dies
-    # A little above the threshold, which belongs to the living.
-    return schedule.time(
-        math.sqrt(schedule.wavenumber_sq.cpu()[beyond].min().item() / (schedule.dead_beyond * (1 + 1e-6)))
-    )
+    first = schedule.wavenumber_sq.cpu()[beyond].min().item()
+    return schedule.time(math.sqrt(first / (schedule.dead_beyond * (1 + 1e-6))))  # the threshold itself is alive
 
 
 def _on(device: torch.device, value: T) -> T:

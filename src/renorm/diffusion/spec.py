@@ -29,9 +29,9 @@ class DiffusionSpec:
             (as with the rational regulator), and none erased: the white twin, beside which a gain is one of
             renormalization.
         floor: Of ``"separated"``: modes of a smaller signal-to-noise ratio are erased; 0: next to nothing is lost.
-        lattices: ``"whole"``, or ``"nested"``: while all live modes fit on a lattice of half the sites along each axis, or
-            a quarter, ..., the network sees the field there, at a fraction of the cost. It pays where scales are apart
-            (``"separated"``, ``sharpness``, ``floor``).
+        lattices: ``"whole"``, or ``"nested"``: while all live modes fit on a lattice of half the sites along each axis,
+            or a quarter, ..., the network sees the field there, at a fraction of the cost. It pays where scales are
+            apart (``"separated"``, ``sharpness``, ``floor``).
         denoiser: ``"network"``, or ``"gaussian"``: the exact one for Gaussian data of the measured mean and spectrum.
         prediction: What the network is asked for: ``"coloured-noise"`` (paper), ``"clean-field"``, ``"velocity"``, or
             ``"preconditioned"`` by the data's spectrum, or ``"edm"``, by their variance, the same for all modes.
