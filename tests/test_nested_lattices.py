@@ -11,7 +11,7 @@ from renorm.bases.corner import Corner, corners
 from renorm.data.fields import Fields
 from renorm.diffusion.denoiser import CleanField, GaussianDenoiser, NetworkDenoiser, Preconditioned
 from renorm.diffusion.objective import DenoisingLoss, denoising_loss, strata
-from renorm.diffusion.presets import separated
+from renorm.diffusion.presets import rgdm_images, separated
 from renorm.diffusion.regulator import LogSquared, Sharpened
 from renorm.diffusion.reverse import start, walk_up
 from renorm.diffusion.running import RunningSpectrum
@@ -194,3 +194,34 @@ def test_a_lattice_that_cannot_be_halved_is_refused():
         renorm.ModeDiffusion(spec, Lattice((6, 6)), network=torch.nn.Identity())
     with pytest.raises(ValueError, match="floor"):
         renorm.DiffusionSpec(floor=0.7)
+
+
+@pytest.mark.parametrize("exponent", [-1.0, -1.5])
+@pytest.mark.parametrize("amplitude", [0.5, 2.0])
+def test_modes_enter_with_the_power_that_the_field_has(exponent, amplitude):
+    """Erased at a hundredth of the noise, of a spectrum that nobody was told, they still end with the right power."""
+    lattice = Lattice((32, 32))
+    regulator = Sharpened(LogSquared(), 0.75)
+    schedule = rgdm_images(lattice, regulator=regulator)
+    kept = Corner(lattice, (4, 4)).carried
+    schedule = replace(schedule, dead_beyond=regulator.inverse(0.01), undying=kept)
+    spectrum = amplitude**2 * (lattice.k_sq() + 0.05**2) ** exponent
+    generator = torch.Generator().manual_seed(0)
+
+    def draw():
+        return torch.randn(100, 1, 32, 32, generator=generator)
+
+    times = grid(LogUniform(), schedule, 40)
+    phi = start(schedule, times[0], draw())
+    x = walk_up(schedule, GaussianDenoiser(schedule, spectrum), RunningSpectrum(), times, phi, draw)
+    ratio = (x.double().square() / spectrum).mean((0, 1))
+    k = lattice.k_sq().sqrt()
+    octaves = [ratio[(k >= low) & (k < 2 * low)].mean().log() for low in (0.2, 0.4, 0.8, 1.6)]
+    assert max(abs(float(one)) for one in octaves) < 0.1
+
+
+def test_modes_that_never_die_are_alive_at_the_coarsest_scale():
+    schedule, _ = _schedule(Lattice((16, 16)))
+    kept = Corner(schedule.lattice, (4, 4)).carried
+    assert bool(replace(schedule, undying=kept).alive(1.0)[kept].all())
+    assert not bool(schedule.alive(1.0)[kept].all())

@@ -84,6 +84,8 @@ def make_flow(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None) ->
     flat = spec.prior == "flat"
     # Modes that all fade at once have no order that a regulator could set: the twin's noise is the rational one's.
     schedule = make_schedule(replace(spec, regulator="rational", sharpness=1.0) if flat else spec, lattice, moments)
+    if spec.lattices == "nested":  # on the smallest lattice nothing is gained by erasing
+        schedule = replace(schedule, undying=_lattices(spec, lattice)[0].carried)
     spacing = make_spacing(spec, moments)
     training = make_spacing(spec, moments, training=True)
     if flat and spec.schedule == "separated":  # coloured noise also with the rational regulator: no places for white

@@ -312,8 +312,8 @@ def separated(
         steps: It only sets ``Schedule.steps``.
         infrared: $m_L L$, in rad; modes below $m_L$ fade together.
         regulator: Rational if not given.
-        floor: Signal-to-noise ratio $r$ below which a mode is erased; the slowest has twice as much at t = 1. What a
-            mode would say below it is lost: it enters with the data's variance, not with what the others say of it.
+        floor: Signal-to-noise ratio $r$ below which a mode is erased. What a mode would say below it is lost: it enters
+            with the data's variance, not with what the others say of it.
 
     Raises:
         ValueError: If the spectrum is not finite or is zero everywhere, or the floor is not in (0, 1].
@@ -333,7 +333,7 @@ def separated(
         wavenumber_sq=wavenumber_sq,
         prior_spectrum=spectrum,
         cutoff_fine=math.sqrt(fastest / regulator.inverse(SNR_FINE)),
-        cutoff_coarse=math.sqrt(slowest / regulator.inverse(2 * floor)),
+        cutoff_coarse=math.sqrt(slowest / regulator.inverse(SNR_COARSE)),
         regulator=regulator,
         dead_beyond=regulator.inverse(floor),  # as for the paper's images: half of what the slowest has last
         entry="prior",

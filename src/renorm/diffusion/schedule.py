@@ -54,6 +54,7 @@ class Schedule:
         dead_beyond: Modes with $x_k$ beyond this are integrated out: they carry no signal, and the projection sets
             them to zero. Infinite: no mode is ever projected out.
         clean_below: Modes with $x_k$ below this are finished: alpha = 1 and sigma = 0.
+        undying: Modes that are never integrated out, however little signal they carry; none if not given.
         frozen_modes: Modes that do not take part at all (the centre of mass of a chain); always zero.
         rescaled: True keeps the variance of the prior (variance preserving); False leaves the signal at amplitude 1
             and lets the noise grow (variance exploding): the same law seen in the frame $\phi/\alpha$.
@@ -84,6 +85,7 @@ class Schedule:
     regulator: Regulator = field(default_factory=Rational)
     dead_beyond: float = math.inf
     clean_below: float = 0.0
+    undying: Tensor | None = None
     frozen_modes: Tensor | None = None
     rescaled: bool = True
     weighting: Literal["variance", "count"] = "variance"
@@ -135,7 +137,8 @@ class Schedule:
     def alive(self, t: float | Tensor) -> Bool[Tensor, "*modes"]:
         """True for the modes that still carry signal: the paper's projection keeps these and zeroes the others."""
         x = self._x(t)
-        return self._only_live(x <= self.dead_beyond * (1 + _ROUNDING))
+        alive = x <= self.dead_beyond * (1 + _ROUNDING)
+        return self._only_live(alive if self.undying is None else alive | self.undying.to(alive.device))
 
     def active(self, t: float | Tensor) -> Bool[Tensor, "*modes"]:
         """True for the modes that are alive and not yet finished: the shell in which a step of the flow works."""
