@@ -248,7 +248,9 @@ class NetworkDenoiser:
 
     def with_network(self, network: Network) -> "NetworkDenoiser":
         """Another network between the same projections."""
-        return NetworkDenoiser(network, self.schedule, self.prediction, self.lattices)
+        other = copy(self)  # where lattices are left is not worked out again: a GPU would have to wait
+        other.network = network
+        return other
 
     def to(self, device: torch.device) -> "NetworkDenoiser":
         """The same with all spectra on a device, so that none is copied when it is asked; the network stays."""
