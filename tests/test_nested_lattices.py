@@ -10,7 +10,8 @@ from renorm.bases import basis_for
 from renorm.bases.corner import Corner, corners
 from renorm.data.fields import Fields
 from renorm.diffusion.denoiser import CleanField, GaussianDenoiser, NetworkDenoiser, Preconditioned
-from renorm.diffusion.objective import DenoisingLoss, denoising_loss, strata
+from renorm.diffusion.nested import NestedDenoiser, prediction_on, schedule_on
+from renorm.diffusion.objective import DenoisingLoss, denoising_loss, denoising_loss_of_modes, strata
 from renorm.diffusion.presets import rgdm_images, separated
 from renorm.diffusion.regulator import LogSquared, Sharpened
 from renorm.diffusion.reverse import start, walk_up
@@ -53,34 +54,36 @@ def test_a_wave_has_the_same_values_on_fewer_sites(lattice):
 class Seen(torch.nn.Module):
     """The exact Gaussian answer on whatever lattice it is shown, and a record of the lattices."""
 
-    def __init__(self, denoiser):
+    def __init__(self, schedule, spectrum):
         super().__init__()
-        self.denoiser, self.shapes = denoiser, []
+        self.schedule, self.spectrum, self.shapes = schedule, spectrum, []
 
     def forward(self, x, t):
-        lattice = self.denoiser.schedule.lattice
-        self.shapes.append(tuple(x.shape[2:]))
+        lattice = self.schedule.lattice
         corner = Corner(lattice, tuple(x.shape[2:]))
-        modes = corner.up(corner.basis.forward(x))
-        clean = torch.stack([self.denoiser(m[None], float(s))[0] for m, s in zip(modes, t, strict=True)])
-        return corner.basis.inverse(corner.down(clean))
+        self.shapes.append(corner.small.shape)
+        spectrum = corner.cut(self.spectrum) * corner.small.sites / lattice.sites
+        exact = GaussianDenoiser(schedule_on(self.schedule, corner), spectrum)
+        return corner.basis.inverse(exact(corner.basis.forward(x), t))
+
+
+class InUnits(CleanField):
+    """The network is shown the field as it is."""
+
+    def coefficients(self, schedule, t):
+        found = super().coefficients(schedule, t)
+        return found._replace(scale_in=torch.ones_like(found.scale_in))
 
 
 @pytest.mark.parametrize("lattice", LATTICES, ids=str)
 def test_the_gaussian_denoiser_reaches_the_same_fields_on_nested_lattices(lattice):
     """Step by step the same walk, and fewer sites at its coarse end."""
     schedule, spectrum = _schedule(lattice)
-    exact = GaussianDenoiser(schedule, spectrum)
-
-    class InUnits(CleanField):
-        def coefficients(self, schedule, t):
-            return super().coefficients(schedule, t)._replace(scale_in=torch.ones(lattice.shape, dtype=torch.float64))
-
     times = grid(LogUniform(), schedule, 12)
     found, seen = [], []
-    for nested in (corners(lattice), ()):
-        network = Seen(exact)
-        denoiser = NetworkDenoiser(network, schedule, InUnits(), nested)
+    for kind in (lambda n: NestedDenoiser(n, schedule, InUnits(), corners(lattice)), None):
+        network = Seen(schedule, spectrum)
+        denoiser = NetworkDenoiser(network, schedule, InUnits()) if kind is None else kind(network)
         generator = torch.Generator().manual_seed(3)
 
         def draw(generator=generator):
@@ -96,54 +99,110 @@ def test_the_gaussian_denoiser_reaches_the_same_fields_on_nested_lattices(lattic
     assert set(seen[1]) == {lattice.shape}
 
 
+@pytest.mark.parametrize("lattice", LATTICES, ids=str)
+def test_a_flow_on_a_corner_is_the_same_flow_of_its_modes(lattice):
+    """Signal, noise, life and the coefficients of the network: those of the whole lattice, in the units of the small."""
+    schedule, spectrum = _schedule(lattice)
+    prediction = Preconditioned(spectrum, 0.1 * spectrum)
+    for corner in corners(lattice)[:-1]:
+        small, share = schedule_on(schedule, corner), corner.small.sites / lattice.sites
+        carried = corner.cut(torch.ones(lattice.shape)).bool()
+        for t in (0.1, 0.5, 1.0):
+            torch.testing.assert_close(small.alpha(t)[carried], corner.cut(schedule.alpha(t))[carried])
+            torch.testing.assert_close(small.sigma(t)[carried] ** 2, share * corner.cut(schedule.sigma(t) ** 2)[carried])
+            assert torch.equal(small.alive(t), corner.cut(schedule.alive(t)))
+            ours = prediction_on(prediction, corner).coefficients(small, t)
+            theirs = prediction.coefficients(schedule, t)
+            torch.testing.assert_close(ours.skip[carried], corner.cut(theirs.skip)[carried])
+            torch.testing.assert_close(ours.out[carried] ** 2, share * corner.cut(theirs.out**2)[carried])
+        assert not bool(small.alive(0.0)[~carried].any())
+        assert not bool(small.sigma(0.0)[~carried].any())
+
+
+def test_fields_of_several_scales_are_each_denoised_on_their_own_lattice():
+    lattice = Lattice((16, 16))
+    schedule, spectrum = _schedule(lattice)
+    denoiser = NestedDenoiser(Seen(schedule, spectrum), schedule, InUnits(), corners(lattice))
+    modes = torch.randn(3, 1, 16, 16, dtype=torch.float64)
+    t = torch.tensor([0.1, 0.95, 0.5], dtype=torch.float64)
+    together = denoiser(modes, t)
+    for i in range(3):
+        torch.testing.assert_close(together[i : i + 1], denoiser(modes[i : i + 1], float(t[i])))
+
+
 def test_each_lattice_is_left_when_the_first_mode_comes_alive_that_it_does_not_carry():
     schedule, _ = _schedule(Lattice((32, 32)))
-    denoiser = NetworkDenoiser(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice, 4))
-    assert denoiser.opens[-1] == CLEAN
-    assert list(denoiser.opens) == sorted(denoiser.opens, reverse=True)
-    for corner, t in zip(denoiser.lattices[:-1], denoiser.opens[:-1], strict=True):
-        assert not bool((schedule.alive(t) & ~corner.carried).any())
-        assert bool((schedule.alive(t - 1e-5) & ~corner.carried).any())
-        assert denoiser.lattice_at(t) is corner
+    denoiser = NestedDenoiser(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice, 4))
+    opens = [nest.opens for nest in denoiser.nests]
+    assert opens[-1] == CLEAN
+    assert opens == sorted(opens, reverse=True)
+    for nest in denoiser.nests[:-1]:
+        assert not bool((schedule.alive(nest.opens) & ~nest.corner.carried).any())
+        assert bool((schedule.alive(nest.opens - 1e-5) & ~nest.corner.carried).any())
+        assert denoiser.nest_at(nest.opens) is nest
 
 
 def test_a_schedule_that_erases_nothing_needs_the_whole_lattice():
     schedule = replace(_schedule(Lattice((16,)))[0], dead_beyond=float("inf"))
-    denoiser = NetworkDenoiser(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice))
-    assert denoiser.lattice_at(1.0).whole
-    assert [s.lattice.whole for s in strata(denoiser, LogUniform(), 8)] == [True]
+    denoiser = NestedDenoiser(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice))
+    assert denoiser.nest_at(1.0).corner.whole
+    assert [s.sites for s in strata(denoiser, LogUniform())] == [(16,)]
 
 
-def test_strata_hold_every_scale_once_and_every_field():
+def test_strata_hold_every_scale_once():
     schedule, _ = _schedule(Lattice((32, 32)))
-    denoiser = NetworkDenoiser(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice, 4))
-    for batch in (1, 2, 3, 7, 128):
-        found = strata(denoiser, LogUniform(), batch)
-        assert sum(s.number for s in found) == batch
-        assert min(s.number for s in found) >= 1
-        assert sum(s.mass for s in found) == pytest.approx(1)
+    denoiser = NestedDenoiser(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice, 4))
+    found = strata(denoiser, LogUniform())
     assert len(found) == 4
+    assert [s.high for s in found] == [1.0] + [s.low for s in found[:-1]]
+    assert found[-1].low == 0.0
+    assert sum(s.probability for s in found) == pytest.approx(1)
+    # twice the edge, twice the root of the sites: half as often for the same share of the scales
+    odds = [s.probability / (s.high - s.low) for s in found]
+    assert [a / b for a, b in zip(odds, odds[1:], strict=False)] == pytest.approx([2.0] * 3)
 
 
-def test_the_loss_of_strata_is_the_loss_of_all_scales():
-    """With a network that says zero: the mean of many stratified losses is that of scales drawn freely."""
+def test_every_step_is_drawn_from_the_scales_of_its_lattice():
+    """As often as it should, and of its own scales; the clean modes are those of the fields."""
     lattice = Lattice((16, 16))
     schedule, spectrum = _schedule(lattice)
-    x = basis_for(lattice).inverse(spectrum.sqrt() * torch.randn(64, 1, 16, 16, dtype=torch.float64)).float()
+    x = basis_for(lattice).inverse(spectrum.sqrt() * torch.randn(8, 1, 16, 16, dtype=torch.float64)).float()
+    denoiser = NestedDenoiser(torch.nn.Identity(), schedule, Preconditioned(spectrum), corners(lattice, 4))
+    loss = DenoisingLoss(denoiser, Fields(x, lattice), LogUniform())
+    count = dict.fromkeys((s.sites for s in loss.strata), 0)
+    for seed in range(400):
+        clean, t, noise = loss.draw(torch.arange(8), torch.Generator().manual_seed(seed))
+        sites = tuple(clean.shape[2:])
+        stratum = next(s for s in loss.strata if s.sites == sites)
+        assert stratum.low <= float(t.min()) <= float(t.max()) <= stratum.high
+        assert noise.shape == clean.shape
+        count[sites] += 1
+    corner = Corner(lattice, sites)
+    torch.testing.assert_close(clean, corner.down(basis_for(lattice).forward(x)))
+    for stratum in loss.strata:
+        error = (stratum.probability * (1 - stratum.probability) / 400) ** 0.5
+        assert abs(count[stratum.sites] / 400 - stratum.probability) < 4 * error
+
+
+def test_the_loss_on_a_small_lattice_is_that_of_the_whole_over_its_modes():
+    """A network that sees only the low modes: the same square error, as a mean over fewer."""
+    lattice = Lattice((16, 16))
+    schedule, spectrum = _schedule(lattice)
+    prediction, corner = Preconditioned(spectrum), Corner(lattice, (8, 8))
+    clean, noise = torch.randn(2, 4, 1, 16, 16, dtype=torch.float64)
+    clean = clean * spectrum.sqrt()
+    nest = next(
+        n for n in NestedDenoiser(torch.nn.Identity(), schedule, prediction, [corner, *corners(lattice)[-1:]]).nests
+    )
+    t = torch.full((4,), nest.opens + 0.01, dtype=torch.float64)
 
     class Zero(torch.nn.Module):
         def forward(self, x, t):
             return 0 * x
 
-    prediction = Preconditioned(spectrum)
-    fields = Fields(x, lattice)
-    means = []
-    for nested in (corners(lattice, 4), ()):
-        denoiser = NetworkDenoiser(Zero(), schedule, prediction, nested)
-        loss = DenoisingLoss(denoiser, fields, LogUniform())
-        drawn = [loss(Zero(), *loss.draw(torch.arange(64), torch.Generator().manual_seed(i))) for i in range(60)]
-        means.append(torch.stack(drawn).mean().item())
-    assert means[0] == pytest.approx(means[1], rel=0.02)
+    small = denoising_loss_of_modes(nest.denoiser.with_network(Zero()), corner.down(clean), t, corner.cut(noise))
+    whole = denoising_loss_of_modes(NetworkDenoiser(Zero(), schedule, prediction), clean, t, noise)
+    assert float(small) == pytest.approx(4 * float(whole), rel=1e-9)
 
 
 def test_one_lattice_learns_as_before():
@@ -158,9 +217,9 @@ def test_one_lattice_learns_as_before():
             return x
 
     loss = DenoisingLoss(denoiser, Fields(x, lattice), LogUniform())
-    shown = loss.draw(torch.arange(6), torch.Generator().manual_seed(2))
-    expected = denoising_loss(denoiser.with_network(Same()), *shown)
-    assert loss(Same(), *shown) == expected
+    _, t, noise = loss.draw(torch.arange(6), torch.Generator().manual_seed(2))
+    expected = denoising_loss(denoiser.with_network(Same()), x, t, noise)
+    assert loss(Same(), *loss.draw(torch.arange(6), torch.Generator().manual_seed(2))) == expected
 
 
 def test_nested_lattices_by_recipe(tmp_path):
@@ -182,7 +241,7 @@ def test_nested_lattices_by_recipe(tmp_path):
     model = renorm.ModeDiffusion(spec, lattice, network=unet_on(lattice, spec.network))
     x = torch.randn(32, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     model.fit(x, spec=renorm.FitSpec(steps=2, batch=8), progress=False)
-    assert len(model.denoiser.lattices) == 4
+    assert len(model.denoiser.nests) == 4
     y = model.sample(3, generator=torch.Generator().manual_seed(0), steps=4)
     assert y.shape == (3, 1, 16, 16)
     assert bool(y.isfinite().all())

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from renorm.bases import basis_for
@@ -70,11 +70,15 @@ class Corner:
 
     def down(self, modes: Float[Tensor, "*modes"]) -> Float[Tensor, "*small"]:
         """Modes on the smaller lattice, leading axes kept; those that it does not carry are left out."""
-        return modes if self.whole else self._scale * self._resized(self._low(modes), self.small.shape)
+        return modes if self.whole else self._scale * self.cut(modes)
 
     def up(self, modes: Float[Tensor, "*small"]) -> Float[Tensor, "*modes"]:
         """Modes on the whole lattice, leading axes kept, zero beyond the corner."""
         return modes if self.whole else self._resized(self._low(modes), self.lattice.shape) / self._scale
+
+    def cut(self, values: Shaped[Tensor, "*modes"]) -> Shaped[Tensor, "*small"]:
+        """Numbers of every mode (a spectrum, a mask), as they are; zero where a mode is not carried."""
+        return values if self.whole else self._resized(self._low(values), self.small.shape)
 
     def _low(self, modes: Tensor) -> Tensor:
         return modes[(..., *(slice(0, n) for n in self._kept))]

@@ -18,6 +18,7 @@ from renorm.diffusion.denoiser import (
     Velocity,
 )
 from renorm.diffusion.moments import Moments
+from renorm.diffusion.nested import NestedDenoiser
 from renorm.diffusion.regulator import REGULATORS, Regulator, Sharpened
 from renorm.diffusion.sampler import SAMPLERS, Sampler
 from renorm.diffusion.schedule import Schedule
@@ -104,7 +105,10 @@ def make_denoiser(
         return GaussianDenoiser(schedule, known.spectrum, known.mean)
     if network is None:
         raise RecipeError("denoiser = 'network' needs a network, got none; pass one, or ask for 'gaussian'")
-    return NetworkDenoiser(network, schedule, _prediction(spec, moments), _lattices(spec, schedule.lattice))
+    prediction, nested = _prediction(spec, moments), _lattices(spec, schedule.lattice)
+    if nested:
+        return NestedDenoiser(network, schedule, prediction, nested)
+    return NetworkDenoiser(network, schedule, prediction)
 
 
 def _lattices(spec: DiffusionSpec, lattice: Lattice) -> tuple[Corner, ...]:

@@ -4,8 +4,7 @@ What a network is asked to predict (coloured noise, the clean field, a velocity,
 a ``Prediction``: four numbers per mode. Everything else follows from one formula.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -14,8 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from renorm.bases import basis_for
-from renorm.bases.corner import Corner
-from renorm.diffusion.schedule import CLEAN, Schedule
+from renorm.diffusion.schedule import Schedule
 from renorm.spec import require
 
 __all__ = [
@@ -212,28 +210,17 @@ class NetworkDenoiser:
     Any module ``(x, t) -> x`` can be plugged in (``(x, t, condition)`` where fields are conditioned); t is the scale,
     from 0 (finest) to 1 (coarsest).
 
-    While all live modes fit in a low corner, the field has nothing to say between the sites of a smaller lattice, and
-    the network sees it there, with the same values.
-
     Args:
-        network: Acts on fields of shape (batch, channel, *sites); on each of the lattices, if there are several.
+        network: Acts on fields of shape (batch, channel, *sites).
         schedule: The forward flow, with its projection C_t.
         prediction: What the network's output means.
-        lattices: Those that the network may see, smallest first, the whole one last; the whole one alone if none.
-
-    Attributes:
-        opens: Scale at which each lattice is left for the next finer one; the last is never left.
     """
 
-    def __init__(
-        self, network: Network, schedule: Schedule, prediction: Prediction, lattices: Sequence[Corner] = ()
-    ) -> None:
+    def __init__(self, network: Network, schedule: Schedule, prediction: Prediction) -> None:
         self.network = network
         self.schedule = schedule
         self.prediction = prediction
         self.basis = basis_for(schedule.lattice)
-        self.lattices = tuple(lattices) or (Corner(schedule.lattice, schedule.lattice.shape),)
-        self.opens = tuple(_fits_down_to(schedule, corner) for corner in self.lattices)
 
     def __call__(
         self,
@@ -248,19 +235,13 @@ class NetworkDenoiser:
 
     def with_network(self, network: Network) -> "NetworkDenoiser":
         """Another network between the same projections."""
-        other = copy(self)  # where lattices are left is not worked out again: a GPU would have to wait
-        other.network = network
-        return other
+        return NetworkDenoiser(network, self.schedule, self.prediction)
 
     def to(self, device: torch.device) -> "NetworkDenoiser":
         """The same with all spectra on a device, so that none is copied when it is asked; the network stays."""
         if self.schedule.prior_spectrum.device == device:
             return self
-        return NetworkDenoiser(self.network, _on(device, self.schedule), _on(device, self.prediction), self.lattices)
-
-    def lattice_at(self, t: float) -> Corner:
-        """The smallest lattice that carries all modes alive at scale ``t``."""
-        return next(corner for corner, fits in zip(self.lattices, self.opens, strict=True) if t >= fits)
+        return NetworkDenoiser(self.network, _on(device, self.schedule), _on(device, self.prediction))
 
     def at(self, t: float | Tensor, like: Tensor) -> Frame:
         """What stands around the network at scale ``t``, on the device and in the precision of ``like``."""
@@ -275,36 +256,14 @@ class NetworkDenoiser:
         return Frame(alive.to(like.device), skip, out, scale_in, mean, shift)
 
     def raw(
-        self,
-        modes: Tensor,
-        t: float | Tensor,
-        condition: Tensor | None = None,
-        here: Frame | None = None,
-        lattice: Corner | None = None,
+        self, modes: Tensor, t: float | Tensor, condition: Tensor | None = None, here: Frame | None = None
     ) -> Tensor:
-        """Modes of the network's output, projected on the modes alive at ``t``.
-
-        ``lattice`` is the one that the network sees; the smallest that carries all of the batch if not given.
-        """
+        """Modes of the network's output, projected on the modes alive at ``t``."""
         here = here or self.at(t, modes)
-        if lattice is None:
-            one = len(self.lattices) == 1  # then no value is looked at, which a GPU would have to wait for
-            lattice = self.lattices[-1] if one else self.lattice_at(float(torch.as_tensor(t).min()))
-        x = lattice.basis.inverse(lattice.down(here.alive * here.scale_in * (modes - here.shift)))
+        x = self.basis.inverse(here.alive * here.scale_in * (modes - here.shift))
         times = torch.as_tensor(t, device=x.device).to(x.dtype).expand(x.shape[0])
         output = self.network(x, times) if condition is None else self.network(x, times, condition)
-        return here.alive * lattice.up(lattice.basis.forward(output.to(modes.dtype)))
-
-
-def _fits_down_to(schedule: Schedule, corner: Corner) -> float:
-    """The finest scale at which a corner carries all live modes."""
-    beyond = ~corner.carried
-    if not bool(beyond.any()):
-        return CLEAN
-    if schedule.dead_beyond == math.inf:
-        return math.inf  # nothing ever dies
-    first = schedule.wavenumber_sq.cpu()[beyond].min().item()
-    return schedule.time(math.sqrt(first / (schedule.dead_beyond * (1 + 1e-6))))  # the threshold itself is alive
+        return here.alive * self.basis.forward(output.to(modes.dtype))
 
 
 def _on(device: torch.device, value: T) -> T:

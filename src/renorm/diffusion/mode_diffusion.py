@@ -16,6 +16,7 @@ from renorm.data.fields import Fields
 from renorm.diffusion.build import make_denoiser, make_flow, make_sampler
 from renorm.diffusion.denoiser import NetworkDenoiser
 from renorm.diffusion.moments import Moments, measure_moments
+from renorm.diffusion.nested import NestedDenoiser
 from renorm.diffusion.objective import DenoisingLoss
 from renorm.diffusion.reverse import Callback, Sampler, start, walk_up
 from renorm.diffusion.sampler import Analytic, Ancestral
@@ -145,7 +146,7 @@ class ModeDiffusion:
             fields.require_classes()
         if self.spec.needs_moments and self.moments is None:
             self.measure(fields)
-        if not isinstance(self.denoiser, NetworkDenoiser):
+        if not isinstance(self.denoiser, NetworkDenoiser | NestedDenoiser):
             return self
         if folder is None:
             import tempfile
@@ -409,7 +410,7 @@ class ModeDiffusion:
     ) -> "ModeDiffusion":
         from renorm.fit.gradient import fit
 
-        assert isinstance(self.denoiser, NetworkDenoiser)
+        assert isinstance(self.denoiser, NetworkDenoiser | NestedDenoiser)
         assert self.network is not None
         loss = DenoisingLoss(self.denoiser, fields, self.training, num_classes=self.num_classes, flip=flip)
         result = fit(

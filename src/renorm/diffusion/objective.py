@@ -1,6 +1,5 @@
 """What a network is trained on: the square error of its target, scale by scale."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,59 +9,62 @@ from torch import Tensor, nn
 from renorm.bases.corner import Corner
 from renorm.data.fields import Fields
 from renorm.diffusion.denoiser import NetworkDenoiser
+from renorm.diffusion.nested import NestedDenoiser
 from renorm.diffusion.spacing import Spacing, cdf
 from renorm.fit.randomness import seed_of
 
-__all__ = ["DenoisingLoss", "Stratum", "denoising_loss", "strata"]
+__all__ = ["DenoisingLoss", "Stratum", "denoising_loss", "denoising_loss_of_modes", "strata"]
 
 UNNAMED = 0.1  # share of the training fields whose class is not told: they teach what ``condition=None`` means
 
 
 class Stratum(NamedTuple):
-    """Fields of a batch that the network sees on one lattice.
+    """The scales that are learned on one lattice.
 
     Attributes:
-        lattice: It.
-        number: How many.
-        share: Of all scales in training, as (from, to) of their quantile function.
+        denoiser: Of that lattice.
+        sites: Along each axis.
+        low, high: Of all scales in training, as shares of their law.
+        probability: That a step has this lattice.
     """
 
-    lattice: Corner
-    number: int
-    share: tuple[float, float]
-
-    @property
-    def mass(self) -> float:
-        """Share of all scales."""
-        return self.share[1] - self.share[0]
+    denoiser: NetworkDenoiser
+    sites: tuple[int, ...]
+    low: float
+    high: float
+    probability: float
 
 
-def strata(denoiser: NetworkDenoiser, training: Spacing, batch: int) -> list[Stratum]:
-    r"""How many fields of a batch are shown on each lattice, smallest lattice first.
+def strata(denoiser: NetworkDenoiser | NestedDenoiser, training: Spacing) -> list[Stratum]:
+    r"""Which scales are learned on which lattice, and how often, smallest lattice first.
 
-    With c the cost of a field and s the spread of its gradient, most is learned for a given work from numbers
-    proportional to $m\,s/\sqrt c$, m being the share of scales. Both c and $s^2$ grow with the modes that are shown, so
-    the numbers are as the scales are drawn, $m$ of the batch, none below 1 (Neyman's allocation); they are the same at
-    every step.
+    A step on v sites costs as many, so of steps whose gradients are as noisy, most is learned in a given time where the
+    lattice of a share m of all scales has
+
+    $$ p \propto m / \sqrt{v} $$
+
+    of them (Neyman's allocation at unequal costs). Lattices on which nothing is learned are left out.
 
     Args:
-        denoiser: Its lattices and where each is left.
+        denoiser: Its lattices, and where each is left.
         training: How scales are drawn.
-        batch: Fields of a step.
+
+    Source:
+        Neyman 1934, J. R. Stat. Soc. 97, 558; with costs Cochran, Sampling Techniques, section 5.5.
     """
-    edges = [1.0] + [cdf(training, denoiser.schedule, min(max(t, 0.0), 1.0)) for t in denoiser.opens[:-1]] + [0.0]
-    shown = [
-        (lattice, low, high)
-        for lattice, high, low in zip(denoiser.lattices, edges[:-1], edges[1:], strict=True)
+    if isinstance(denoiser, NetworkDenoiser):
+        return [Stratum(denoiser, denoiser.schedule.lattice.shape, 0.0, 1.0, 1.0)]
+    left = [cdf(training, denoiser.schedule, min(max(nest.opens, 0.0), 1.0)) for nest in denoiser.nests[:-1]]
+    found = [
+        (nest, low, high)
+        for nest, low, high in zip(denoiser.nests, [*left, 0.0], [1.0, *left], strict=True)
         if high > low
     ]
-    number = [max(1, round(batch * (high - low))) for _, low, high in shown]
-    while len(shown) > 1 and sum(number) > batch and max(number) > 1:
-        number[number.index(max(number))] -= 1
-    number[-1] += batch - sum(number)
-    if min(number) < 1:  # fewer fields than lattices: all on the whole one, which carries every scale
-        return [Stratum(denoiser.lattices[-1], batch, (0.0, 1.0))]
-    return [Stratum(lattice, n, (low, high)) for (lattice, low, high), n in zip(shown, number, strict=True)]
+    shares = [(high - low) * nest.corner.small.sites**-0.5 for nest, low, high in found]
+    return [
+        Stratum(nest.denoiser, nest.corner.small.shape, low, high, share / sum(shares))
+        for (nest, low, high), share in zip(found, shares, strict=True)
+    ]
 
 
 def denoising_loss(
@@ -71,7 +73,6 @@ def denoising_loss(
     t: Float[Tensor, " batch"],
     noise: Float[Tensor, "batch channel *modes"],
     condition: Int[Tensor, " batch"] | None = None,
-    lattice: Corner | None = None,
 ) -> Float[Tensor, ""]:
     r"""Mean square error of the network's output against its target, over all modes (those not active count zero).
 
@@ -89,7 +90,6 @@ def denoising_loss(
         t: One scale in [0, 1] for each field.
         noise: White noise in the space of modes.
         condition: Class of each field.
-        lattice: Where the network sees the fields; the smallest that carries all of them if not given.
 
     Returns:
         The loss, dimensionless where the target is (preconditioned), else in field units squared.
@@ -97,18 +97,31 @@ def denoising_loss(
     Source:
         Masuki & Ashida 2025, arXiv:2501.09064.
     """
-    schedule, here = denoiser.schedule, denoiser.at(t, x)
-    alpha, sigma = (amplitude.unsqueeze(1).to(x) for amplitude in (schedule.alpha(t), schedule.sigma(t)))
-    clean = denoiser.basis.forward(x)
+    return denoising_loss_of_modes(denoiser, denoiser.basis.forward(x), t, noise, condition)
+
+
+def denoising_loss_of_modes(
+    denoiser: NetworkDenoiser,
+    clean: Float[Tensor, "batch channel *modes"],
+    t: Float[Tensor, " batch"],
+    noise: Float[Tensor, "batch channel *modes"],
+    condition: Int[Tensor, " batch"] | None = None,
+) -> Float[Tensor, ""]:
+    """``denoising_loss`` of fields that are given by their modes."""
+    schedule, here = denoiser.schedule, denoiser.at(t, clean)
+    alpha, sigma = (amplitude.unsqueeze(1).to(clean) for amplitude in (schedule.alpha(t), schedule.sigma(t)))
     modes = here.alive * (alpha * clean + sigma * noise)
-    active = schedule.active(t).unsqueeze(1).to(x.device) & (here.out != 0)
+    active = schedule.active(t).unsqueeze(1).to(clean.device) & (here.out != 0)
     inverse = torch.where(active, 1 / torch.where(active, here.out, 1.0), 0.0)
     target = inverse * (clean - here.mean - here.skip * (modes - here.shift))
-    return (active * (denoiser.raw(modes, t, condition, here, lattice) - target)).square().mean()
+    return (active * (denoiser.raw(modes, t, condition, here) - target)).square().mean()
 
 
 class DenoisingLoss:
-    """The loss of fields by their indices, in the two parts of ``renorm.fit.gradient.SplitLoss``.
+    r"""The loss of fields by their indices, in the two parts of ``renorm.fit.gradient.SplitLoss``.
+
+    On nested lattices each step has one of them, the whole batch, see ``strata``. Fields are given as modes, on a
+    small lattice those that it carries, and the mean is over these.
 
     Args:
         denoiser: Its schedule and prediction; networks come with each call.
@@ -119,46 +132,49 @@ class DenoisingLoss:
     """
 
     def __init__(
-        self, denoiser: NetworkDenoiser, fields: Fields, training: Spacing, *, num_classes: int = 0, flip: bool = False
+        self,
+        denoiser: NetworkDenoiser | NestedDenoiser,
+        fields: Fields,
+        training: Spacing,
+        *,
+        num_classes: int = 0,
+        flip: bool = False,
     ) -> None:
-        self.denoiser, self.schedule = denoiser, denoiser.schedule  # the first moves to the device
+        self.schedule, self.basis = denoiser.schedule, denoiser.basis
         self.fields, self.training = fields, training
         self.labels = fields.labels if num_classes else None
         self.num_classes, self.flip = num_classes, flip
-        self._known: dict[int, list[Stratum]] = {}
+        self.strata = strata(denoiser, training)
+        self._denoisers = {stratum.sites: stratum.denoiser for stratum in self.strata}  # they move to the device
 
     def draw(self, index: Int64[Tensor, " batch"], generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Clean fields, scales and noise, and classes where the model knows them, on the generator's device."""
-        device = generator.device
-        mirror = torch.Generator().manual_seed(seed_of(generator.initial_seed(), "flip")) if self.flip else None
+        """Modes of clean fields, scales and noise, and classes where the model knows them, on the generator's device."""
+        device, seed = generator.device, generator.initial_seed()
+        mirror = torch.Generator().manual_seed(seed_of(seed, "flip")) if self.flip else None
         x = self.fields.batch(index, flip_generator=mirror).to(device, non_blocking=True)
+        stratum = self._stratum(seed)
+        corner = Corner(self.schedule.lattice, stratum.sites)
+        clean = corner.down(self.basis.forward(x))
         u = torch.rand(len(x), generator=generator, device=device, dtype=torch.float64)
-        noise = torch.randn(x.shape, generator=generator, device=device)
-        shown = self._strata(len(x))
-        low, width = (
-            torch.cat([u.new_full((s.number,), v) for s, v in zip(shown, values, strict=True)])
-            for values in ([s.share[0] for s in shown], [s.mass for s in shown])
-        )
-        t = self.training.quantile(low + width * u, self.schedule)
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        t = self.training.quantile(stratum.low + (stratum.high - stratum.low) * u, self.schedule)
         if self.labels is None:
-            return x, t, noise
+            return clean, t, noise
         unnamed = torch.rand(len(x), generator=generator, device=device) < UNNAMED
-        return x, t, noise, self.labels[index].to(device).masked_fill(unnamed, self.num_classes)
+        return clean, t, noise, self.labels[index].to(device).masked_fill(unnamed, self.num_classes)
 
     def __call__(self, network: nn.Module, *shown: Tensor) -> Float[Tensor, ""]:
         """``denoising_loss`` of a network."""
-        self.denoiser = self.denoiser.to(shown[0].device)
-        denoiser = self.denoiser.with_network(network)
-        number, total, first = len(shown[0]), shown[0].new_zeros(()), 0
-        for stratum in self._strata(number):
-            rows = slice(first, first + stratum.number)
-            x, t, noise, *condition = (part[rows] for part in shown)
-            here = denoising_loss(denoiser, x, t, noise, *(condition or [None]), lattice=stratum.lattice)
-            total = total + stratum.mass * here
-            first = rows.stop
-        return total
+        clean, t, noise, *condition = shown
+        sites = tuple(clean.shape[2:])
+        denoiser = self._denoisers[sites] = self._denoisers[sites].to(clean.device)
+        return denoising_loss_of_modes(denoiser.with_network(network), clean, t, noise, *condition)
 
-    def _strata(self, batch: int) -> Sequence[Stratum]:
-        if batch not in self._known:
-            self._known[batch] = strata(self.denoiser, self.training, batch)
-        return self._known[batch]
+    def _stratum(self, seed: int) -> Stratum:
+        """The lattice of a step."""
+        u = torch.rand((), generator=torch.Generator().manual_seed(seed_of(seed, "lattice")), dtype=torch.float64)
+        for stratum in self.strata:
+            u -= stratum.probability
+            if u < 0:
+                break
+        return stratum

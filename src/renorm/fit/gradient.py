@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ __all__ = ["FitResult", "Loss", "SplitLoss", "check_resumable", "fit"]
 WARM = 3
 """Steps before one is recorded as a CUDA graph: what is made once must be there by then."""
 
+Shapes = tuple[torch.Size, ...]
+
 Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
 """``loss(network, index, generator)``: scalar mean loss of the fields ``index`` (int64, on the CPU).
 
@@ -59,7 +62,7 @@ class SplitLoss(Protocol):
     """
 
     def draw(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """What a step is shown: tensors on the network's device, of the same shapes at every step."""
+        """What a step is shown: tensors on the network's device, of one of a few sets of shapes."""
         ...
 
     def __call__(self, network: nn.Module, *shown: Tensor) -> Tensor:
@@ -236,6 +239,13 @@ class _Update(NamedTuple):
     stop: bool
 
 
+class _RecordedStep(NamedTuple):
+    """A graph, and the gradients that it writes."""
+
+    graph: Recorded[tuple[Tensor, Tensor]]
+    gradients: list[Tensor | None]
+
+
 class _Learner:
     """The network, its average and its optimiser on this rank's device."""
 
@@ -250,8 +260,9 @@ class _Learner:
         self.optimiser = _adamw(self.trained, spec, self.device)
         self.generator = torch.Generator(self.device)
         self.bf16 = spec.precision == "bf16" or (spec.precision == "auto" and self.device.type == "cuda")
-        self.wait = WARM if self.device.type == "cuda" and self.world == 1 else math.inf
-        self.recorded: Recorded[tuple[Tensor, Tensor]] | None = None
+        self.records = self.device.type == "cuda" and self.world == 1
+        self.recorded: dict[Shapes, _RecordedStep] = {}
+        self.seen: Counter[Shapes] = Counter()
 
     def update(
         self, step: int, loss: Loss | SplitLoss, index: Int64[Tensor, "local"], stop: threading.Event
@@ -263,8 +274,7 @@ class _Learner:
         for group in self.optimiser.param_groups:
             group["lr"] = self.spec.learning_rate(step)
         self.optimiser.step()
-        if self.recorded is None:  # else the graph writes to the same gradients again
-            self.optimiser.zero_grad()
+        self.optimiser.zero_grad()
         follow(self.ema, self.network, self.spec.ema_decay(step))
         return self._outcome(step, value, norm, stop)
 
@@ -277,10 +287,16 @@ class _Learner:
         def compute(*shown: Tensor) -> tuple[Tensor, Tensor]:
             return self._backward(lambda: loss(self.wrapped, *shown))
 
-        if self.recorded is None and self.wait <= 0:
-            self._record(compute, shown)
-        self.wait -= 1
-        return compute(*shown) if self.recorded is None else self.recorded(shown)
+        shapes = tuple(x.shape for x in shown)
+        if self.records and shapes not in self.recorded and self.seen[shapes] >= WARM:
+            self._record(compute, shown, shapes)
+        self.seen[shapes] += 1
+        recorded = self.recorded.get(shapes)
+        if recorded is None:
+            return compute(*shown)
+        for parameter, gradient in zip(self.trained.values(), recorded.gradients, strict=True):
+            parameter.grad = gradient  # where this graph writes
+        return recorded.graph(shown)
 
     def _backward(self, loss: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -288,18 +304,20 @@ class _Learner:
         self.accelerator.backward(value)
         return value.detach(), nn.utils.clip_grad_norm_(self.trained.values(), self.spec.clip)
 
-    def _record(self, compute: Callable[..., tuple[Tensor, Tensor]], shown: tuple[Tensor, ...]) -> None:
-        """From now on replay the step as a graph; a loss that cannot be recorded goes on as before."""
+    def _record(self, compute: Callable[..., tuple[Tensor, Tensor]], shown: tuple[Tensor, ...], shapes: Shapes) -> None:
+        """From now on replay steps of these shapes as a graph; a loss that cannot be recorded goes on as before."""
         try:
-            self.recorded = Recorded(compute, shown)
+            graph = Recorded(compute, shown)  # gradients are none here, so the graph writes them and adds to nothing
         except RuntimeError as error:
             warnings.warn(
                 f"a training step cannot be recorded as a CUDA graph, so each is taken one operation at a time, which "
                 f"is slower for small networks: {str(error).splitlines()[0]}",
                 stacklevel=2,
             )
-            self.wait = math.inf
+            self.records = False
             self.optimiser.zero_grad()
+        else:
+            self.recorded[shapes] = _RecordedStep(graph, [parameter.grad for parameter in self.trained.values()])
 
     def _outcome(self, step: int, value: Tensor, norm: Tensor, stop: threading.Event) -> _Update:
         """Means over the ranks, so that all agree whether to go on; here the device is waited for."""

@@ -9,10 +9,10 @@ from torch import Tensor
 
 __all__ = ["Order", "seed_of"]
 
-_STREAMS = {"order": 0, "noise": 1, "dropout": 2, "flip": 3}
+_STREAMS = {"order": 0, "noise": 1, "dropout": 2, "flip": 3, "lattice": 4}
 
 
-def seed_of(seed: int, stream: Literal["order", "noise", "dropout", "flip"], *key: int) -> int:
+def seed_of(seed: int, stream: Literal["order", "noise", "dropout", "flip", "lattice"], *key: int) -> int:
     """A seed for one use at one place; neighbouring keys give unrelated seeds.
 
     Source: NumPy's ``SeedSequence`` (O'Neill's seed_seq hash), with the key as its ``spawn_key``.
