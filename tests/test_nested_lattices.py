@@ -1,6 +1,7 @@
 """The network on the lattice that its live modes need: the same waves, the same law, the same gradient on average."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_the_gaussian_denoiser_reaches_the_same_fields_on_nested_lattices(lattic
 
 @pytest.mark.parametrize("lattice", LATTICES, ids=str)
 def test_a_flow_on_a_corner_is_the_same_flow_of_its_modes(lattice):
-    """Signal, noise, life and the coefficients of the network: those of the whole lattice, in the units of the small."""
+    """Signal, noise, life and the coefficients of the network: those of the whole, in the units of the small."""
     schedule, spectrum = _schedule(lattice)
     prediction = Preconditioned(spectrum, 0.1 * spectrum)
     for corner in corners(lattice)[:-1]:
@@ -109,7 +110,9 @@ def test_a_flow_on_a_corner_is_the_same_flow_of_its_modes(lattice):
         carried = corner.cut(torch.ones(lattice.shape)).bool()
         for t in (0.1, 0.5, 1.0):
             torch.testing.assert_close(small.alpha(t)[carried], corner.cut(schedule.alpha(t))[carried])
-            torch.testing.assert_close(small.sigma(t)[carried] ** 2, share * corner.cut(schedule.sigma(t) ** 2)[carried])
+            torch.testing.assert_close(
+                small.sigma(t)[carried] ** 2, share * corner.cut(schedule.sigma(t) ** 2)[carried]
+            )
             assert torch.equal(small.alive(t), corner.cut(schedule.alive(t)))
             ours = prediction_on(prediction, corner).coefficients(small, t)
             theirs = prediction.coefficients(schedule, t)
@@ -159,7 +162,7 @@ def test_strata_hold_every_scale_once():
     assert sum(s.probability for s in found) == pytest.approx(1)
     # twice the edge, twice the root of the sites: half as often for the same share of the scales
     odds = [s.probability / (s.high - s.low) for s in found]
-    assert [a / b for a, b in zip(odds, odds[1:], strict=False)] == pytest.approx([2.0] * 3)
+    assert [a / b for a, b in pairwise(odds)] == pytest.approx([2.0] * 3)
 
 
 def test_every_step_is_drawn_from_the_scales_of_its_lattice():

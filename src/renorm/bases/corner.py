@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,8 @@ class Corner:
         return values if self.whole else self._resized(self._low(values), self.small.shape)
 
     def _low(self, modes: Tensor) -> Tensor:
-        return modes[(..., *(slice(0, n) for n in self._kept))]
+        low: tuple[Any, ...] = (..., *(slice(0, n) for n in self._kept))
+        return modes[low]
 
     def _resized(self, low: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Zeros after the low modes, up to a shape."""

@@ -56,8 +56,8 @@ def make_schedule(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None
         regulator = Sharpened(regulator, spec.sharpness)
     if spec.schedule == "separated":
         known = _given(moments, "the separated schedule").spectrum
-        floor = {"floor": spec.floor} if spec.floor else {}
-        schedule = presets.separated(lattice, known, infrared=spec.infrared, regulator=regulator, **floor)
+        floor = spec.floor or presets.SNR_COARSE / 2
+        schedule = presets.separated(lattice, known, infrared=spec.infrared, regulator=regulator, floor=floor)
     else:
         schedule = presets.rgdm_images(
             lattice, prior_scale=spec.prior_scale, infrared=spec.infrared, regulator=regulator

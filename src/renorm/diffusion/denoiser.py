@@ -22,6 +22,7 @@ __all__ = [
     "ColouredNoise",
     "Denoiser",
     "GaussianDenoiser",
+    "Guided",
     "NetworkDenoiser",
     "Preconditioned",
     "Prediction",
@@ -80,6 +81,38 @@ class GaussianDenoiser:
         gain = denoiser_gain(alpha, sigma, spectrum).nan_to_num(0.0)  # 0/0 where data and noise both vanish
         offset = (1 - gain * alpha) * mean
         return gain.to(modes) * modes + offset.to(modes)
+
+
+class Guided:
+    r"""A denoiser that sets a class off from any: $x_0 = x_0(\text{any}) + w\,[x_0(c) - x_0(\text{any})]$.
+
+    Args:
+        denoiser: Learned with classes, and without for a share of its fields.
+        weight: w; 0: any class, 1: the class, more: what distinguishes it is exaggerated, and fields differ less.
+        any_class: The number that stands for any.
+
+    Source:
+        Ho & Salimans 2022, arXiv:2207.12598 (their weight is w - 1).
+
+    Example:
+        >>> def label(modes, t, condition):
+        ...     return condition[:, None, None] + 0 * modes
+        >>> Guided(label, 2.0, any_class=10)(torch.zeros(1, 1, 1), 0.5, torch.tensor([3])).item()
+        -4.0
+    """
+
+    def __init__(self, denoiser: Denoiser, weight: float, any_class: int) -> None:
+        self.denoiser, self.weight, self.any_class = denoiser, weight, any_class
+
+    def __call__(
+        self, modes: Float[Tensor, "batch channel *modes"], t: float | Tensor, condition: Tensor | None = None
+    ) -> Float[Tensor, "batch channel *modes"]:
+        """Both answers, of one evaluation of twice as many fields."""
+        assert condition is not None
+        both = torch.cat([condition, torch.full_like(condition, self.any_class)])
+        times = t.repeat(2) if isinstance(t, Tensor) and t.ndim else t
+        named, free = self.denoiser(torch.cat([modes, modes]), times, both).chunk(2)
+        return free + self.weight * (named - free)
 
 
 class Coefficients(NamedTuple):

@@ -19,7 +19,7 @@ from renorm.bases.corner import Corner
 from renorm.diffusion.denoiser import Network, NetworkDenoiser, Prediction
 from renorm.diffusion.schedule import CLEAN, Schedule
 
-__all__ = ["NestedDenoiser", "Nest", "prediction_on", "schedule_on"]
+__all__ = ["Nest", "NestedDenoiser", "prediction_on", "schedule_on"]
 
 
 def schedule_on(schedule: Schedule, corner: Corner) -> Schedule:
@@ -84,9 +84,10 @@ class Nest(NamedTuple):
 class NestedDenoiser:
     r"""A network that sees each field on the smallest lattice that carries its live modes.
 
-    $$ E[\phi_0|\phi_t] = R^\top D_v(R\,\phi_t,\; t), \qquad (R\,\phi)_k = \sqrt{v/V}\;\phi_k \quad (k\ \text{in the corner}) $$
+    $$ E[\phi_0|\phi_t] = R^{-1} D_v(R\,\phi_t,\; t), \qquad (R\,\phi)_k = \sqrt{v/V}\;\phi_k $$
 
-    $D_v$ is the ``NetworkDenoiser`` of the same flow on v sites. All have the same network.
+    R takes the modes of the corner to those of v sites, and $D_v$ is the ``NetworkDenoiser`` of the same flow there.
+    All have the same network.
 
     Args:
         network: Acts on fields of shape (batch, channel, *sites) on each of the lattices.
@@ -98,9 +99,7 @@ class NestedDenoiser:
         nests: Each lattice with its denoiser, smallest first.
     """
 
-    def __init__(
-        self, network: Network, schedule: Schedule, prediction: Prediction, corners: Sequence[Corner]
-    ) -> None:
+    def __init__(self, network: Network, schedule: Schedule, prediction: Prediction, corners: Sequence[Corner]) -> None:
         self.network, self.schedule = network, schedule
         self.basis = basis_for(schedule.lattice)
         self.nests = tuple(

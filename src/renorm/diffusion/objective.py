@@ -148,7 +148,7 @@ class DenoisingLoss:
         self._denoisers = {stratum.sites: stratum.denoiser for stratum in self.strata}  # they move to the device
 
     def draw(self, index: Int64[Tensor, " batch"], generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Modes of clean fields, scales and noise, and classes where the model knows them, on the generator's device."""
+        """Modes of clean fields, scales, noise, and classes where the model knows them, on the generator's device."""
         device, seed = generator.device, generator.initial_seed()
         mirror = torch.Generator().manual_seed(seed_of(seed, "flip")) if self.flip else None
         x = self.fields.batch(index, flip_generator=mirror).to(device, non_blocking=True)

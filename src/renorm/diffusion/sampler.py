@@ -40,7 +40,7 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator != 0, numerator / torch.where(denominator != 0, denominator, 1.0), 0.0)
 
 
-def _step_back(
+def step_back(
     phi: Tensor, x0: Tensor, at: tuple[Tensor, Tensor], t: float, s: float, walk: Walk
 ) -> tuple[Tensor, Tensor]:
     """Mean of the field at s, given that at t, its (alpha, sigma) and the clean one; variance of the forward step."""
@@ -78,7 +78,7 @@ class Ancestral:
         x0 = walk.denoise(phi, t)
         if s == CLEAN and isinstance(self.variance, str):
             return x0, None
-        mean, variance = _step_back(phi, x0, (alpha, sigma), t, s, walk)
+        mean, variance = step_back(phi, x0, (alpha, sigma), t, s, walk)
         if isinstance(self.variance, Tensor):
             spectrum = self.variance.to(phi)
             v = variance * _ratio(alpha_s**2 * spectrum + sigma_s**2, alpha**2 * spectrum + sigma**2)
@@ -117,7 +117,7 @@ class Analytic:
         x0 = walk.denoise(phi, t)
         if s == CLEAN:
             return x0, None
-        mean, variance = _step_back(phi, x0, (alpha, sigma), t, s, walk)
+        mean, variance = step_back(phi, x0, (alpha, sigma), t, s, walk)
         spectrum = (walk.schedule.prior_spectrum if walk.spectrum is None else walk.spectrum).to(phi)
         signal = alpha**2 * spectrum
         left = _ratio(spectrum * sigma**2, signal + sigma**2)
