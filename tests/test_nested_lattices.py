@@ -13,7 +13,7 @@ from renorm.data.fields import Fields
 from renorm.diffusion.denoiser import CleanField, GaussianDenoiser, NetworkDenoiser, Preconditioned
 from renorm.diffusion.nested import NestedDenoiser, prediction_on, schedule_on
 from renorm.diffusion.objective import DenoisingLoss, denoising_loss, denoising_loss_of_modes, strata
-from renorm.diffusion.presets import rgdm_images, separated
+from renorm.diffusion.presets import flattened, rgdm_images, separated
 from renorm.diffusion.regulator import LogSquared, Sharpened
 from renorm.diffusion.reverse import start, walk_up
 from renorm.diffusion.running import RunningSpectrum
@@ -287,3 +287,24 @@ def test_modes_that_never_die_are_alive_at_the_coarsest_scale():
     kept = Corner(schedule.lattice, (4, 4)).carried
     assert bool(replace(schedule, undying=kept).alive(1.0)[kept].all())
     assert not bool(schedule.alive(1.0)[kept].all())
+
+
+def test_the_white_twin_is_seen_on_nested_lattices_by_the_same_floor():
+    """Every mode of the twin is erased where its own signal-to-noise ratio falls below the floor."""
+    lattice = Lattice((16, 16))
+    _, spectrum = _schedule(lattice)
+    rational = separated(lattice, spectrum, floor=0.03)
+    twin = flattened(rational, spectrum, floor=0.03)
+    for t in (0.2, 0.6, 0.95):
+        ratio = twin.alpha(t) ** 2 * spectrum / twin.sigma(t) ** 2
+        assert torch.equal(twin.alive(t), ratio >= 0.03 * (1 - 1e-9))
+    denoiser = NestedDenoiser(torch.nn.Identity(), twin, Preconditioned(spectrum), corners(lattice, 4))
+    assert not denoiser.nest_at(1.0).corner.whole
+    small = denoiser.nests[0].denoiser.schedule
+    assert torch.equal(small.alive(0.9), denoiser.nests[0].corner.cut(twin.alive(0.9)))
+    left = twin.leaves_at()
+    inside = (left > 0) & (left < 1)
+    for k in inside.nonzero()[:5].tolist():
+        t = float(left[tuple(k)])
+        assert bool(twin.alive(t - 1e-6)[tuple(k)])
+        assert not bool(twin.alive(t + 1e-6)[tuple(k)])

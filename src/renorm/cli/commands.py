@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from renorm.cli.chains import read_structures
+from renorm.cli.given import refine_from
 from renorm.cli.options import changed, one_field, out_file, with_walk
 from renorm.cli.output import Progress, save_grid, save_picture, say, table
 from renorm.errors import RecipeError
@@ -50,6 +51,7 @@ def sample(options: argparse.Namespace) -> None:
             steps=options.steps,
             level=options.level,
             condition=condition,
+            guidance=options.guidance,
             model=model,
             callback=callback,
         )
@@ -63,6 +65,10 @@ def sample(options: argparse.Namespace) -> None:
 
 
 def refine(options: argparse.Namespace) -> None:
+    if options.edge is not None:
+        return refine_from(options)
+    if options.particles != 1:
+        raise RecipeError(f"--particles go with --edge, got {options.particles} without")
     import torch
 
     from renorm.recipes.folder import write_arrays

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
-from renorm.cli import chains, commands, compare, files
+from renorm.cli import chains, commands, compare, files, given
 from renorm.cli.options import seed
 from renorm.errors import RecipeError
 from renorm.version import __version__
@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("-n", "--num", type=int, default=64, help="how many (64)")
     sample.add_argument("--level", type=int, default=0, help="stop at this level (0: the data)")
     sample.add_argument("--label", type=int, help="class, where the model has classes")
+    sample.add_argument("--guidance", type=float, default=1.0, help="how much of the class, with --label (1)")
     sample.add_argument("--npz", action="store_true", help="write an array instead of a picture")
     _walk_arguments(sample)
     _file_arguments(sample)
@@ -49,9 +50,29 @@ def build_parser() -> argparse.ArgumentParser:
     refine.add_argument("run", help="run folder")
     refine.add_argument("-n", "--num", type=int, default=8, help="how many draws (8)")
     refine.add_argument("--level", type=int, help="level of the coarse field (half way)")
+    refine.add_argument("--edge", type=int, help="of a diffusion: keep the modes that so many sites an axis carry")
+    refine.add_argument("--particles", type=int, default=1, help="of each draw, with --edge (1)")
     _field_arguments(refine)
     _walk_arguments(refine)
     _file_arguments(refine)
+
+    inpaint = command("inpaint", given.inpaint, "hide half of one field and draw it again (diffusions)")
+    inpaint.add_argument("run", help="run folder")
+    inpaint.add_argument("-n", "--num", type=int, default=8, help="how many draws (8)")
+    inpaint.add_argument("--hide", choices=given.HALVES, default="right", help="which half (right)")
+    _field_arguments(inpaint)
+    _walk_arguments(inpaint)
+    _file_arguments(inpaint)
+
+    likelihood = command("likelihood", given.likelihood, "bits of the test fields by a diffusion, scale by scale")
+    likelihood.add_argument("run", help="run folder")
+    likelihood.add_argument("-n", "--num", type=int, default=100, help="how many fields (100)")
+    likelihood.add_argument(
+        "--method", choices=("bound", "flow"), default="bound", help="bound, or density by the flow"
+    )
+    likelihood.add_argument("--evaluations", type=int, default=100, help="of the network, for each field (100)")
+    likelihood.add_argument("--seed", type=seed, default=0, help="of the noise (0)")
+    likelihood.set_defaults(sampler=None, spacing=None)
 
     fold = command("fold", chains.fold, "draw protein chains of a sequence, coarse to fine, into PDB files")
     fold.add_argument("sequence", help="letters of the residues, a FASTA file, a structure (1abc.cif:A), or a number")

@@ -90,7 +90,8 @@ def make_flow(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None) ->
     spacing = make_spacing(spec, moments)
     training = make_spacing(spec, moments, training=True)
     if flat and spec.schedule == "separated":  # coloured noise also with the rational regulator: no places for white
-        return Flow(presets.flattened(schedule), spacing, training)
+        known = _given(moments, "the separated schedule").spectrum
+        return Flow(presets.flattened(schedule, known, floor=spec.floor), spacing, training)
     if flat:
         return Flow(presets.flattened(schedule), PlacedBy(spacing, schedule), PlacedBy(training, schedule))
     return Flow(schedule, spacing, training)

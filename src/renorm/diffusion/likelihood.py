@@ -198,12 +198,7 @@ class _Noise:
         self.taking = schedule.sigma(1.0).to(device) > 0
         log_ratio = math.log(schedule.cutoff_coarse / schedule.cutoff_fine)
         self._growth = -2 * log_ratio  # of ln x, over all scales
-        self.last = torch.ones_like(self.prior)
-        if schedule.dead_beyond < math.inf:
-            cutoff = (self._q_sq / schedule.dead_beyond).sqrt()
-            self.last = (torch.log(cutoff / schedule.cutoff_fine) / log_ratio).clamp(0, 1)
-        if schedule.undying is not None:
-            self.last = torch.where(schedule.undying.to(device), 1.0, self.last)
+        self.last = schedule.leaves_at().to(device).clamp(0, 1)
 
     def x(self, t: float | Tensor) -> Tensor:
         """$q^2/\\Lambda^2$ at one scale, or at one for each mode."""

@@ -4,7 +4,6 @@ A field whose fine modes are all zero says nothing between the sites of a smalle
 of the modes that are left: one schedule, one prediction, one denoiser a lattice, and one network for all of them.
 """
 
-import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -20,6 +19,8 @@ from renorm.diffusion.denoiser import Network, NetworkDenoiser, Prediction
 from renorm.diffusion.schedule import CLEAN, Schedule
 
 __all__ = ["Nest", "NestedDenoiser", "prediction_on", "schedule_on"]
+
+EDGE = 1e-9  # in t: at the threshold itself a mode is alive
 
 
 def schedule_on(schedule: Schedule, corner: Corner) -> Schedule:
@@ -40,6 +41,7 @@ def schedule_on(schedule: Schedule, corner: Corner) -> Schedule:
         return schedule
     carried = corner.cut(torch.ones(schedule.lattice.shape, dtype=torch.bool))
     frozen, undying = (None if mask is None else corner.cut(mask) for mask in (schedule.frozen_modes, schedule.undying))
+    dead = schedule.dead_beyond
     prior = corner.cut(schedule.prior_spectrum) * (corner.small.sites / schedule.lattice.sites)
     if not bool(carried.all()):
         frozen = ~carried if frozen is None else frozen | ~carried
@@ -47,6 +49,7 @@ def schedule_on(schedule: Schedule, corner: Corner) -> Schedule:
         schedule,
         lattice=corner.small,
         wavenumber_sq=torch.where(carried, corner.cut(schedule.wavenumber_sq), schedule.wavenumber_sq.max()),
+        dead_beyond=torch.where(carried, corner.cut(dead), 1.0) if isinstance(dead, Tensor) else dead,
         prior_spectrum=torch.where(carried, prior, prior[carried].min()),
         undying=undying,
         frozen_modes=frozen,
@@ -162,9 +165,8 @@ class NestedDenoiser:
 def opening(schedule: Schedule, corner: Corner) -> float:
     """The finest scale at which a corner carries all live modes; infinite where it never does."""
     beyond = ~corner.carried
+    if schedule.frozen_modes is not None:
+        beyond = beyond & ~schedule.frozen_modes
     if not bool(beyond.any()):
         return CLEAN
-    if schedule.dead_beyond == math.inf:
-        return math.inf  # nothing ever dies
-    first = schedule.wavenumber_sq.cpu()[beyond].min().item()
-    return schedule.time(math.sqrt(first / (schedule.dead_beyond * (1 + 1e-6))))  # the threshold itself is alive
+    return schedule.leaves_at().cpu()[beyond].max().item() + EDGE

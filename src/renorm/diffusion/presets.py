@@ -349,13 +349,22 @@ def _positive(spectrum: Tensor) -> Tensor:
     return spectrum.clamp(min=1e-8 * spectrum.mean().item())
 
 
-def flattened(schedule: Schedule) -> Schedule:
+def flattened(schedule: Schedule, spectrum: Tensor | None = None, *, floor: float = 0.0) -> Schedule:
     r"""The white twin of a schedule: one prior variance for all modes, their mean, and none erased.
 
     $$ G'_k = \langle G \rangle, \qquad q'^2_k = \langle q^2 G \rangle / \langle G \rangle $$
 
     With the rational regulator of the images $\sigma_k/\alpha_k = q_k\sqrt{G_k}/\Lambda$ is the same for all modes, and
     the twin has the same at every scale: noise, spacings and cutoffs agree, and what differs is the prior alone.
+
+    White noise too covers the small structure of most data first. With a floor, modes are erased by the same rule as in
+    ``separated``, where their signal-to-noise ratio $\alpha^2 P_k/\sigma^2$ falls below it; so the twin may be seen on
+    nested lattices as well.
+
+    Args:
+        schedule: With the rational regulator.
+        spectrum: P, variance of every mode of the data, if modes shall be erased.
+        floor: Signal-to-noise ratio below which they are; 0: none is.
 
     Raises:
         RecipeError: If the regulator is another: noise would differ from mode to mode, and the twin in more than its
@@ -374,9 +383,12 @@ def flattened(schedule: Schedule) -> Schedule:
             f"mode, and so would more than the prior), got {type(schedule.regulator).__name__}"
         )
     prior, ones = schedule.prior_spectrum, torch.ones_like(schedule.prior_spectrum)
+    dead: float | Tensor = math.inf
+    if floor and spectrum is not None:
+        dead = spectrum.double() / (floor * prior.mean())  # r(x) = 1/x
     return replace(
         schedule,
         prior_spectrum=prior.mean() * ones,
         wavenumber_sq=(schedule.wavenumber_sq * prior).mean() / prior.mean() * ones,
-        dead_beyond=math.inf,
+        dead_beyond=dead,
     )

@@ -51,8 +51,8 @@ class Schedule:
         prior_spectrum: $G_k$, variance of every mode at the fixed point (float64, same shape).
         cutoff_fine, cutoff_coarse: $\Lambda_0 > \Lambda_1 > 0$, in rad/site.
         regulator: Shape function r(x).
-        dead_beyond: Modes with $x_k$ beyond this are integrated out: they carry no signal, and the projection sets
-            them to zero. Infinite: no mode is ever projected out.
+        dead_beyond: Modes with $x_k$ beyond this (one number, or one for each) are integrated out: they carry no
+            signal, and the projection sets them to zero. Infinite: no mode is ever projected out.
         clean_below: Modes with $x_k$ below this are finished: alpha = 1 and sigma = 0.
         undying: Modes that are never integrated out, however little signal they carry; none if not given.
         frozen_modes: Modes that do not take part at all (the centre of mass of a chain); always zero.
@@ -83,7 +83,7 @@ class Schedule:
     cutoff_fine: float
     cutoff_coarse: float
     regulator: Regulator = field(default_factory=Rational)
-    dead_beyond: float = math.inf
+    dead_beyond: float | Tensor = math.inf
     clean_below: float = 0.0
     undying: Tensor | None = None
     frozen_modes: Tensor | None = None
@@ -137,8 +137,16 @@ class Schedule:
     def alive(self, t: float | Tensor) -> Bool[Tensor, "*modes"]:
         """True for the modes that still carry signal: the paper's projection keeps these and zeroes the others."""
         x = self._x(t)
-        alive = x <= self.dead_beyond * (1 + _ROUNDING)
+        alive = x <= self._dead_beyond(x.device) * (1 + _ROUNDING)
         return self._only_live(alive if self.undying is None else alive | self.undying.to(alive.device))
+
+    def leaves_at(self) -> Float[Tensor, "*modes"]:
+        """Scale t beyond which each mode is integrated out; infinite if it never is, or takes no part."""
+        log_cutoff = 0.5 * torch.log(self.wavenumber_sq / torch.as_tensor(self.dead_beyond, dtype=torch.float64))
+        scale = (log_cutoff - math.log(self.cutoff_fine)) / math.log(self._ratio)
+        for never in (self.undying, self.frozen_modes):
+            scale = scale if never is None else torch.where(never, math.inf, scale)
+        return scale
 
     def active(self, t: float | Tensor) -> Bool[Tensor, "*modes"]:
         """True for the modes that are alive and not yet finished: the shell in which a step of the flow works."""
@@ -183,7 +191,7 @@ class Schedule:
         if self.weighting == "count":
             # The centre of mass counts with the slowest mode, as in the paper's chains.
             x = self._x(t)
-            inside = (x >= self.clean_below * (1 - _ROUNDING)) & (x <= self.dead_beyond * (1 + _ROUNDING))
+            inside = (x >= self.clean_below * (1 - _ROUNDING)) & (x <= self._dead_beyond(x.device) * (1 + _ROUNDING))
             count = inside.sum(axes, dtype=torch.float64)
             return ((self.lattice.sites + 3) / (count + 3)).sqrt()
         noise = torch.where(self.alive(t), self.sigma(t) ** 2, 0.0).sum(axes)
@@ -203,6 +211,9 @@ class Schedule:
     @property
     def _ratio(self) -> float:
         return self.cutoff_coarse / self.cutoff_fine
+
+    def _dead_beyond(self, device: torch.device) -> float | Tensor:
+        return self.dead_beyond.to(device) if isinstance(self.dead_beyond, Tensor) else self.dead_beyond
 
     def _x(self, t: float | Tensor) -> Tensor:
         """x_k = q_k^2 / Lambda(t)^2 in float64; a batch of scales leads."""

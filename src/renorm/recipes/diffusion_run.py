@@ -106,6 +106,7 @@ def sample(
     steps: int | None = None,
     level: int = 0,
     condition: Tensor | None = None,
+    guidance: float = 1.0,
     callback: Callback | None = None,
 ) -> Tensor:
     """Fields by seed; drawn on the GPU if there is one, returned on the CPU."""
@@ -113,7 +114,14 @@ def sample(
     generator = torch.Generator(device).manual_seed(seed)
     batch = BATCH if device == "cpu" else max(BATCH, SITES // model.lattice.sites)
     x = model.sample(
-        num, generator=generator, steps=steps, level=level, condition=condition, batch=batch, callback=callback
+        num,
+        generator=generator,
+        steps=steps,
+        level=level,
+        condition=condition,
+        guidance=guidance,
+        batch=batch,
+        callback=callback,
     )
     return x.cpu()
 

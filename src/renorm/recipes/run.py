@@ -92,6 +92,7 @@ def sample_run(
     steps: int | None = None,
     level: int = 0,
     condition: Tensor | None = None,
+    guidance: float = 1.0,
     model: Model | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -99,9 +100,18 @@ def sample_run(
     model = model or load_run(folder)
     if isinstance(model, ModeDiffusion):
         return diffusion_run.sample(
-            model, num, seed=seed, steps=steps, level=level, condition=condition, callback=callback
+            model,
+            num,
+            seed=seed,
+            steps=steps,
+            level=level,
+            condition=condition,
+            guidance=guidance,
+            callback=callback,
         )
     _refuse_steps(steps)
+    if guidance != 1.0:
+        raise RecipeError(f"guidance is for diffusions that know classes, got {guidance}")
     return model.sample(num, condition=condition, generator=torch.Generator().manual_seed(seed), level=level)
 
 
