@@ -6,10 +6,13 @@ A new benchmark is one new file with ``run(seed) -> Result`` and one line in ``B
 BENCHMARKS = {
     "gaussian-nfe": "gaussian_nfe",
     "mixture-nfe": "mixture_nfe",
+    "mixture-work": "mixture_work",
     "mnist16": "mnist16",
     "cifar16": "cifar16",
     "gaussian16": "gaussian16",
     "protein": "protein",
+    "likelihood": "likelihood",
+    "memory": "memory",
     "mnist16-speed": "mnist16_speed",
     "resume": "resume",
     "demo": "demo",
