@@ -10,6 +10,7 @@ BENCHMARKS = {
     "mnist16": "mnist16",
     "cifar16": "cifar16",
     "gaussian16": "gaussian16",
+    "cifar10": "cifar10",
     "protein": "protein",
     "likelihood": "likelihood",
     "memory": "memory",
