@@ -82,7 +82,7 @@ def test_the_gaussian_denoiser_reaches_the_same_fields_on_nested_lattices(lattic
     schedule, spectrum = _schedule(lattice)
     times = grid(LogUniform(), schedule, 12)
     found, seen = [], []
-    for kind in (lambda n: NestedDenoiser(n, schedule, InUnits(), corners(lattice)), None):
+    for kind in (lambda n: NestedDenoiser.nested(n, schedule, InUnits(), corners(lattice)), None):
         network = Seen(schedule, spectrum)
         denoiser = NetworkDenoiser(network, schedule, InUnits()) if kind is None else kind(network)
         generator = torch.Generator().manual_seed(3)
@@ -125,7 +125,7 @@ def test_a_flow_on_a_corner_is_the_same_flow_of_its_modes(lattice):
 def test_fields_of_several_scales_are_each_denoised_on_their_own_lattice():
     lattice = Lattice((16, 16))
     schedule, spectrum = _schedule(lattice)
-    denoiser = NestedDenoiser(Seen(schedule, spectrum), schedule, InUnits(), corners(lattice))
+    denoiser = NestedDenoiser.nested(Seen(schedule, spectrum), schedule, InUnits(), corners(lattice))
     modes = torch.randn(3, 1, 16, 16, dtype=torch.float64)
     t = torch.tensor([0.1, 0.95, 0.5], dtype=torch.float64)
     together = denoiser(modes, t)
@@ -135,7 +135,7 @@ def test_fields_of_several_scales_are_each_denoised_on_their_own_lattice():
 
 def test_each_lattice_is_left_when_the_first_mode_comes_alive_that_it_does_not_carry():
     schedule, _ = _schedule(Lattice((32, 32)))
-    denoiser = NestedDenoiser(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice, 4))
+    denoiser = NestedDenoiser.nested(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice, 4))
     opens = [nest.opens for nest in denoiser.nests]
     assert opens[-1] == CLEAN
     assert opens == sorted(opens, reverse=True)
@@ -147,14 +147,14 @@ def test_each_lattice_is_left_when_the_first_mode_comes_alive_that_it_does_not_c
 
 def test_a_schedule_that_erases_nothing_needs_the_whole_lattice():
     schedule = replace(_schedule(Lattice((16,)))[0], dead_beyond=float("inf"))
-    denoiser = NestedDenoiser(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice))
+    denoiser = NestedDenoiser.nested(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice))
     assert denoiser.nest_at(1.0).corner.whole
-    assert [s.sites for s in strata(denoiser, LogUniform())] == [(16,)]
+    assert [s.sites for s in strata(denoiser, LogUniform())] == [16]
 
 
 def test_strata_hold_every_scale_once():
     schedule, _ = _schedule(Lattice((32, 32)))
-    denoiser = NestedDenoiser(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice, 4))
+    denoiser = NestedDenoiser.nested(torch.nn.Identity(), schedule, CleanField(), corners(schedule.lattice, 4))
     found = strata(denoiser, LogUniform())
     assert len(found) == 4
     assert [s.high for s in found] == [1.0] + [s.low for s in found[:-1]]
@@ -170,17 +170,18 @@ def test_every_step_is_drawn_from_the_scales_of_its_lattice():
     lattice = Lattice((16, 16))
     schedule, spectrum = _schedule(lattice)
     x = basis_for(lattice).inverse(spectrum.sqrt() * torch.randn(8, 1, 16, 16, dtype=torch.float64)).float()
-    denoiser = NestedDenoiser(torch.nn.Identity(), schedule, Preconditioned(spectrum), corners(lattice, 4))
+    denoiser = NestedDenoiser.nested(torch.nn.Identity(), schedule, Preconditioned(spectrum), corners(lattice, 4))
     loss = DenoisingLoss(denoiser, Fields(x, lattice), LogUniform())
     count = dict.fromkeys((s.sites for s in loss.strata), 0)
     for seed in range(400):
-        clean, t, noise = loss.draw(torch.arange(8), torch.Generator().manual_seed(seed))
-        sites = tuple(clean.shape[2:])
+        which, clean, t, noise = loss.draw(torch.arange(8), torch.Generator().manual_seed(seed))
+        sites = len(which)
+        shape = tuple(clean.shape[2:])
         stratum = next(s for s in loss.strata if s.sites == sites)
         assert stratum.low <= float(t.min()) <= float(t.max()) <= stratum.high
         assert noise.shape == clean.shape
         count[sites] += 1
-    corner = Corner(lattice, sites)
+    corner = Corner(lattice, shape)
     torch.testing.assert_close(clean, corner.down(basis_for(lattice).forward(x)))
     for stratum in loss.strata:
         error = (stratum.probability * (1 - stratum.probability) / 400) ** 0.5
@@ -195,7 +196,10 @@ def test_the_loss_on_a_small_lattice_is_that_of_the_whole_over_its_modes():
     clean, noise = torch.randn(2, 4, 1, 16, 16, dtype=torch.float64)
     clean = clean * spectrum.sqrt()
     nest = next(
-        n for n in NestedDenoiser(torch.nn.Identity(), schedule, prediction, [corner, *corners(lattice)[-1:]]).nests
+        n
+        for n in NestedDenoiser.nested(
+            torch.nn.Identity(), schedule, prediction, [corner, *corners(lattice)[-1:]]
+        ).nests
     )
     t = torch.full((4,), nest.opens + 0.01, dtype=torch.float64)
 
@@ -220,7 +224,7 @@ def test_one_lattice_learns_as_before():
             return x
 
     loss = DenoisingLoss(denoiser, Fields(x, lattice), LogUniform())
-    _, t, noise = loss.draw(torch.arange(6), torch.Generator().manual_seed(2))
+    _, _, t, noise = loss.draw(torch.arange(6), torch.Generator().manual_seed(2))
     expected = denoising_loss(denoiser.with_network(Same()), x, t, noise)
     assert loss(Same(), *loss.draw(torch.arange(6), torch.Generator().manual_seed(2))) == expected
 
@@ -275,7 +279,8 @@ def test_modes_enter_with_the_power_that_the_field_has(exponent, amplitude):
 
     times = grid(LogUniform(), schedule, 40)
     phi = start(schedule, times[0], draw())
-    x = walk_up(schedule, GaussianDenoiser(schedule, spectrum), RunningSpectrum(), times, phi, draw)
+    sampler = RunningSpectrum(carried=True)
+    x = walk_up(schedule, GaussianDenoiser(schedule, spectrum), sampler, times, phi, draw)
     ratio = (x.double().square() / spectrum).mean((0, 1))
     k = lattice.k_sq().sqrt()
     octaves = [ratio[(k >= low) & (k < 2 * low)].mean().log() for low in (0.2, 0.4, 0.8, 1.6)]
@@ -298,7 +303,7 @@ def test_the_white_twin_is_seen_on_nested_lattices_by_the_same_floor():
     for t in (0.2, 0.6, 0.95):
         ratio = twin.alpha(t) ** 2 * spectrum / twin.sigma(t) ** 2
         assert torch.equal(twin.alive(t), ratio >= 0.03 * (1 - 1e-9))
-    denoiser = NestedDenoiser(torch.nn.Identity(), twin, Preconditioned(spectrum), corners(lattice, 4))
+    denoiser = NestedDenoiser.nested(torch.nn.Identity(), twin, Preconditioned(spectrum), corners(lattice, 4))
     assert not denoiser.nest_at(1.0).corner.whole
     small = denoiser.nests[0].denoiser.schedule
     assert torch.equal(small.alive(0.9), denoiser.nests[0].corner.cut(twin.alive(0.9)))
@@ -308,3 +313,99 @@ def test_the_white_twin_is_seen_on_nested_lattices_by_the_same_floor():
         t = float(left[tuple(k)])
         assert bool(twin.alive(t - 1e-6)[tuple(k)])
         assert not bool(twin.alive(t + 1e-6)[tuple(k)])
+
+
+FOLDING = renorm.UNetSpec(width=8, multipliers=(1, 2, 2), groups=4, blocks=1, attention=(), dropout=0.0, entries=3)
+
+
+@pytest.mark.parametrize("shape", [(32,), (16, 32), (8, 8, 16)], ids=str)
+def test_a_folded_field_enters_a_coarser_level(shape):
+    """The same sites come out, the finer levels are not asked, and every entry is learned."""
+    from renorm.nn.unet import UNet
+
+    network = UNet(FOLDING, dim=len(shape), channels=2)
+    x, t = torch.randn(3, 2, *shape), torch.rand(3)
+    for entry in range(3):
+        network.zero_grad()
+        y = network(x, t, entry=entry)
+        assert y.shape == x.shape
+        y.square().mean().backward()
+        used = {name for name, p in network.named_parameters() if p.grad is not None and bool(p.grad.abs().max() > 0)}
+        assert any(name.startswith("middle") for name in used)
+        assert ("head.weight" in used) == (entry == 0)
+        assert any(name.startswith("down.0.") for name in used) == (entry == 0)
+        assert any(name.startswith(f"entries.{entry - 1}.") for name in used) == (entry > 0)
+
+
+def test_a_folded_field_is_left_where_the_fine_modes_are_no_longer_noise():
+    lattice = Lattice((16, 16))
+    spectrum = (lattice.k_sq() + 0.1) ** -1.5
+    schedule = separated(lattice, spectrum, regulator=Sharpened(LogSquared(), 0.5))
+
+    class Told(torch.nn.Module):
+        def forward(self, x, t, entry=0):
+            return torch.full_like(x, float(entry))
+
+    prediction = CleanField()
+    denoiser = NestedDenoiser.folded(Told(), schedule, prediction, corners(lattice)[-3:], spectrum, below=0.1)
+    assert [nest.sites for nest in denoiser.nests] == [16, 64, 256]
+    modes = torch.randn(1, 1, 16, 16)
+    for nest, entry in zip(denoiser.nests, (2, 1, 0), strict=True):
+        if nest.opens == CLEAN:
+            continue
+        beyond = ~Corner(lattice, (int(nest.sites**0.5),) * 2).carried
+        ratio = schedule.alpha(nest.opens) ** 2 * spectrum / schedule.sigma(nest.opens) ** 2
+        assert float(ratio[beyond].max()) == pytest.approx(0.1, rel=1e-6)
+        field = basis_for(lattice).inverse(denoiser(modes, nest.opens + 1e-6))
+        alive = schedule.alive(nest.opens + 1e-6)
+        if bool(alive.all()):
+            torch.testing.assert_close(field, torch.full_like(field, float(entry)), atol=1e-4, rtol=0)
+
+
+def test_folded_fields_by_recipe():
+    """Trained a little, every entry meets its scales, and the samples are whole."""
+    from renorm.nn.unet import unet_on
+
+    spec = renorm.DiffusionSpec(
+        schedule="separated",
+        regulator="log-squared",
+        sharpness=0.5,
+        lattices="folded",
+        prediction="preconditioned",
+        sampler="running",
+        spacing="window",
+        network=FOLDING,
+    )
+    lattice = Lattice((16, 16))
+    spectrum = (lattice.k_sq() + 0.1) ** -1.0
+    noise = torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    x = basis_for(lattice).inverse(spectrum.sqrt() * noise).float()
+    network = unet_on(lattice, spec.network)
+    model = renorm.ModeDiffusion(spec, lattice, network=network)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    model.fit(x, spec=renorm.FitSpec(steps=30, batch=8, warmup=1), progress=False)
+    after = dict(network.named_parameters())
+    assert {s.sites for s in strata(model.denoiser, model.training)} >= {16, 256}
+    for name in ("entries.1.head.weight", "head.weight"):
+        assert not torch.equal(before[name], after[name])
+    y = model.sample(3, generator=torch.Generator().manual_seed(0), steps=6)
+    assert y.shape == (3, 1, 16, 16)
+    assert bool(y.isfinite().all())
+    with pytest.raises(ValueError, match="fold must be > 0"):
+        renorm.DiffusionSpec(fold=0.0)
+    with pytest.raises(ValueError, match=r"entries must be 1 to 2 \(the levels\), got 3"):
+        renorm.UNetSpec(multipliers=(1, 2), entries=3)
+
+
+def test_a_network_of_one_entry_cannot_fold():
+    spec = renorm.DiffusionSpec(lattices="folded", network=renorm.UNetSpec(width=8, multipliers=(1, 2), groups=4))
+    with pytest.raises(RecipeError, match=r"lattices = 'folded'.*network.entries"):
+        renorm.ModeDiffusion(spec, Lattice((8, 8)), network=torch.nn.Identity(), moments=_moments(Lattice((8, 8))))
+
+
+def _moments(lattice):
+    from renorm.diffusion.moments import Moments
+
+    return Moments(
+        torch.zeros(lattice.event_shape, dtype=torch.float64), torch.ones(lattice.shape, dtype=torch.float64)
+    )

@@ -107,7 +107,7 @@ def run(seed: int) -> Result:
     near = [(data, n) for data in spectra() for n in (5, 6, 7)]
     surveys: list[Callable[[], Any]] = [partial(kept, *place, seed) for place in places]
     cells: list[Callable[[], Any]] = [partial(_judged_by_name, data, OURS, n, seed) for data, n in near]
-    reached = on_all_cores([*surveys, *cells], tell)
+    reached = on_all_cores([*surveys, *cells], _tell)
     table: list[dict] = []
     for (data, name), (found, commit) in zip(places, reached[: len(places)], strict=True):
         row: dict[str, Any] = {"data": data, "method": name, "family": _named(name).family}
@@ -127,7 +127,7 @@ def run(seed: int) -> Result:
     return Result(figures, table, tuple(seed + i for i in range(SEEDS)))
 
 
-def tell(done: int, jobs: int) -> None:
+def _tell(done: int, jobs: int) -> None:
     print(f"mixture-nfe: {done} of {jobs} pieces", file=sys.stderr, flush=True)
 
 

@@ -107,8 +107,11 @@ def make_denoiser(
     if network is None:
         raise RecipeError("denoiser = 'network' needs a network, got none; pass one, or ask for 'gaussian'")
     prediction, nested = _prediction(spec, moments), _lattices(spec, schedule.lattice)
+    if spec.lattices == "folded":
+        spectrum = _given(moments, "a folded field").spectrum
+        return NestedDenoiser.folded(network, schedule, prediction, nested, spectrum, below=spec.fold)
     if nested:
-        return NestedDenoiser(network, schedule, prediction, nested)
+        return NestedDenoiser.nested(network, schedule, prediction, nested)
     return NetworkDenoiser(network, schedule, prediction)
 
 
@@ -116,6 +119,13 @@ def _lattices(spec: DiffusionSpec, lattice: Lattice) -> tuple[Corner, ...]:
     """Where the network sees fields; the whole lattice alone if none."""
     if spec.lattices == "whole":
         return ()
+    if spec.lattices == "folded":
+        if spec.network.entries == 1:
+            raise RecipeError(
+                "lattices = 'folded' needs levels of the network at which a field may enter, got network.entries = 1; "
+                f"take up to {len(spec.network.multipliers)}, or lattices = 'whole'"
+            )
+        return corners(lattice)[-spec.network.entries :]
     nested = corners(lattice, spec.network.stride)
     if len(nested) == 1:
         raise RecipeError(

@@ -247,12 +247,13 @@ class NetworkDenoiser:
         network: Acts on fields of shape (batch, channel, *sites).
         schedule: The forward flow, with its projection C_t.
         prediction: What the network's output means.
+        entry: Level of the network at which fields enter and leave; 0, the finest, for any network.
     """
 
-    def __init__(self, network: Network, schedule: Schedule, prediction: Prediction) -> None:
+    def __init__(self, network: Network, schedule: Schedule, prediction: Prediction, *, entry: int = 0) -> None:
         self.network = network
         self.schedule = schedule
-        self.prediction = prediction
+        self.prediction, self.entry = prediction, entry
         self.basis = basis_for(schedule.lattice)
 
     def __call__(
@@ -268,13 +269,14 @@ class NetworkDenoiser:
 
     def with_network(self, network: Network) -> "NetworkDenoiser":
         """Another network between the same projections."""
-        return NetworkDenoiser(network, self.schedule, self.prediction)
+        return NetworkDenoiser(network, self.schedule, self.prediction, entry=self.entry)
 
     def to(self, device: torch.device) -> "NetworkDenoiser":
         """The same with all spectra on a device, so that none is copied when it is asked; the network stays."""
         if self.schedule.prior_spectrum.device == device:
             return self
-        return NetworkDenoiser(self.network, _on(device, self.schedule), _on(device, self.prediction))
+        schedule, prediction = _on(device, self.schedule), _on(device, self.prediction)
+        return NetworkDenoiser(self.network, schedule, prediction, entry=self.entry)
 
     def at(self, t: float | Tensor, like: Tensor) -> Frame:
         """What stands around the network at scale ``t``, on the device and in the precision of ``like``."""
@@ -295,7 +297,8 @@ class NetworkDenoiser:
         here = here or self.at(t, modes)
         x = self.basis.inverse(here.alive * here.scale_in * (modes - here.shift))
         times = torch.as_tensor(t, device=x.device).to(x.dtype).expand(x.shape[0])
-        output = self.network(x, times) if condition is None else self.network(x, times, condition)
+        shown = (x, times) if condition is None else (x, times, condition)
+        output = self.network(*shown, entry=self.entry) if self.entry else self.network(*shown)
         return here.alive * self.basis.forward(output.to(modes.dtype))
 
 

@@ -4,6 +4,7 @@ A field whose fine modes are all zero says nothing between the sites of a smalle
 of the modes that are left: one schedule, one prediction, one denoiser a lattice, and one network for all of them.
 """
 
+import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -74,14 +75,16 @@ class Nest(NamedTuple):
     """One of nested lattices.
 
     Attributes:
-        corner: It.
-        denoiser: Of fields on it.
-        opens: Scale below which a mode is alive that it does not carry.
+        corner: The modes that are shown.
+        denoiser: Of fields of these modes.
+        opens: Scale at which it is left for the next finer one.
+        sites: On which the network works: those of the corner, or, of a folded field, as many blocks.
     """
 
     corner: Corner
     denoiser: NetworkDenoiser
     opens: float
+    sites: int
 
 
 class NestedDenoiser:
@@ -92,27 +95,66 @@ class NestedDenoiser:
     R takes the modes of the corner to those of v sites, and $D_v$ is the ``NetworkDenoiser`` of the same flow there.
     All have the same network.
 
-    Args:
-        network: Acts on fields of shape (batch, channel, *sites) on each of the lattices.
-        schedule: The forward flow on the whole lattice.
-        prediction: What the network's output means.
-        corners: The lattices, smallest first, the whole one last.
-
     Attributes:
         nests: Each lattice with its denoiser, smallest first.
     """
 
-    def __init__(self, network: Network, schedule: Schedule, prediction: Prediction, corners: Sequence[Corner]) -> None:
-        self.network, self.schedule = network, schedule
+    def __init__(self, network: Network, schedule: Schedule, nests: Sequence[Nest]) -> None:
+        self.network, self.schedule, self.nests = network, schedule, tuple(nests)
         self.basis = basis_for(schedule.lattice)
-        self.nests = tuple(
+
+    @classmethod
+    def nested(
+        cls, network: Network, schedule: Schedule, prediction: Prediction, corners: Sequence[Corner]
+    ) -> "NestedDenoiser":
+        """The network sees live modes alone, on the smallest lattice that carries them.
+
+        Args:
+            network: Acts on fields of shape (batch, channel, *sites) on each of the lattices.
+            schedule: The forward flow on the whole lattice.
+            prediction: What the network's output means.
+            corners: The lattices, smallest first, the whole one last.
+        """
+        nests = [
             Nest(
                 corner,
                 NetworkDenoiser(network, schedule_on(schedule, corner), prediction_on(prediction, corner)),
                 opening(schedule, corner),
+                corner.small.sites,
             )
             for corner in corners
-        )
+        ]
+        return cls(network, schedule, nests)
+
+    @classmethod
+    def folded(
+        cls,
+        network: Network,
+        schedule: Schedule,
+        prediction: Prediction,
+        corners: Sequence[Corner],
+        spectrum: Tensor,
+        *,
+        below: float,
+    ) -> "NestedDenoiser":
+        r"""The network sees all modes, but works on few blocks of sites while the fine modes are mostly noise.
+
+        While $\alpha^2 P/\sigma^2$ is at most ``below`` for every mode beyond a corner, the field enters a coarser
+        level of the network, folded: a block of sites is one site of many channels. No mode is left out.
+
+        Args:
+            network: Takes ``entry``, the level at which a field enters and leaves.
+            schedule, prediction: As elsewhere.
+            corners: The lattices of blocks, smallest first, the whole one last; one for each level of entry.
+            spectrum: P, variance of every mode of the data.
+            below: Signal-to-noise ratio.
+        """
+        whole = corners[-1]
+        nests = []
+        for entry, corner in enumerate(reversed(corners)):
+            denoiser = NetworkDenoiser(network, schedule, prediction, entry=entry)
+            nests.append(Nest(whole, denoiser, fading(schedule, corner, spectrum, below), corner.small.sites))
+        return cls(network, schedule, nests[::-1])
 
     def __call__(
         self,
@@ -170,3 +212,22 @@ def opening(schedule: Schedule, corner: Corner) -> float:
     if not bool(beyond.any()):
         return CLEAN
     return schedule.leaves_at().cpu()[beyond].max().item() + EDGE
+
+
+def fading(schedule: Schedule, corner: Corner, spectrum: Tensor, below: float) -> float:
+    r"""The finest scale from which on $\alpha^2 P/\sigma^2$ is at most ``below`` for every mode beyond a corner."""
+    beyond = ~corner.carried
+    if not bool(beyond.any()):
+        return CLEAN
+
+    def faded(t: float) -> bool:
+        signal, noise = schedule.alpha(t) ** 2 * spectrum.double(), schedule.sigma(t) ** 2
+        return bool((signal <= below * noise)[beyond].all())
+
+    if not faded(1.0):
+        return math.inf
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if faded(middle) else (middle, high)
+    return high

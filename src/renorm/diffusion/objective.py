@@ -23,13 +23,13 @@ class Stratum(NamedTuple):
 
     Attributes:
         denoiser: Of that lattice.
-        sites: Along each axis.
+        sites: On which the network works.
         low, high: Of all scales in training, as shares of their law.
         probability: That a step has this lattice.
     """
 
     denoiser: NetworkDenoiser
-    sites: tuple[int, ...]
+    sites: int
     low: float
     high: float
     probability: float
@@ -53,16 +53,16 @@ def strata(denoiser: NetworkDenoiser | NestedDenoiser, training: Spacing) -> lis
         Neyman 1934, J. R. Stat. Soc. 97, 558; with costs Cochran, Sampling Techniques, section 5.5.
     """
     if isinstance(denoiser, NetworkDenoiser):
-        return [Stratum(denoiser, denoiser.schedule.lattice.shape, 0.0, 1.0, 1.0)]
+        return [Stratum(denoiser, denoiser.schedule.lattice.sites, 0.0, 1.0, 1.0)]
     left = [cdf(training, denoiser.schedule, min(max(nest.opens, 0.0), 1.0)) for nest in denoiser.nests[:-1]]
     found = [
         (nest, low, high)
         for nest, low, high in zip(denoiser.nests, [*left, 0.0], [1.0, *left], strict=True)
         if high > low
     ]
-    shares = [(high - low) * nest.corner.small.sites**-0.5 for nest, low, high in found]
+    shares = [(high - low) * nest.sites**-0.5 for nest, low, high in found]
     return [
-        Stratum(nest.denoiser, nest.corner.small.shape, low, high, share / sum(shares))
+        Stratum(nest.denoiser, nest.sites, low, high, share / sum(shares))
         for (nest, low, high), share in zip(found, shares, strict=True)
     ]
 
@@ -153,20 +153,21 @@ class DenoisingLoss:
         mirror = torch.Generator().manual_seed(seed_of(seed, "flip")) if self.flip else None
         x = self.fields.batch(index, flip_generator=mirror).to(device, non_blocking=True)
         stratum = self._stratum(seed)
-        corner = Corner(self.schedule.lattice, stratum.sites)
+        corner = Corner(self.schedule.lattice, stratum.denoiser.schedule.lattice.shape)
         clean = corner.down(self.basis.forward(x))
         u = torch.rand(len(x), generator=generator, device=device, dtype=torch.float64)
         noise = torch.randn(clean.shape, generator=generator, device=device)
         t = self.training.quantile(stratum.low + (stratum.high - stratum.low) * u, self.schedule)
+        which = t.new_empty(stratum.sites, 0)  # its shape names the lattice, which so is known before any value
         if self.labels is None:
-            return clean, t, noise
+            return which, clean, t, noise
         unnamed = torch.rand(len(x), generator=generator, device=device) < UNNAMED
-        return clean, t, noise, self.labels[index].to(device).masked_fill(unnamed, self.num_classes)
+        return which, clean, t, noise, self.labels[index].to(device).masked_fill(unnamed, self.num_classes)
 
     def __call__(self, network: nn.Module, *shown: Tensor) -> Float[Tensor, ""]:
         """``denoising_loss`` of a network."""
-        clean, t, noise, *condition = shown
-        sites = tuple(clean.shape[2:])
+        which, clean, t, noise, *condition = shown
+        sites = len(which)
         denoiser = self._denoisers[sites] = self._denoisers[sites].to(clean.device)
         return denoising_loss_of_modes(denoiser.with_network(network), clean, t, noise, *condition)
 

@@ -53,6 +53,8 @@ class RunningSpectrum:
 
     Args:
         flat: One number P for all modes, as for white data: what is left of the method without a spectrum.
+        carried: Draw modes that come alive with the power that the field's own spectrum, carried on to them, says; else
+            with that of the data or the prior.
 
     Example: five steps from noise to data of a spectrum that neither schedule nor sampler was told.
         >>> from renorm.diffusion.presets import white
@@ -67,6 +69,7 @@ class RunningSpectrum:
     """
 
     flat: bool = False
+    carried: bool = False
     order = 2
     evaluations = 1
 
@@ -77,7 +80,7 @@ class RunningSpectrum:
         moves = walk.schedule.alive(t).to(phi.device) & (sigma > 0)  # what is finished, or dead, stays where it is
         now = self._read(phi, x0, torch.where(moves, alpha, 1.0), torch.where(moves, sigma, 1.0), moves, walk)
         noise_s = torch.where(moves, sigma_s / torch.where(alpha_s > 0, alpha_s, 1.0), 0.0)
-        if walk.entering:
+        if self.carried and walk.entering:
             walk.expected = _carried_on(now.log_power, moves, walk)
         ahead = now
         if memory is not None:

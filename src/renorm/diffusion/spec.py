@@ -32,6 +32,9 @@ class DiffusionSpec:
         lattices: ``"whole"``, or ``"nested"``: while all live modes fit on a lattice of half the sites along each axis,
             or a quarter, ..., the network sees the field there, at a fraction of the cost. It pays where scales are
             apart (``"separated"``, ``sharpness``, ``floor``).
+            ``"folded"``: it sees all modes, but while the fine ones are mostly noise the field enters a coarser level
+            of it, a block of sites as one site of many channels (``network.entries``).
+        fold: Of ``"folded"``: signal-to-noise ratio up to which a mode counts as mostly noise.
         denoiser: ``"network"``, or ``"gaussian"``: the exact one for Gaussian data of the measured mean and spectrum.
         prediction: What the network is asked for: ``"coloured-noise"`` (paper), ``"clean-field"``, ``"velocity"``, or
             ``"preconditioned"`` by the data's spectrum, or ``"edm"``, by their variance, the same for all modes.
@@ -55,7 +58,8 @@ class DiffusionSpec:
     sharpness: float = 1.0
     prior: Literal["coloured", "flat"] = "coloured"
     floor: float = 0.0
-    lattices: Literal["whole", "nested"] = "whole"
+    lattices: Literal["whole", "nested", "folded"] = "whole"
+    fold: float = 0.1
     denoiser: Literal["network", "gaussian"] = "network"
     prediction: Literal["coloured-noise", "clean-field", "velocity", "preconditioned", "edm"] = "coloured-noise"
     subtract_mean: bool = False
@@ -87,6 +91,7 @@ class DiffusionSpec:
             "floor must be in [0, 0.5] (above, modes enter with more signal than noise)",
             self.floor,
         )
+        require(self.fold > 0, "fold must be > 0 (a signal-to-noise ratio)", self.fold)
         require(self.steps >= 1, "steps must be >= 1 (a walk needs at least one step)", self.steps)
 
     @property
@@ -98,4 +103,5 @@ class DiffusionSpec:
             or self.schedule in ("calibrated", "separated")
             or self.denoiser == "gaussian"
             or self.prediction in ("preconditioned", "edm")
+            or self.lattices == "folded"
         )

@@ -25,6 +25,8 @@ class UNetSpec:
         embedding: Channels of the embedded scale and class; ``4 * width`` if not given.
         patch: Edge of the blocks of sites that become channels at the entry; the finest level then has
             ``patch`` times fewer sites along each axis.
+        entries: Levels at which a field may enter and leave, the finest ones; at level l in blocks of ``patch * 2^l``
+            sites, without the finer levels: a fraction of the work.
 
     Raises:
         ValueError: If a value is out of range or does not divide the channels.
@@ -46,6 +48,7 @@ class UNetSpec:
     groups: int = 32
     embedding: int | None = None
     patch: int = 1
+    entries: int = 1
 
     def __post_init__(self) -> None:
         levels = len(self.multipliers)
@@ -65,6 +68,7 @@ class UNetSpec:
         require(self.width % self.heads == 0, f"heads must divide the width {self.width}", self.heads)
         require(self.embedding is None or self.embedding >= 1, "embedding must be >= 1", self.embedding)
         require(self.patch >= 1, "patch must be >= 1", self.patch)
+        require(1 <= self.entries <= levels, f"entries must be 1 to {levels} (the levels)", self.entries)
 
     @property
     def stride(self) -> int:

@@ -96,7 +96,11 @@ class UNet(nn.Module):
             if level > 0:
                 self.up.append(Upsample(at, dim, boundary))
         self.norm = nn.GroupNorm(spec.groups, at)
-        self.tail = conv(at, (out_channels or channels) * spec.patch**dim)
+        out = out_channels or channels
+        self.tail = conv(at, out * spec.patch**dim)
+        self.entries = nn.ModuleList(
+            _Entry(spec, level, channels, out, dim=dim, conv=conv) for level in range(1, spec.entries)
+        )
         _initialise(self, generator)
 
     def forward(
@@ -104,7 +108,9 @@ class UNet(nn.Module):
         x: Float[Tensor, "batch channel *sites"],
         t: Float[Tensor, "batch"],
         condition: Int[Tensor, "batch"] | None = None,
+        entry: int = 0,
     ) -> Float[Tensor, "batch out *sites"]:
+        """The field on the same lattice; it enters and leaves at level ``entry``."""
         shape, stride = tuple(x.shape[2:]), self.spec.stride
         if len(shape) != self.dim or any(n % stride for n in shape):
             raise RecipeError(
@@ -112,17 +118,31 @@ class UNet(nn.Module):
                 f"(patch {self.spec.patch}, {len(self.spec.multipliers)} levels), got sites {shape}"
             )
         e = F.silu(self.embed(t, condition))
+        door: Any = self.entries[entry - 1] if entry else self
         # A site's channels side by side in memory: the convolutions run up to four times faster on a CPU.
-        h = self.head(x.contiguous(memory_format=CHANNELS_LAST[self.dim]))
+        h = door.head(x.contiguous(memory_format=CHANNELS_LAST[self.dim]))
         skips = [h]
-        for layer in self.down:
+        together = self.spec.blocks + 1  # the blocks of a level, and what leads to it
+        within = len(self.spec.channels) - entry
+        for layer in self.down[entry * together :]:
             h = layer(h, e) if isinstance(layer, ResidualBlock) else layer(h)
             skips.append(h)
         for layer in self.middle:
             h = layer(h, e)
-        for layer in self.up:
+        for layer in self.up[: within * (together + 1) - 1]:
             h = layer(torch.cat([h, skips.pop()], dim=1), e) if isinstance(layer, ResidualBlock) else layer(h)
-        return _unpatch(self.tail(F.silu(self.norm(h))), self.spec.patch)
+        return _unpatch(door.tail(F.silu(door.norm(h))), self.spec.patch * 2**entry)
+
+
+class _Entry(nn.Module):
+    """Where a field enters and leaves at a coarser level, in blocks of sites."""
+
+    def __init__(self, spec: UNetSpec, level: int, channels: int, out: int, *, dim: int, conv: Any) -> None:
+        super().__init__()
+        patch, width = spec.patch * 2**level, spec.channels[level]
+        self.head = conv(channels, spec.channels[level - 1], kernel_size=patch + 2, stride=patch)
+        self.norm = nn.GroupNorm(spec.groups, width)
+        self.tail = conv(width, out * patch**dim)
 
 
 class ResidualBlock(nn.Module):
@@ -237,7 +257,9 @@ def _initialise(net: UNet, generator: torch.Generator | None) -> None:
                 layer.conv2.weight.mul_(QUIET)
             elif isinstance(layer, Attention):
                 layer.out.weight.mul_(QUIET)
-        net.tail.weight.mul_(QUIET)
+        doors: list[Any] = [net, *net.entries]
+        for door in doors:
+            door.tail.weight.mul_(QUIET)
 
 
 def unet_on(
