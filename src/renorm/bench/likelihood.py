@@ -19,7 +19,7 @@ from renorm.diffusion.denoiser import GaussianDenoiser
 from renorm.diffusion.likelihood import bits_per_dimension, flow_log_prob, variational_bound
 from renorm.diffusion.presets import rgdm_images
 
-FIELDS, ROWS = 2048, 128
+FIELDS, ROWS = 1024, 128
 EVALUATIONS = (20, 50, 100)
 WAYS = {"bound": variational_bound, "flow": flow_log_prob}
 

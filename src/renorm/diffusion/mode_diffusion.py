@@ -1,11 +1,10 @@
 """Mode diffusion: a renormalizing model whose levels are cutoffs and whose conditional is a reverse diffusion."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -14,14 +13,16 @@ from torch import Tensor, nn
 
 from renorm.bases import basis_for
 from renorm.data.fields import Fields
+from renorm.diffusion.batches import Asked, Batches
 from renorm.diffusion.build import make_denoiser, make_flow, make_sampler
-from renorm.diffusion.conditioned import Known, known_modes, walk_given
-from renorm.diffusion.denoiser import Denoiser, Guided, NetworkDenoiser
-from renorm.diffusion.likelihood import flow_log_prob, variational_bound
+from renorm.diffusion.conditioned import Known, known_modes
+from renorm.diffusion.denoiser import NetworkDenoiser
+from renorm.diffusion.likelihood import modes_log_prob
 from renorm.diffusion.moments import Moments, measure_moments
 from renorm.diffusion.nested import NestedDenoiser
 from renorm.diffusion.objective import DenoisingLoss
-from renorm.diffusion.reverse import Callback, Sampler, start, walk_up
+from renorm.diffusion.octaves import octaves, shells
+from renorm.diffusion.reverse import Callback, Sampler, start
 from renorm.diffusion.sampler import Analytic, Ancestral
 from renorm.diffusion.schedule import CLEAN
 from renorm.diffusion.spacing import grid
@@ -102,13 +103,7 @@ class ModeDiffusion:
     def levels(self) -> Sequence[Level]:
         """Octaves of the cutoff, finest first; the last is the coarsest scale of the schedule."""
         self._require_fitted()
-        octaves = max(1, round(math.log2(max(self.lattice.shape))))
-        scales = {CLEAN, *(self._octave(l, octaves) for l in range(1, octaves + 1)), 1.0}
-        levels: list[Level] = []
-        for scale in sorted(scales):
-            cutoff = self.schedule.cutoff(scale).item()
-            levels.append(Level(len(levels), cutoff, scale, int(self._kept(scale).sum())))
-        return levels
+        return octaves(self.schedule)
 
     def fit(
         self,
@@ -151,12 +146,9 @@ class ModeDiffusion:
             self.measure(fields)
         if not isinstance(self.denoiser, NetworkDenoiser | NestedDenoiser):
             return self
-        if folder is None:
-            import tempfile
-
-            with tempfile.TemporaryDirectory() as temporary:
-                return self._train(fields, spec or FitSpec(), Path(temporary), flip, False, progress, identity)
-        return self._train(fields, spec or FitSpec(), folder, flip, resume, progress, identity)
+        how = {"resume": resume, "progress": progress, "identity": identity}
+        with nullcontext(folder) if folder is not None else TemporaryDirectory() as place:
+            return self._train(fields, spec or FitSpec(), Path(place), flip=flip, **how)
 
     def measure(self, fields: Fields) -> "ModeDiffusion":
         """Measure the mean and the spectrum of the data, and put the parts that adapt to them together."""
@@ -195,8 +187,8 @@ class ModeDiffusion:
         def begin(noise: Tensor, rows: slice) -> Tensor:
             return start(self.schedule, times[0], noise, self._mean, self._spectrum)
 
-        walk = partial(self._walked, self._guided(guidance, condition), self.sampler, times, begin)
-        return self._in_batches(num, walk, condition, generator, batch, callback)
+        asked = Asked(condition, generator, guidance, batch, callback)
+        return self._batches().up(num, self.sampler, times, begin, asked)
 
     def coarsen(
         self,
@@ -236,16 +228,14 @@ class ModeDiffusion:
     ) -> Float[Tensor, "batch channel *sites"]:
         """Finer fields given coarse ones, one draw each.
 
-        A field of ``level`` is one on the way: the walk up begins there. It is ancestral, whatever the model's sampler:
-        a deterministic one reaches the right law of the fields, but would tie each to its coarse field by one curve
-        instead of drawing from the conditional law.
+        A field of ``level`` is one on the way: the walk up begins there. It is ancestral: a deterministic one would tie
+        each fine field to its coarse one by one curve, instead of drawing from the conditional law.
 
-        A clean field on fewer sites (and no level) is taken for the low modes of a clean fine one, which keeps them (to
-        rounding; 1e-6 of their size in float32): super-resolution, see ``walk_given``.
+        A clean field on fewer sites (and no level) has the low modes of a clean fine one, which keeps them, to rounding
+        (1e-6 of their size in float32): super-resolution, see ``walk_given``.
 
         Args:
-            coarse: Fields at ``level``, as ``coarsen`` with a generator or ``sample(level=...)`` give them; or clean
-                fields on a smaller lattice.
+            coarse: Fields at ``level``, as ``sample(level=...)`` gives them; or clean ones on a smaller lattice.
             level: Where they stand; none: on a smaller lattice.
             to: Where to stop; fields on a smaller lattice go to 0.
             condition, generator, guidance, batch, callback: As in ``sample``.
@@ -255,10 +245,12 @@ class ModeDiffusion:
         Raises:
             ValueError: If the fields are neither on the lattice nor on a smaller one, or ``to`` is not finer.
         """
+        asked = Asked(condition, generator, guidance, batch, callback)
         if level is None:
             require(to == 0, "fields on a smaller lattice are refined to level 0", to)
             known = known_modes(coarse, self.lattice)
-            return self._given(known, condition, generator, steps, guidance, particles, batch, callback)
+            times = self._times(1.0, CLEAN, steps)
+            return self._batches().given(known, times, particles, asked)
         require(to < level, "to must be finer (smaller) than level", (to, level))
         require(particles == 1, "particles are for clean fields on a smaller lattice", particles)
         self._require_on_lattice(coarse)
@@ -270,8 +262,7 @@ class ModeDiffusion:
         def begin(noise: Tensor, rows: slice) -> Tensor:
             return modes[rows].to(noise)
 
-        walk = partial(self._walked, self._guided(guidance, condition), self._refiner(), times, begin)
-        return self._in_batches(len(coarse), walk, condition, generator, batch, callback)
+        return self._batches().up(len(coarse), self._refiner(), times, begin, asked)
 
     def inpaint(
         self,
@@ -306,15 +297,15 @@ class ModeDiffusion:
         weighed = particles == 1 or space == "modes"
         require(weighed, "particles have weights where modes are known; of sites take 1", particles)
         given = Known(x, known, self.basis) if space == "sites" else Known(self.basis.forward(x), known)
-        return self._given(given, condition, generator, steps, guidance, particles, batch, callback)
+        asked = Asked(condition, generator, guidance, batch, callback)
+        return self._batches().given(given, self._times(1.0, CLEAN, steps), particles, asked)
 
     def encode(self, x: Float[Tensor, "batch channel *sites"]) -> Pyramid:
         """The field's modes, shell by shell: the coarsest level's, then those that each finer level adds."""
         self._require_on_lattice(x)
         modes = self.basis.forward(x)
-        kept = [self._kept(level.scale).to(x.device) for level in self.levels]
-        shells = [torch.where(fine & ~coarse, modes, 0.0) for fine, coarse in pairwise(kept)]
-        return Pyramid(torch.where(kept[-1], modes, 0.0), tuple(reversed(shells)))
+        parts = [torch.where(shell.to(x.device), modes, 0.0) for shell in shells(self.schedule, self.levels)]
+        return Pyramid(parts[0], tuple(parts[1:]))
 
     def decode(self, pyramid: Pyramid) -> Float[Tensor, "batch channel *sites"]:
         """The field whose modes stand in the pyramid."""
@@ -346,7 +337,7 @@ class ModeDiffusion:
             batch: Fields at a time; bounds the memory.
 
         Example: Gaussian data, whose density is known.
-            >>> from renorm.laws import GaussianField
+            >>> from renorm.laws.gaussian_field import GaussianField
             >>> law = GaussianField((8,), mass_sq=0.25)
             >>> x = law.sample(4000, generator=torch.Generator().manual_seed(0))
             >>> model = ModeDiffusion(DiffusionSpec(denoiser="gaussian"), law.lattice).fit(x)
@@ -356,30 +347,24 @@ class ModeDiffusion:
         self._require_fitted()
         self._require_on_lattice(x)
         require(method in ("bound", "flow"), "method must be 'bound' or 'flow'", method)
-        condition = self._classes(len(x), condition)
+        condition = self._batches().classes(len(x), condition)
         generator = generator or torch.Generator().manual_seed(0)
         if self.network is not None:
             self.network.to(generator.device).eval()
-        of = variational_bound if method == "bound" else flow_log_prob
-        parts = []
-        for rows in torch.arange(len(x)).split(batch):
-            classes = None if condition is None else condition[rows].to(generator.device)
-            parts.append(
-                of(
-                    self.schedule,
-                    self.denoiser,
-                    self.basis.forward(x[rows].to(generator.device)),
-                    generator=generator,
-                    evaluations=evaluations,
-                    mean=self._mean,
-                    spectrum=self._spectrum,
-                    condition=classes,
-                )
-            )
-        each = torch.cat(parts).double()
-        kept = [self._kept(level.scale).to(each.device) for level in self.levels]
-        shells = [kept[-1], *(fine & ~coarse for fine, coarse in reversed(list(pairwise(kept))))]
-        levels = torch.stack([torch.where(shell, each, 0.0).flatten(1).sum(1) for shell in shells], -1)
+        modes = (self.basis.forward(part.to(generator.device)) for part in x.split(batch))
+        parts = modes_log_prob(
+            self.schedule,
+            self.denoiser,
+            modes,
+            method=method,
+            condition=None if condition is None else condition.to(generator.device).split(batch),
+            generator=generator,
+            evaluations=evaluations,
+            mean=self._mean,
+            spectrum=self._spectrum,
+        )
+        own = [shell.to(parts.device) for shell in shells(self.schedule, self.levels)]
+        levels = torch.stack([torch.where(shell, parts, 0.0).flatten(1).sum(1) for shell in own], -1)
         return (levels if per_level else levels.sum(-1)).to(x)
 
     def save(self, path: Path) -> None:
@@ -412,6 +397,13 @@ class ModeDiffusion:
             changed, self.lattice, network=self.network, moments=self.moments, num_classes=self.num_classes
         )
 
+    def _batches(self) -> Batches:
+        """What its walks need; a model that is not fitted has none yet."""
+        self._require_fitted()
+        return Batches(
+            self.schedule, self.basis, self.denoiser, self.network, self._mean, self._spectrum, self.num_classes
+        )
+
     @property
     def _mean(self) -> Tensor | None:
         """Mean of the modes of the data where it is taken out."""
@@ -421,19 +413,6 @@ class ModeDiffusion:
     def _spectrum(self) -> Tensor | None:
         """Variance of the modes of the data about what is taken out, where it was measured."""
         return None if self.moments is None else self.moments.spectrum
-
-    def _kept(self, scale: float) -> Tensor:
-        """True for the modes within the cutoff, which define a level."""
-        return self.schedule.wavenumber_sq <= self.schedule.cutoff(scale) ** 2 * (1 + 1e-9)
-
-    def _octave(self, level: int, octaves: int) -> float:
-        """Scale at which the cutoff falls below 2^-level of the axes' last wavenumber (white noise: even in t)."""
-        q_sq = self.schedule.wavenumber_sq
-        if bool((q_sq == q_sq.flatten()[0]).all()):
-            return level / (octaves + 1)
-        last = max(self.lattice.wavenumbers(axis)[-1].item() for axis in range(self.lattice.dim))
-        kept = self.lattice.k_sq().sqrt() <= last / 2**level
-        return min(max(self.schedule.time(q_sq[kept].max().sqrt().item()), 0.0), 1.0)
 
     def _level(self, index: int) -> Level:
         levels = self.levels
@@ -462,141 +441,13 @@ class ModeDiffusion:
         if not hasattr(self, "schedule"):
             raise CheckpointError("this model adapts to its data and has not been fitted yet; call fit first")
 
-    def _guided(self, guidance: float, condition: Tensor | None) -> Denoiser:
-        """The denoiser, with the class set off from any."""
-        if guidance == 1.0:
-            return self.denoiser
-        if condition is None:
-            raise RecipeError(
-                f"guidance sets a class off from any, so it needs one for each field, got guidance {guidance} without"
-            )
-        return Guided(self.denoiser, guidance, self.num_classes)
-
-    def _walked(
-        self,
-        denoiser: Denoiser,
-        sampler: Sampler,
-        times: list[float],
-        begin: Callable[[Tensor, slice], Tensor],
-        rows: slice,
-        condition: Tensor | None,
-        generator: torch.Generator,
-        callback: Callback | None,
-    ) -> Tensor:
-        """Modes at the end of a walk."""
-
-        def draw() -> Tensor:
-            shape = (rows.stop - rows.start, *self.lattice.event_shape)
-            return torch.randn(shape, generator=generator, device=generator.device)
-
-        return walk_up(
-            self.schedule,
-            denoiser,
-            sampler,
-            times,
-            begin(draw(), rows),
-            draw,
-            condition=condition,
-            mean=self._mean,
-            spectrum=self._spectrum,
-            callback=callback,
-        )
-
-    def _given(
-        self,
-        known: Known,
-        condition: Tensor | None,
-        generator: torch.Generator,
-        steps: int | None,
-        guidance: float,
-        particles: int,
-        batch: int,
-        callback: Callback | None,
-    ) -> Tensor:
-        """Fields that agree with what is known; as many particles walk together as elsewhere fields."""
-        require(particles >= 1, "particles must be >= 1", particles)
-        self._require_fitted()
-        denoiser, times = self._guided(guidance, condition), self._times(1.0, CLEAN, steps)
-
-        def walk(
-            rows: slice, condition: Tensor | None, generator: torch.Generator, callback: Callback | None
-        ) -> Tensor:
-            return walk_given(
-                self.schedule,
-                denoiser,
-                times,
-                known.of(rows, generator.device),
-                generator=generator,
-                condition=condition,
-                mean=self._mean,
-                spectrum=self._spectrum,
-                particles=particles,
-                callback=callback,
-            )
-
-        together = max(1, batch // particles)
-        return self._in_batches(len(known.values), walk, condition, generator, together, callback)
-
-    def _classes(self, num: int, condition: Tensor | None) -> Tensor | None:
-        """The classes, sound."""
-        if condition is None:
-            return None
-        require(self.num_classes > 0, "condition needs a model with classes (drop it)", int(condition[0]))
-        require(len(condition) == num, f"condition must name {num} classes, one a field", len(condition))
-        highest = int(condition.max())
-        require(
-            0 <= int(condition.min()) <= highest < self.num_classes, f"classes are 0 to {self.num_classes - 1}", highest
-        )
-        return condition
-
-    @torch.no_grad()
-    def _in_batches(
-        self,
-        num: int,
-        walk: Callable[[slice, Tensor | None, torch.Generator, Callback | None], Tensor],
-        condition: Tensor | None,
-        generator: torch.Generator,
-        batch: int,
-        callback: Callback | None,
-    ) -> Tensor:
-        """Fields of walks that yield modes, so many at a time, where the noise is drawn."""
-        require(num >= 1, "num must be >= 1 field", num)
-        require(batch >= 1, "batch must be >= 1 field", batch)
-        condition = self._classes(num, condition)
-        if self.network is not None:
-            self.network.to(generator.device).eval()
-        done = []
-        for first in range(0, num, batch):
-            rows = slice(first, min(first + batch, num))
-            classes = None if condition is None else condition[rows].to(generator.device)
-            done.append(self.basis.inverse(walk(rows, classes, generator, callback)))
-        return torch.cat(done)
-
-    def _train(
-        self,
-        fields: Fields,
-        spec: FitSpec,
-        folder: Path,
-        flip: bool,
-        resume: bool,
-        progress: bool,
-        identity: dict[str, Any] | None,
-    ) -> "ModeDiffusion":
+    def _train(self, fields: Fields, spec: FitSpec, folder: Path, *, flip: bool, **how: Any) -> "ModeDiffusion":
         from renorm.fit.gradient import fit
 
         assert isinstance(self.denoiser, NetworkDenoiser | NestedDenoiser)
         assert self.network is not None
         loss = DenoisingLoss(self.denoiser, fields, self.training, num_classes=self.num_classes, flip=flip)
-        result = fit(
-            self.network,
-            loss,
-            len(fields),
-            spec,
-            folder,
-            identity=identity,
-            resume=resume,
-            progress=progress,
-        )
+        result = fit(self.network, loss, len(fields), spec, folder, **how)
         self.network.load_state_dict(result.ema.state_dict())
         self.network.eval()
         return self
