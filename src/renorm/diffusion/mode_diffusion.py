@@ -282,7 +282,7 @@ class ModeDiffusion:
 
         Args:
             x: Fields, of which only what is known is looked at.
-            known: True for the sites, or the modes, that are kept.
+            known: True for the sites, or the modes (``space``), that are kept.
             space: Which of them.
             condition, generator, steps, guidance, batch, callback: As in ``sample``.
             particles: As in ``refine``; where modes are known.
@@ -344,11 +344,9 @@ class ModeDiffusion:
             >>> bool((model.log_prob(x[:100]) - law.log_prob(x[:100])).mean().abs() < 0.02)
             True
         """
-        self._require_fitted()
         self._require_on_lattice(x)
         require(method in ("bound", "flow"), "method must be 'bound' or 'flow'", method)
-        condition = self._batches().classes(len(x), condition)
-        generator = generator or torch.Generator().manual_seed(0)
+        condition, generator = self._batches().classes(len(x), condition), generator or torch.Generator().manual_seed(0)
         if self.network is not None:
             self.network.to(generator.device).eval()
         modes = (self.basis.forward(part.to(generator.device)) for part in x.split(batch))
@@ -400,9 +398,8 @@ class ModeDiffusion:
     def _batches(self) -> Batches:
         """What its walks need; a model that is not fitted has none yet."""
         self._require_fitted()
-        return Batches(
-            self.schedule, self.basis, self.denoiser, self.network, self._mean, self._spectrum, self.num_classes
-        )
+        parts = (self.schedule, self.basis, self.denoiser, self.network, self._mean, self._spectrum)
+        return Batches(*parts, self.num_classes)
 
     @property
     def _mean(self) -> Tensor | None:
