@@ -112,6 +112,45 @@ def test_refine_flow_and_levels(exact, tmp_path, capsys):
     assert code == 0
 
 
+def test_what_starts_from_a_field(exact, tmp_path, capsys):
+    """Few sites, half a field, and how likely the test fields are."""
+    picture, arrays = tmp_path / "fine.png", tmp_path / "filled.npz"
+    code, out, _ = run(capsys, "refine", exact, "--edge", 4, "-n", 2, "--steps", 4, "--out", picture, "--json")
+    assert code == 0
+    assert json.loads(out)["edge"] == 4
+    assert Image.open(picture).size[0] > Image.open(picture).size[1]
+    code, _, _ = run(capsys, "inpaint", exact, "--hide", "top", "-n", 3, "--steps", 4, "--out", arrays)
+    assert code == 0
+    with np.load(arrays) as found:
+        kept, original = found["x"][..., 4:, :], found["original"][..., 4:, :]
+        np.testing.assert_allclose(kept, np.broadcast_to(original, kept.shape), atol=1e-4)
+    code, out, _ = run(capsys, "likelihood", exact, "-n", 20, "--evaluations", 20, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["fields"] == 20
+    levels = sum(value for key, value in found.items() if key.startswith("bits_level"))
+    assert levels == pytest.approx(found["bits_per_dimension"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["refine", "--edge", "8"], "--edge must be at least 1 and below the sites (8, 8), got 8"),
+        (["refine", "--edge", "4", "--level", "2"], "take one"),
+        (["refine", "--particles", "4"], "--particles go with --edge, got 4"),
+        (["sample", "--guidance", "2"], "guidance sets a class off from any"),
+        (["likelihood", "-n", "1"], "a mean with its error needs 2 fields or more, got 1"),
+        (["likelihood", "-n", "4", "--evaluations", "1"], "at least 2 evaluations"),
+    ],
+)
+def test_what_starts_from_a_field_refuses(exact, capsys, arguments, message):
+    name, *rest = arguments
+    code, _, err = run(capsys, name, exact, *rest)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
 def test_network_run_end_to_end(trained, tmp_path, capsys):
     for command in (["sample", "-n", "4"], ["measure"], ["refine", "-n", "2"], ["flow"], ["report"]):
         quiet = [] if command[0] in ("flow", "report") else ["--quiet"]
