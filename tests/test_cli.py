@@ -118,7 +118,8 @@ def test_what_starts_from_a_field(exact, tmp_path, capsys):
     code, out, _ = run(capsys, "refine", exact, "--edge", 4, "-n", 2, "--steps", 4, "--out", picture, "--json")
     assert code == 0
     assert json.loads(out)["edge"] == 4
-    assert Image.open(picture).size[0] > Image.open(picture).size[1]
+    with Image.open(picture) as image:
+        assert image.width > image.height
     code, _, _ = run(capsys, "inpaint", exact, "--hide", "top", "-n", 3, "--steps", 4, "--out", arrays)
     assert code == 0
     with np.load(arrays) as found:

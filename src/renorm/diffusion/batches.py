@@ -21,7 +21,7 @@ __all__ = ["Asked", "Batches"]
 class Asked:
     """What is asked of a walk, whatever it does.
 
-    Attributes:
+    Args:
         condition: Class of each field, or none.
         generator: Source of all randomness; the walk runs on its device.
         guidance: How much of the class, see ``Guided``.
@@ -40,9 +40,13 @@ class Asked:
 class Batches:
     """The parts of a model that its walks need.
 
-    Attributes:
-        schedule, basis, denoiser, mean, spectrum: Of the model, see ``walk_up``.
+    Args:
+        schedule: The forward flow.
+        basis: Of its lattice.
+        denoiser: Gives E[phi_0 | phi_t].
         network: Moves to where the noise is drawn; none for an exact denoiser.
+        mean: m, mean of the modes of the data, where it is taken out.
+        spectrum: P, their variance, where it was measured.
         num_classes: That it knows; this number itself means any.
     """
 
