@@ -125,9 +125,15 @@ def test_what_starts_from_a_field(exact, tmp_path, capsys):
     with np.load(arrays) as found:
         kept, original = found["x"][..., 4:, :], found["original"][..., 4:, :]
         np.testing.assert_allclose(kept, np.broadcast_to(original, kept.shape), atol=1e-4)
-    code, out, _ = run(capsys, "likelihood", exact, "-n", 20, "--evaluations", 20, "--json")
+
+
+@pytest.mark.parametrize("kind", ["exact", "trained"])
+def test_the_bits_of_all_levels_are_the_bits_of_a_field(kind, request, capsys):
+    """Of real numbers, and of bytes, whose bins count too."""
+    folder = request.getfixturevalue(kind)
+    code, out, _ = run(capsys, "likelihood", folder, "-n", 20, "--evaluations", 20, "--json")
     assert code == 0
-    found = json.loads(out)
+    found = json.loads(out.splitlines()[-1])  # the fixture may have said what it fitted
     assert found["fields"] == 20
     levels = sum(value for key, value in found.items() if key.startswith("bits_level"))
     assert levels == pytest.approx(found["bits_per_dimension"], abs=1e-3)
@@ -138,6 +144,9 @@ def test_what_starts_from_a_field(exact, tmp_path, capsys):
     [
         (["refine", "--edge", "8"], "--edge must be at least 1 and below the sites (8, 8), got 8"),
         (["refine", "--edge", "4", "--level", "2"], "take one"),
+        (["refine", "--edge", "4", "-n", "-2"], "--num must be >= 1, got -2"),
+        (["inpaint", "-n", "0"], "--num must be >= 1, got 0"),
+        (["inpaint", "--out", "x.gif"], "--out must end in .png or .npz"),
         (["refine", "--particles", "4"], "--particles go with --edge, got 4"),
         (["sample", "--guidance", "2"], "guidance sets a class off from any"),
         (["likelihood", "-n", "1"], "a mean with its error needs 2 fields or more, got 1"),

@@ -126,6 +126,18 @@ def test_the_hallway_has_them():
     assert float(parts[:, 0].abs().mean()) <= 8 * coarsest
 
 
+@pytest.mark.parametrize("way", [variational_bound, flow_log_prob], ids=["bound", "flow"])
+def test_modes_that_no_scale_knows_have_their_gaussian_law(way):
+    """Some are dead at the finest scale already: they are drawn with the data's variance, and so they count."""
+    schedule, x = SCHEDULES["white"], fields(8)
+    least = SPECTRUM.flatten().quantile(0.3)
+    faint = (SPECTRUM - least) < 0
+    schedule = replace(schedule, dead_beyond=torch.where(faint, 1e-12, float("inf")))
+    assert not bool(schedule.alive(0.0)[faint].any())
+    found = way(schedule, GaussianDenoiser(schedule, SPECTRUM), x, generator=generator(), spectrum=SPECTRUM)
+    torch.testing.assert_close(found, density(x), rtol=0, atol=1e-4)
+
+
 def test_bad_values_are_refused():
     schedule, x = SCHEDULES["paper"], fields(1)
     denoiser = GaussianDenoiser(schedule, SPECTRUM)

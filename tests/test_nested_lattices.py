@@ -188,6 +188,37 @@ def test_every_step_is_drawn_from_the_scales_of_its_lattice():
         assert abs(count[stratum.sites] / 400 - stratum.probability) < 4 * error
 
 
+def test_the_loss_of_all_lattices_is_the_loss_of_all_scales():
+    """With a network that says zero: the mean over steps of one lattice each is that of scales drawn freely."""
+    lattice = Lattice((16, 16))
+    schedule, spectrum = _schedule(lattice)
+    x = basis_for(lattice).inverse(spectrum.sqrt() * torch.randn(64, 1, 16, 16, dtype=torch.float64)).float()
+
+    class Zero(torch.nn.Module):
+        def forward(self, x, t):
+            return 0 * x
+
+    prediction, values = Preconditioned(spectrum), []
+    for denoiser in (
+        NestedDenoiser.nested(Zero(), schedule, prediction, corners(lattice, 4)),
+        NetworkDenoiser(Zero(), schedule, prediction),
+    ):
+        loss = DenoisingLoss(denoiser, Fields(x, lattice), LogUniform())
+        drawn = [loss(Zero(), *loss.draw(torch.arange(64), torch.Generator().manual_seed(i))) for i in range(400)]
+        values.append(torch.stack(drawn))
+    error = sum((v.var() / len(v)) for v in values).sqrt()
+    assert abs(float(values[0].mean() - values[1].mean())) < 4 * float(error)
+
+
+def test_several_processes_are_refused(monkeypatch):
+    lattice = Lattice((16, 16))
+    schedule, spectrum = _schedule(lattice)
+    denoiser = NestedDenoiser.nested(torch.nn.Identity(), schedule, Preconditioned(spectrum), corners(lattice, 4))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match=r"are for one process.*got 2"):
+        DenoisingLoss(denoiser, Fields(torch.zeros(2, 1, 16, 16), lattice), LogUniform())
+
+
 def test_the_loss_on_a_small_lattice_is_that_of_the_whole_over_its_modes():
     """A network that sees only the low modes: the same square error, as a mean over fewer."""
     lattice = Lattice((16, 16))

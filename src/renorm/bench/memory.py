@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from renorm.bench.result import Result
+from renorm.errors import RecipeError
 
 NUMBERS = (1000, 10_000)
 STEPS = {"sample": 2, "fit": 30}
@@ -30,7 +31,10 @@ def run(seed: int) -> Result:
 def _peak(job: str, folder: Path, seed: int) -> float:
     """Of a process that does one job."""
     code = f"from pathlib import Path\nfrom renorm.bench.memory import job\njob({job!r}, Path({str(folder)!r}), {seed})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RecipeError(f"the process that measures '{job}' failed: {reason}")
     return float(done.stdout.split()[-1])
 
 

@@ -39,6 +39,7 @@ def refine_from(options: argparse.Namespace) -> None:
         raise RecipeError(
             "--edge starts from clean fields on fewer sites, --level from noisy ones on the way; take one"
         )
+    _check(options, "refine")
     model, run = _diffusion(options, "--edge"), Path(options.run)
     x = one_field(options, run)
     if any(options.edge < 1 or options.edge >= n for n in model.lattice.shape):
@@ -63,6 +64,7 @@ def inpaint(options: argparse.Namespace) -> None:
     """Hide half of one field, and draw it again, several times."""
     import torch
 
+    _check(options, "inpaint")
     model, run = _diffusion(options, "inpaint"), Path(options.run)
     x = one_field(options, run)
     axis = -1 if options.hide in ("left", "right") else -2
@@ -96,6 +98,13 @@ def likelihood(options: argparse.Namespace) -> None:
         run, model, num=options.num, method=options.method, evaluations=options.evaluations, seed=options.seed
     )
     say(options, found, table(found))
+
+
+def _check(options: argparse.Namespace, name: str) -> None:
+    """What can be said before a walk that takes minutes."""
+    if options.num < 1:
+        raise RecipeError(f"--num must be >= 1, got {options.num}")
+    _out(options, Path(options.run) / "samples" / f"{name}.png")
 
 
 def _out(options: argparse.Namespace, default: Path) -> Path:

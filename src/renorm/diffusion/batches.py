@@ -1,5 +1,6 @@
 """Many fields by walks of a few at a time: classes checked, guidance, noise drawn where the network lies."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -112,10 +113,12 @@ class Batches:
         """The classes, sound."""
         if condition is None:
             return None
-        require(self.num_classes > 0, "condition needs a model with classes (drop it)", int(condition[0]))
         require(len(condition) == num, f"condition must name {num} classes, one a field", len(condition))
         low, high = int(condition.min()), int(condition.max())
-        require(0 <= low <= high < self.num_classes, f"classes are 0 to {self.num_classes - 1}", high)
+        require(self.num_classes > 0, "condition needs a model with classes (drop it)", low)
+        require(
+            0 <= low <= high < self.num_classes, f"classes are 0 to {self.num_classes - 1}", low if low < 0 else high
+        )
         return condition
 
     @torch.no_grad()
@@ -137,6 +140,7 @@ class Batches:
 
     def _guided(self, asked: Asked) -> Denoiser:
         """The denoiser, with the class set off from any."""
+        require(math.isfinite(asked.guidance), "guidance must be a finite number", asked.guidance)
         if asked.guidance == 1.0:
             return self.denoiser
         if asked.condition is None:

@@ -107,7 +107,8 @@ def variational_bound(
     variance = 1 / (1 / fine**2 + 1 / flow.spectrum)
     total -= 0.5 * excess(first, fine) / variance
     known = flow.gaussian_bound(clean, fine, coarse) - flow.divergence(clean, coarse)
-    return torch.where(flow.taking, total + known, 0.0).to(clean)
+    total = torch.where(flow.alive(0.0), total + known, flow.log_clean(clean))
+    return torch.where(flow.taking, total, 0.0).to(clean)
 
 
 def flow_log_prob(
@@ -155,6 +156,7 @@ def flow_log_prob(
     flow = _Noise(schedule, clean.device, spectrum, mean)
     signs = torch.randint(0, 2, clean.shape, generator=generator, device=generator.device).to(clean) * 2 - 1
     alive = flow.taking & flow.alive(0.0)
+    never = flow.taking & ~alive  # integrated out at every scale: drawn at once, when the data are
     still = torch.zeros_like(flow.prior)
     z = clean / flow.length(still)
     total = torch.log(flow.length(flow.at(0.0).noise) / flow.length(still)) + torch.zeros_like(z)
@@ -175,7 +177,8 @@ def flow_log_prob(
             total += weight / 6 * advance * (gain - back * signs)
         growth = torch.log(flow.length(flow.at(t).noise) / flow.length(flow.at(s).noise))
         z, total = z + moved, total + torch.where(alive, growth, 0.0)
-    return torch.where(flow.taking, total + torch.where(alive, flow.log_entry(z, 1.0), 0.0), 0.0).to(clean)
+    total = torch.where(never, flow.log_clean(clean), total + torch.where(alive, flow.log_entry(z, 1.0), 0.0))
+    return torch.where(flow.taking, total, 0.0).to(clean)
 
 
 def modes_log_prob(
@@ -269,6 +272,10 @@ class _Noise:
         variance = self._entering + noise**2
         off = self.length(noise) * z - self._mean
         return -0.5 * (off**2 / variance + torch.log(2 * math.pi * variance))
+
+    def log_clean(self, clean: Tensor) -> Tensor:
+        """Log density of clean modes as Gaussian ones of spectrum R: of those that no scale knows."""
+        return -0.5 * ((clean - self._mean).double() ** 2 / self.spectrum + torch.log(2 * math.pi * self.spectrum))
 
     def divergence(self, clean: Tensor, noise: Tensor) -> Tensor:
         """Of the law of noisy modes of these fields from the one by which modes enter."""

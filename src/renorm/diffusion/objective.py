@@ -1,5 +1,6 @@
 """What a network is trained on: the square error of its target, scale by scale."""
 
+import os
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from renorm.data.fields import Fields
 from renorm.diffusion.denoiser import NetworkDenoiser
 from renorm.diffusion.nested import NestedDenoiser
 from renorm.diffusion.spacing import Spacing, cdf
+from renorm.errors import RecipeError
 from renorm.fit.randomness import seed_of
 
 __all__ = ["DenoisingLoss", "Stratum", "denoising_loss", "denoising_loss_of_modes", "strata"]
@@ -26,6 +28,8 @@ class Stratum(NamedTuple):
         sites: On which the network works.
         low, high: Of all scales in training, as shares of their law.
         probability: That a step has this lattice.
+        weight: Of its loss, which is a mean over its own modes: so that all steps together weigh every scale, and every
+            mode, as the whole lattice alone would.
     """
 
     denoiser: NetworkDenoiser
@@ -33,17 +37,19 @@ class Stratum(NamedTuple):
     low: float
     high: float
     probability: float
+    weight: float = 1.0
 
 
 def strata(denoiser: NetworkDenoiser | NestedDenoiser, training: Spacing) -> list[Stratum]:
     r"""Which scales are learned on which lattice, and how often, smallest lattice first.
 
-    A step on v sites costs as many, so of steps whose gradients are as noisy, most is learned in a given time where the
-    lattice of a share m of all scales has
+    A step on v sites costs as many, so of steps whose gradients are as noisy, the mean of all is known best for a given
+    time where the lattice of a share m of all scales has
 
     $$ p \propto m / \sqrt{v} $$
 
-    of them (Neyman's allocation at unequal costs). Lattices on which nothing is learned are left out.
+    of them (Neyman's allocation at unequal costs); their loss is weighted back by m / p. Lattices on which nothing is
+    learned are left out.
 
     Args:
         denoiser: Its lattices, and where each is left.
@@ -62,7 +68,14 @@ def strata(denoiser: NetworkDenoiser | NestedDenoiser, training: Spacing) -> lis
     ]
     shares = [(high - low) * nest.sites**-0.5 for nest, low, high in found]
     return [
-        Stratum(nest.denoiser, nest.sites, low, high, share / sum(shares))
+        Stratum(
+            nest.denoiser,
+            nest.sites,
+            low,
+            high,
+            share / sum(shares),
+            (high - low) * sum(shares) / share * nest.corner.small.sites / denoiser.schedule.lattice.sites,
+        )
         for (nest, low, high), share in zip(found, shares, strict=True)
     ]
 
@@ -145,7 +158,13 @@ class DenoisingLoss:
         self.labels = fields.labels if num_classes else None
         self.num_classes, self.flip = num_classes, flip
         self.strata = strata(denoiser, training)
+        if len(self.strata) > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise RecipeError(
+                "model.lattices = 'nested' and 'folded' are for one process (each would draw a lattice of its own, and "
+                f"all wait for the largest), got {os.environ['WORLD_SIZE']}; take 'whole'"
+            )
         self._denoisers = {stratum.sites: stratum.denoiser for stratum in self.strata}  # they move to the device
+        self._weights = {stratum.sites: stratum.weight for stratum in self.strata}
 
     def draw(self, index: Int64[Tensor, " batch"], generator: torch.Generator) -> tuple[Tensor, ...]:
         """Modes of clean fields, scales, noise, and classes where the model knows them, on the generator's device."""
@@ -169,7 +188,8 @@ class DenoisingLoss:
         which, clean, t, noise, *condition = shown
         sites = len(which)
         denoiser = self._denoisers[sites] = self._denoisers[sites].to(clean.device)
-        return denoising_loss_of_modes(denoiser.with_network(network), clean, t, noise, *condition)
+        loss = denoising_loss_of_modes(denoiser.with_network(network), clean, t, noise, *condition)
+        return loss if len(self.strata) == 1 else self._weights[sites] * loss
 
     def _stratum(self, seed: int) -> Stratum:
         """The lattice of a step."""

@@ -231,4 +231,4 @@ class Schedule:
     def _only_live(self, value: Tensor) -> Tensor:
         if self.frozen_modes is None:
             return value
-        return torch.where(self.frozen_modes.to(value.device), torch.zeros((), dtype=value.dtype), value)
+        return value.masked_fill(self.frozen_modes.to(value.device), 0)

@@ -9,6 +9,7 @@ import torch
 from renorm.data import load as load_data
 from renorm.diffusion.likelihood import bits_per_dimension
 from renorm.diffusion.mode_diffusion import ModeDiffusion
+from renorm.diffusion.octaves import shells
 from renorm.errors import DataError
 from renorm.recipes.folder import read_field_recipe
 
@@ -57,6 +58,8 @@ def likelihood_of(
     for name, value in (("nats", nats), ("bits_per_dimension", bits)):
         found |= {name: float(value.mean()), f"{name}_error": float(value.std() / math.sqrt(num))}
     shares = -parts.mean(0) / (size * math.log(2))
+    modes = torch.tensor([int(shell.sum()) for shell in shells(model.schedule, model.levels)], dtype=torch.float64)
+    shares = shares.cpu() - math.log2(width) * modes / model.lattice.sites
     return found | {
         f"bits_level_{level.index}": float(share) for level, share in zip(model.levels[::-1], shares, strict=True)
     }
