@@ -126,6 +126,17 @@ def test_the_hallway_has_them():
     assert float(parts[:, 0].abs().mean()) <= 8 * coarsest
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("way", [variational_bound, flow_log_prob], ids=["bound", "flow"])
+def test_fields_about_a_mean_have_their_own_density(name, way):
+    """A mean of many standard deviations: all of it is said about the mean."""
+    schedule, mean = SCHEDULES[name], 30 * SPECTRUM.sqrt()
+    x = fields(8) + mean
+    denoiser = GaussianDenoiser(schedule, SPECTRUM, mean)
+    found = way(schedule, denoiser, x, generator=generator(), mean=mean, spectrum=SPECTRUM)
+    torch.testing.assert_close(found, density(x, mean=mean), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("way", [variational_bound, flow_log_prob], ids=["bound", "flow"])
 def test_modes_that_no_scale_knows_have_their_gaussian_law(way):
     """Some are dead at the finest scale already: they are drawn with the data's variance, and so they count."""

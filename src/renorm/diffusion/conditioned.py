@@ -173,7 +173,9 @@ def walk_given(
         walk.enter(t, s)
         before = phi
         phi, _ = step.step(before, t, s, walk, None)
-        phi = on_path(s, walk.admit(phi), schedule.shell(t, s).to(phi.device)) if s != CLEAN else walk.admit(phi)
+        phi = walk.admit(phi)
+        if walk.entering and s != CLEAN:
+            phi = on_path(s, phi, schedule.shell(t, s).to(phi.device))
         walk.leave()
         if particles > 1:
             assert agreeing.own is not None

@@ -94,7 +94,7 @@ def variational_bound(
         alpha, sigma = (a.unsqueeze(1).to(clean) for a in (schedule.alpha(t), schedule.sigma(t)))
         phi = torch.where(schedule.alive(t).unsqueeze(1), alpha * clean + sigma * z, 0.0)
         gain = flow.gain(noise)
-        gaussian = (1 - gain) * clean - gain * noise * z
+        gaussian = (1 - gain) * flow.centred(clean) - gain * noise * z
         return (clean - denoiser(phi, t, condition)).double().square() - gaussian.square()
 
     for i in range(steps):
@@ -158,7 +158,7 @@ def flow_log_prob(
     alive = flow.taking & flow.alive(0.0)
     never = flow.taking & ~alive  # integrated out at every scale: drawn at once, when the data are
     still = torch.zeros_like(flow.prior)
-    z = clean / flow.length(still)
+    z = flow.centred(clean) / flow.length(still)
     total = torch.log(flow.length(flow.at(0.0).noise) / flow.length(still)) + torch.zeros_like(z)
     scales = torch.linspace(0, 1, evaluations // RK4 + 1, dtype=torch.float64).tolist()
     for s, t in pairwise(scales):
@@ -169,10 +169,10 @@ def flow_log_prob(
             (noise, speed), alpha = flow.at(u), schedule.alpha(u).to(clean)
             length, gain, advance = flow.length(noise), flow.gain(noise), torch.where(alive, speed * (t - s), 0.0)
             with torch.enable_grad():
-                y = torch.where(alive, length * (z + share * slope), 0.0).to(clean).requires_grad_()
+                y = torch.where(alive, flow.mean + length * (z + share * slope), 0.0).to(clean).requires_grad_()
                 x0 = denoiser(alpha * y, u, condition)
                 (back,) = torch.autograd.grad((signs * x0).sum(), y)
-            slope = advance / length * (gain * y - x0).detach()
+            slope = advance / length * (gain * flow.centred(y) - flow.centred(x0)).detach()
             moved = moved + weight / 6 * slope
             total += weight / 6 * advance * (gain - back * signs)
         growth = torch.log(flow.length(flow.at(t).noise) / flow.length(flow.at(s).noise))
@@ -222,6 +222,7 @@ class _Noise:
 
     Attributes:
         spectrum: R, variance of the modes of the data, or the prior's.
+        mean: m, about which they vary; zero if none is taken out.
         taking: True for the modes that take part.
         last: Scale at which each mode is integrated out; 1 if it never is.
     """
@@ -232,7 +233,7 @@ class _Noise:
         self.spectrum = self.prior if spectrum is None else spectrum.to(device).double().clamp(min=1e-300)
         enters_with_signal = spectrum is not None or schedule.entry == "prior"
         self._entering = self.spectrum if enters_with_signal else torch.zeros_like(self.spectrum)
-        self._mean = torch.zeros((), device=device) if mean is None else mean.to(device)
+        self.mean = torch.zeros((), dtype=torch.float64, device=device) if mean is None else mean.to(device).double()
         self.taking = schedule.sigma(1.0).to(device) > 0
         log_ratio = math.log(schedule.cutoff_coarse / schedule.cutoff_fine)
         self._growth = -2 * log_ratio  # of ln x, over all scales
@@ -266,30 +267,33 @@ class _Noise:
         """Standard deviation of a mode of the data with its noise."""
         return (self.spectrum + noise**2).sqrt()
 
+    def centred(self, modes: Tensor) -> Tensor:
+        """Clean modes, or those in their frame, about the mean."""
+        return modes.double() - self.mean
+
     def log_entry(self, z: Tensor, t: float) -> Tensor:
         """Log density of modes at the scale at which generation draws them."""
         noise = self.at(t).noise
         variance = self._entering + noise**2
-        off = self.length(noise) * z - self._mean
-        return -0.5 * (off**2 / variance + torch.log(2 * math.pi * variance))
+        return -0.5 * ((self.length(noise) * z) ** 2 / variance + torch.log(2 * math.pi * variance))
 
     def log_clean(self, clean: Tensor) -> Tensor:
         """Log density of clean modes as Gaussian ones of spectrum R: of those that no scale knows."""
-        return -0.5 * ((clean - self._mean).double() ** 2 / self.spectrum + torch.log(2 * math.pi * self.spectrum))
+        return -0.5 * (self.centred(clean) ** 2 / self.spectrum + torch.log(2 * math.pi * self.spectrum))
 
     def divergence(self, clean: Tensor, noise: Tensor) -> Tensor:
         """Of the law of noisy modes of these fields from the one by which modes enter."""
         variance = self._entering + noise**2
         share = noise**2 / variance
-        return 0.5 * (share - 1 - torch.log(share) + (clean - self._mean).double() ** 2 / variance)
+        return 0.5 * (share - 1 - torch.log(share) + self.centred(clean) ** 2 / variance)
 
     def gaussian_bound(self, clean: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
-        r"""Integral and end of the bound for the denoiser $x_0 = g y$, in closed form, with $c = 1 - g$ at both ends.
+        r"""Integral and end of the bound for $x_0 = g y$ (all about m), in closed form; $c = 1 - g$ at both ends.
 
         $$ -\frac{x^2}{2R}\,(c_1 - c_0) - \tfrac12\Big(\ln\frac{c_1}{c_0} + c_0 - c_1\Big)
            - \frac{c_0^2 x^2 + (1 - c_0)^2 n_0^2}{2v} - \tfrac12\ln 2\pi v $$
         """
-        square, left_fine, left_coarse = clean.double() ** 2, 1 - self.gain(fine), 1 - self.gain(coarse)
+        square, left_fine, left_coarse = self.centred(clean) ** 2, 1 - self.gain(fine), 1 - self.gain(coarse)
         variance = self.spectrum * left_fine
         way = square / self.spectrum * (left_coarse - left_fine) + torch.log(left_coarse / left_fine)
         end = (left_fine**2 * square + (1 - left_fine) ** 2 * fine**2) / variance + torch.log(2 * math.pi * variance)

@@ -74,7 +74,7 @@ _PLAIN = {
     "model.spacing": "auto",
     "model.sharpness": DiffusionSpec.sharpness,  # nothing of the recipe's own
     "model.floor": DiffusionSpec.floor,
-    "model.lattices": "whole",  # nothing is ever erased by white noise, or only when the last lattice is needed
+    "model.lattices": "whole",  # as they were published
 }
 _PAPER = {key: getattr(DiffusionSpec(), key) for key in ("regulator", "prior_scale", "infrared")}
 
