@@ -6,6 +6,7 @@ A new benchmark is one new file with ``run(seed) -> Result`` and one line in ``B
 BENCHMARKS = {
     "gaussian-nfe": "gaussian_nfe",
     "mixture-nfe": "mixture_nfe",
+    "mixture-work": "mixture_work",
     "mnist16": "mnist16",
     "cifar16": "cifar16",
     "gaussian16": "gaussian16",

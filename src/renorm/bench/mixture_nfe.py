@@ -107,7 +107,7 @@ def run(seed: int) -> Result:
     near = [(data, n) for data in spectra() for n in (5, 6, 7)]
     surveys: list[Callable[[], Any]] = [partial(kept, *place, seed) for place in places]
     cells: list[Callable[[], Any]] = [partial(_judged_by_name, data, OURS, n, seed) for data, n in near]
-    reached = on_all_cores([*surveys, *cells], _tell)
+    reached = on_all_cores([*surveys, *cells], tell)
     table: list[dict] = []
     for (data, name), (found, commit) in zip(places, reached[: len(places)], strict=True):
         row: dict[str, Any] = {"data": data, "method": name, "family": _named(name).family}
@@ -127,8 +127,9 @@ def run(seed: int) -> Result:
     return Result(figures, table, tuple(seed + i for i in range(SEEDS)))
 
 
-def _tell(done: int, jobs: int) -> None:
-    print(f"mixture-nfe: {done} of {jobs} pieces", file=sys.stderr, flush=True)
+def tell(done: int, jobs: int) -> None:
+    """How far the work is, on stderr."""
+    print(f"bench: {done} of {jobs} pieces", file=sys.stderr, flush=True)
 
 
 def _named(name: str) -> Method:

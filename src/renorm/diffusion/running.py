@@ -18,6 +18,7 @@ from torch import Tensor
 from renorm.diffusion.reverse import Walk
 from renorm.diffusion.schedule import CLEAN
 from renorm.lattice import Lattice
+from renorm.spec import require
 
 __all__ = ["RunningSpectrum", "shell_index"]
 
@@ -33,6 +34,14 @@ class _Reading(NamedTuple):
     log_noise: Tensor  # ln n of every mode
     log_power: Tensor  # ln P of every mode, one for each field and shell
     rest: Tensor  # what the denoiser expects beyond the Gaussian share
+
+
+class _Move(NamedTuple):
+    """A step that was taken, in the same frame."""
+
+    start: _Reading
+    noise: Tensor  # n of every mode to which it led, before fresh noise
+    y: Tensor  # the field there
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,25 @@ class RunningSpectrum:
     alone; where nothing is predictable (P = 0) it is DPM-Solver++(2M) with that correction. Nothing is calibrated: the
     spectrum comes from the denoiser.
 
+    With ``churn`` c > 0 a step goes on to less noise, and what is missing is drawn afresh:
+
+    $$ n_c = n_s\,(n_s/n)^c, \qquad y_s \leftarrow y_{n_c} + \sqrt{n_s^2 - n_c^2}\;z $$
+
+    That is as exact for Gaussian fields. At c = 1 as much noise is fresh as in the ancestral step of DDPM, in one with
+    the accuracy of this flow. A walk that forgets some of its noise forgets some of the errors of a trained denoiser.
+
     Args:
         flat: One number P for all modes, as for white data: what is left of the method without a spectrum.
         carried: Draw modes that come alive with the power that the field's own spectrum, carried on to them, says; else
             with that of the data or the prior.
+        churn: c, how much of the noise is drawn afresh in each step.
+
+    Raises:
+        ValueError: If ``churn`` is negative or no number.
+
+    Source:
+        The flow is renorm's own. Fresh noise: Song, Meng & Ermon 2020, arXiv:2010.02502, for the share at c = 1;
+        Karras, Aittala, Aila & Laine 2022, arXiv:2206.00364, for churn in a walk of higher order.
 
     Example: five steps from noise to data of a spectrum that neither schedule nor sampler was told.
         >>> from renorm.diffusion.presets import white
@@ -70,8 +94,12 @@ class RunningSpectrum:
 
     flat: bool = False
     carried: bool = False
+    churn: float = 0.0
     order = 2
     evaluations = 1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.churn < math.inf, "churn must be >= 0 and finite", self.churn)
 
     def step(self, phi: Tensor, t: float, s: float, walk: Walk, memory: Any) -> tuple[Tensor, Any]:
         """Correct the last step, then move on along the Gaussian field that each shell looks like."""
@@ -80,22 +108,30 @@ class RunningSpectrum:
         moves = walk.schedule.alive(t).to(phi.device) & (sigma > 0)  # what is finished, or dead, stays where it is
         now = self._read(phi, x0, torch.where(moves, alpha, 1.0), torch.where(moves, sigma, 1.0), moves, walk)
         noise_s = torch.where(moves, sigma_s / torch.where(alpha_s > 0, alpha_s, 1.0), 0.0)
+        aim = noise_s
+        if self.churn:
+            aim = noise_s * torch.where(moves, noise_s / now.log_noise.exp(), 1.0).clamp(max=1.0) ** self.churn
         if self.carried and walk.entering:
             walk.expected = _carried_on(now.log_power, moves, walk)
         ahead = now
         if memory is not None:
-            before: _Reading = memory
+            last: _Move = memory
+            before = last.start
             known = walk.seasoned & moves & (before.log_noise != now.log_noise)
             change = now.rest - _fading_rest(before, now.log_noise)
             mean = before._replace(log_power=(before.log_power + now.log_power) / 2, rest=before.rest + change / 2)
-            now = now._replace(y=torch.where(known, _moved(mean, now.log_noise.exp()), now.y))
+            now = now._replace(y=now.y + torch.where(known, _moved(mean, last.noise) - last.y, 0.0))
             ahead = now
             if s != CLEAN:
-                length = now.log_noise - torch.where(noise_s > 0, noise_s, 1.0).log()
-                share = torch.where(known & (noise_s > 0), length / (2 * (before.log_noise - now.log_noise)), 0.0)
+                length = now.log_noise - torch.where(aim > 0, aim, 1.0).log()
+                share = torch.where(known & (aim > 0), length / (2 * (before.log_noise - now.log_noise)), 0.0)
                 runs = (share * (now.log_power - before.log_power)).clamp(-LONGEST, LONGEST)
                 ahead = now._replace(log_power=now.log_power + runs, rest=now.rest + share.clamp(max=0.5) * change)
-        return torch.where(moves, alpha_s * _moved(ahead, noise_s), alpha_s * x0), now
+        y = _moved(ahead, aim)
+        move = _Move(now, aim, y)
+        if self.churn and s != CLEAN:
+            y = y + (noise_s**2 - aim**2).clamp(min=0).sqrt() * walk.draw()
+        return torch.where(moves, alpha_s * y, alpha_s * x0), move
 
     def _read(self, phi: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor, moves: Tensor, walk: Walk) -> _Reading:
         y, expected = torch.where(moves, phi / alpha, 0.0), torch.where(moves, x0, 0.0)

@@ -297,4 +297,5 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "dpm2m": DPM2M,
     "heun": Heun,
     "running": RunningSpectrum,
+    "running-churn": lambda: RunningSpectrum(churn=1.0),
 }
