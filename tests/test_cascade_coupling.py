@@ -22,6 +22,7 @@ from renorm.coarse.wavelet import Wavelet
 from renorm.errors import DataError, RecipeError
 from renorm.lattice import Lattice
 from renorm.nn.local import LocalNet
+from renorm.nn.spec import UNetSpec
 
 
 def shaken(flow, seed=0, size=0.15):
@@ -343,7 +344,13 @@ def test_far_correlations_of_known_fields(generator):
 
 
 def test_the_benchmark_of_far_correlations_runs_on_a_small_lattice():
-    plan = longrange.Plan(edge=8, train=64, validation=16, reference=64, samples=64, seconds=0.5)
+    small = UNetSpec(width=8, multipliers=(1, 2), attention=(), groups=4)
+    numbers = {"edge": 8, "train": 64, "validation": 16, "reference": 64, "samples": 64, "diffusion_samples": 64}
+    plan = longrange.Plan(**numbers, seconds=0.5, diffusion_seconds=0.5, network=small)
     result = longrange.run(0, plan)
     assert {"cascade_error", "one_scale_error", "cascade_seconds", "one_scale_seconds"} <= result.figures.keys()
+    for method in ("ours", "ddpm", "edm"):
+        errors = [row["error"] for row in result.table if row["model"] == method]
+        assert len(errors) == (1 if method == "ours" else 3)
+        assert min(errors) == result.figures[f"g_error_{method}"]
     assert all(math.isfinite(value) for value in result.figures.values())

@@ -8,6 +8,7 @@ BENCHMARKS = {
     "mixture-nfe": "mixture_nfe",
     "mixture-work": "mixture_work",
     "mnist16": "mnist16",
+    "mnist32": "mnist32",
     "cifar16": "cifar16",
     "gaussian16": "gaussian16",
     "cifar10": "cifar10",

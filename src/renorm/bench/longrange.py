@@ -1,19 +1,28 @@
-"""Far correlations of critical phi^4 on 64 x 64 sites: a cascade beside a flow of one scale, equal seconds, equal maps.
+"""Far correlations of critical phi^4 on 64 x 64 sites: equal seconds, equal maps.
 
-Both learn by maximum likelihood from the same simulated maps and know nothing of the action. Three flows of one scale
-have as many seconds each as the cascade, of a third of its parameters, a fifth and a tenth (the more, the fewer steps);
-the best of them by the likelihood of validation maps is the peer. The figure is the error of the two-point
-function of their samples at a quarter to half of the lattice.
+A cascade stands beside a flow of one scale. Both learn by maximum likelihood from the same simulated maps and know
+nothing of the action. Three flows of one scale have as many seconds each as the cascade, of a third of its parameters,
+a fifth and a tenth (the more, the fewer steps); the best of them by the likelihood of validation maps is the peer. The
+figure is the error of the two-point function of their samples at a quarter to half of the lattice.
+
+Three diffusions, ours, DDPM and EDM, learn the same maps: see ``renorm.bench.longrange_diffusion``.
 """
 
+import math
+import sys
 import time
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from renorm.bench.cores import on_all_cores
 from renorm.bench.equal_time import parameters, train_for
+from renorm.bench.longrange_diffusion import METHODS, NETWORK
+from renorm.bench.longrange_diffusion import drawn as drawn_by
 from renorm.bench.result import Result
 from renorm.cascade.cascade import Cascade
 from renorm.cascade.conditionals.coupling import CouplingFlow
@@ -24,6 +33,7 @@ from renorm.laws.phi4 import Phi4
 from renorm.laws.simulate import simulate
 from renorm.measure.lattice_observables import two_point_axis
 from renorm.measure.statistics import Estimate
+from renorm.nn.spec import UNetSpec
 
 __all__ = ["Plan", "far", "relative_error", "run"]
 
@@ -38,7 +48,9 @@ class Plan:
         edge: Sites along each axis.
         train, validation, reference: Maps that are simulated.
         samples: Maps that each model draws.
-        seconds: Of training, for each model.
+        seconds: Of training, for each flow.
+        diffusion_seconds, diffusion_samples: The same, for each diffusion.
+        network: Of the diffusions.
     """
 
     edge: int = EDGE
@@ -47,6 +59,9 @@ class Plan:
     reference: int = 8192
     samples: int = 2048
     seconds: float = 150.0
+    diffusion_seconds: float = 400.0
+    diffusion_samples: int = 1024
+    network: UNetSpec = NETWORK
 
 
 def run(seed: int, plan: Plan = Plan()) -> Result:
@@ -89,7 +104,30 @@ def run(seed: int, plan: Plan = Plan()) -> Result:
     table.append(
         {"model": "simulation"} | {f"g_{r}": float(g) for r, g in enumerate(exact.value, plan.edge // 4) if r % 4 == 0}
     )
-    return Result(figures, table, seeds=(seed,))
+    errors, rows = diffused(train, exact, plan, seed)
+    return Result(figures | errors, table + rows, seeds=(seed,))
+
+
+def diffused(maps: Tensor, exact: Estimate, plan: Plan, seed: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Figures and rows of the diffusions, one a core at a time."""
+    seconds, samples = plan.diffusion_seconds, plan.diffusion_samples
+    by = partial(drawn_by, maps=maps, seconds=seconds, samples=samples, seed=seed, spec=plan.network)
+    walks = chain.from_iterable(on_all_cores([partial(by, method) for method in METHODS], _tell))
+    figures: dict[str, float] = {}
+    table: list[dict[str, Any]] = []
+    for of in walks:
+        found = far(of.maps)
+        error, statistical = relative_error(found, exact)
+        row = {"model": of.method, "walk": of.walk, "steps": of.steps, "error": error, "statistical": statistical}
+        row |= {f"g_{r}": float(g) for r, g in enumerate(found.value, plan.edge // 4) if r % 4 == 0}
+        table.append(row | {"seconds": plan.diffusion_seconds, "seconds_sampling": of.seconds})
+        if error < figures.get(f"g_error_{of.method}", math.inf):
+            figures |= {f"g_error_{of.method}": error, f"g_error_{of.method}_statistical": statistical}
+    return figures, table
+
+
+def _tell(done: int, jobs: int) -> None:
+    print(f"longrange: {done} of {jobs} diffusions", file=sys.stderr, flush=True)
 
 
 def cascade(edge: int) -> Cascade:

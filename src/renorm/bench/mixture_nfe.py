@@ -235,7 +235,8 @@ def judged(method: Method, spectrum: Tensor, evaluations: int, seed: int, sample
             power += torch.stack([relative[:, shell].mean() for shell in _shells()]) * BATCH / samples / SEEDS
         distances.append(wasserstein(torch.cat(amplitudes)))
     exact = float(AMPLITUDES.square().mean())
-    error = statistics.stdev(distances) / math.sqrt(SEEDS) if SEEDS > 1 else None
+    sound = SEEDS > 1 and all(map(math.isfinite, distances))
+    error = statistics.stdev(distances) / math.sqrt(SEEDS) if sound else None
     return Figures(statistics.fmean(distances), float((power / exact).log().abs().max()), error)
 
 

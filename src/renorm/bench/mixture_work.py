@@ -58,11 +58,11 @@ def named(name: str) -> Method:
     return next(method for method in methods() if method.name == name)
 
 
-def work(method: Method, evaluations: int) -> float:
+def work_of(method: Method, evaluations: int) -> float:
     r"""W of a walk, in passes over the whole lattice.
 
     Example: DDPM erases nothing.
-        >>> work(named("ddpm, ancestral"), 100)
+        >>> work_of(named("ddpm, ancestral"), 100)
         100.0
     """
     steps = (evaluations + method.sampler.evaluations - 1) // method.sampler.evaluations
@@ -100,7 +100,7 @@ def run(seed: int) -> Result:
         nfe = passing(found)
         row: dict[str, Any] = {"data": data, "method": name, "nfe": nfe}
         if nfe:
-            cost[data, name] = row["work"] = work(named(name), nfe)
+            cost[data, name] = row["work"] = work_of(named(name), nfe)
             row |= {"w1": found[nfe].w1, "power": found[nfe].power}
         table.append(row)
     figures: dict[str, float] = {}

@@ -4,12 +4,12 @@ Both run in turn in one process, so that the machine's moods hit both alike; med
 """
 
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
 from renorm.bench.result import Result
+from renorm.bench.timing import interleaved
 from renorm.data import load
 from renorm.diffusion.denoiser import NetworkDenoiser
 from renorm.diffusion.mode_diffusion import ModeDiffusion
@@ -33,8 +33,8 @@ def run(seed: int) -> Result:
     x = fields.batch(torch.arange(batch))
     steps = {name: _training_step(model, x, seed) for name, model in models.items()}
     walks = {name: _walk(model, seed) for name, model in models.items()}
-    step_seconds = _interleaved(steps, STEPS)
-    walk_seconds = _interleaved(walks, ROUNDS)
+    step_seconds = interleaved(steps, STEPS)
+    walk_seconds = interleaved(walks, ROUNDS)
     step = {name: statistics.median(times) for name, times in step_seconds.items()}
     walk = {name: statistics.median(times) / SAMPLES for name, times in walk_seconds.items()}
     table = [{"schedule": name, "seconds_per_step": step[name], "seconds_per_sample": walk[name]} for name in models]
@@ -75,18 +75,6 @@ def _walk(model: ModeDiffusion, seed: int) -> Callable[[], None]:
         model.sample(SAMPLES, generator=torch.Generator().manual_seed(seed), steps=EVALUATIONS)
 
     return walk
-
-
-def _interleaved(actions: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every action, taken in turn; two rounds of warm-up are not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for i in range(rounds + 2):
-        for name, action in actions.items():
-            begun = time.perf_counter()
-            action()
-            if i >= 2:
-                seconds[name].append(time.perf_counter() - begun)
-    return seconds
 
 
 def _ratio(seconds: dict[str, list[float]]) -> float:

@@ -50,7 +50,7 @@ from renorm.recipes.folder import check_same_run, write_json
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import Recipe, load_recipe
 
-__all__ = ["part_asked", "run", "trainings"]
+__all__ = ["Part", "ancestral", "compared", "contest", "missing_runs", "part_asked", "run", "trainings", "walks_of"]
 
 STEPS = 5000
 METHODS = {"ours": 3, "white-twin": 3, "edm": 3, "ddpm": 3, "rgdm-paper": 1}  # how many seeds of each
@@ -91,10 +91,10 @@ def run(name: str, seed: int, methods: Mapping[str, int] | None = None) -> Resul
         )
     ours = recipes[f"ours-{seed}"]
     first = [run for run in recipes if run.endswith(f"-{seed}")]
-    heats = _contest(first, CURVE, _walks(ours)) + _ancestral(first, CURVE_ANCESTRAL)
-    curve = _compared(heats, folder, "curve", CURVE_SAMPLES)
-    finals = [part for n in HEADLINE for part in _contest([*recipes], (n,), _finalists(curve, n, ours))]
-    head = _compared(finals + _ancestral([*recipes], HEADLINE_ANCESTRAL), folder, "headline", HEADLINE_SAMPLES)
+    heats = contest(first, CURVE, walks_of(ours)) + ancestral(first, CURVE_ANCESTRAL)
+    curve = compared(heats, folder, "curve", CURVE_SAMPLES)
+    finals = [part for n in HEADLINE for part in contest([*recipes], (n,), _finalists(curve, n, ours))]
+    head = compared(finals + ancestral([*recipes], HEADLINE_ANCESTRAL), folder, "headline", HEADLINE_SAMPLES)
     seeds = tuple(seed + i for i in range(max((methods or METHODS).values())))
     tables = [*trained_tables.table("headline", head), *trained_tables.table("curve", curve)]
     told = trained_tables.notes({"headline": head, "curve": curve}, HEADLINE)
@@ -134,15 +134,16 @@ def part_asked(recipes: Mapping[str, Any]) -> list[str] | None:
 
 def _train(recipes: Mapping[str, Recipe], part: Sequence[str] | None, folder: Path, command: str) -> list[str]:
     """Train those that are asked for, one after the other, and name those that are then still missing."""
-    missing = _missing(recipes, folder)  # refuses a folder of another recipe before hours are spent
+    missing = missing_runs(recipes, folder)  # refuses a folder of another recipe before hours are spent
     asked = [name for name in (recipes if part is None else part) if name in missing]
     for i, name in enumerate(asked):
         _say(f"{folder / name}: training {i + 1} of {len(asked)}")
         fit_run(recipes[name], folder / name, resume=True, command=command)
-    return _missing(recipes, folder) if asked else missing
+    return missing_runs(recipes, folder) if asked else missing
 
 
-def _missing(recipes: Mapping[str, Recipe], folder: Path) -> list[str]:
+def missing_runs(recipes: Mapping[str, Recipe], folder: Path) -> list[str]:
+    """Those that are not trained to their last step; a folder of another recipe is refused."""
     fields = load_data(next(iter(recipes.values())).data, "train")  # of all: a baseline has the recipe's data
     return [name for name, recipe in recipes.items() if not _finished(folder / name, recipe, identity(recipe, fields))]
 
@@ -170,7 +171,7 @@ class Part(NamedTuple):
     walks: list[str]
 
 
-def _walks(ours: Recipe) -> dict[str, list[str]]:
+def walks_of(ours: Recipe) -> dict[str, list[str]]:
     """All walks of each method; of those that are fixed, the recipe's own alone."""
     own = WalkName(ours.model.sampler, ours.model.spacing)
     others = {method: baseline(ours, method) for method in METHODS if method != "ours"}
@@ -179,13 +180,13 @@ def _walks(ours: Recipe) -> dict[str, list[str]]:
     return of | {"ours": [str(own)]}
 
 
-def _contest(names: Sequence[str], evaluations: Sequence[int], walks: Mapping[str, list[str]]) -> list[Part]:
+def contest(names: Sequence[str], evaluations: Sequence[int], walks: Mapping[str, list[str]]) -> list[Part]:
     """Every method by its walks."""
     of = {method: [name for name in names if method_of(name) == method] for method in METHODS}
     return [Part(runs, evaluations, walks[method]) for method, runs in of.items() if runs]
 
 
-def _ancestral(names: Sequence[str], evaluations: Sequence[int]) -> list[Part]:
+def ancestral(names: Sequence[str], evaluations: Sequence[int]) -> list[Part]:
     """DDPM as it was first sampled, at many evaluations."""
     return [Part(runs, evaluations, ["ancestral"])] if (runs := [n for n in names if method_of(n) == "ddpm"]) else []
 
@@ -197,10 +198,10 @@ def _finalists(curve: Comparison, evaluations: int, ours: Recipe) -> dict[str, l
         if row.asked == evaluations and row.quality.value is not None:
             found.setdefault(row.method, []).append((row.quality.value, row.walk))
     best = {m: [walk for _, walk in sorted(of, key=lambda each: each[0])[:FINALISTS]] for m, of in found.items()}
-    return _walks(ours) | best
+    return walks_of(ours) | best
 
 
-def _compared(asked: Sequence[Part], folder: Path, title: str, samples: int) -> Comparison:
+def compared(asked: Sequence[Part], folder: Path, title: str, samples: int) -> Comparison:
     """All parts, as one table; each core measures the cells of one run at a time."""
     out = folder / f"compare-{title}"
     longest = sorted(asked, key=lambda part: -len(part.walks) * sum(part.evaluations))

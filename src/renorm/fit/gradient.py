@@ -4,6 +4,7 @@ It knows no model: the loss comes in as a function of a network, the indices of 
 run that is killed and resumed learns the same weights, bit for bit on a CPU, as one that was never disturbed.
 """
 
+import itertools
 import math
 import signal
 import threading
@@ -38,7 +39,7 @@ from renorm.fit.record import Record, read_metrics
 from renorm.fit.recorded import Recorded
 from renorm.fit.spec import FitSpec
 
-__all__ = ["FitResult", "Loss", "SplitLoss", "check_resumable", "fit"]
+__all__ = ["FitResult", "Loss", "SplitLoss", "check_resumable", "fit", "step_of"]
 
 WARM = 3
 """Steps before one is recorded as a CUDA graph: what is made once must be there by then."""
@@ -167,6 +168,34 @@ def fit(
         write_tensors(final, learner.ema.state_dict(), {**about, "step": spec.steps})
     accelerator.wait_for_everyone()
     return FitResult(network, learner.ema, read_metrics(folder / "metrics.jsonl"))
+
+
+def step_of(
+    network: nn.Module, loss: Loss | SplitLoss, count: int, spec: FitSpec, *, cpu: bool = False
+) -> Callable[[], None]:
+    """The steps of ``fit``, one a call, which write nothing: to learn what a step costs.
+
+    Example:
+        >>> network = nn.Linear(1, 1)
+        >>> def loss(network, index, generator):
+        ...     return network(torch.ones(1, 1)).mean()
+        >>> step = step_of(network, loss, 8, FitSpec(batch=2), cpu=True)
+        >>> before = network.bias.item()
+        >>> step()
+        >>> network.bias.item() != before
+        True
+    """
+    from accelerate import Accelerator  # costs seconds
+
+    cpu = cpu or not torch.accelerator.is_available()
+    learner = _Learner(network, spec, Accelerator(cpu=cpu, mixed_precision="no"))
+    order, steps, stop = Order(count, spec.batch, spec.seed), itertools.count(), threading.Event()
+
+    def step() -> None:
+        number = next(steps)
+        learner.update(number, loss, order.indices(number, rank=0, world=1), stop)
+
+    return step
 
 
 def check_resumable(folder: Path, spec: FitSpec, identity: Mapping[str, Any]) -> None:

@@ -1,0 +1,80 @@
+"""The benchmark of digits at 32 x 32: equal seconds become steps, and figures are those of the cells."""
+
+import json
+import math
+
+import pytest
+
+from renorm.bench import mnist32, trained
+from renorm.errors import RecipeError
+from renorm.fit.record import read_metrics
+from renorm.recipes.spec import load_recipe
+
+TINY = {
+    "fit.batch": 8,
+    "fit.checkpoint_every": 4,
+    "fit.log_every": 2,
+    "measure.extractor": "mnist-cnn",
+    "model.schedule": "separated",
+    "model.prediction": "preconditioned",
+    "model.subtract_mean": True,
+    "model.network.width": 8,
+    "model.network.groups": 4,
+    "model.network.patch": 2,
+    "model.network.attention": [],
+    "model.network.multipliers": [1, 1],
+    "model.sampler": "running-churn",
+    "model.spacing": "window",
+}
+STEP = {"ours": 0.1, "white-twin": 0.1, "ddpm": 0.125, "edm": 0.1, "folded": 0.05}
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """On 8 x 8 digits, ten steps, one seed and few samples, in this folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(trained.PART, raising=False)
+    monkeypatch.setattr(mnist32, "load_recipe", lambda name, asked: load_recipe("demo", TINY | asked))
+    for name, value in {"SECONDS": 1.0, "SHORT": 0.4, "SEEDS": 2, "STEPS_TIMED": 2, "TIMED": 4, "ROUNDS": 2}.items():
+        monkeypatch.setattr(mnist32, name, value)
+    for name, value in {"CURVE": (2, 3), "ANCESTRAL": (7,), "GOAL": 7, "SAMPLES": 66, "PAIR": (2,)}.items():
+        monkeypatch.setattr(mnist32, name, value)
+    for module in (trained, mnist32):
+        monkeypatch.setattr(module, "on_all_cores", lambda jobs, told: [job() for job in jobs])
+
+
+def test_a_step_is_timed_on_each_lattice_and_only_once(small):
+    seconds = mnist32.step_seconds(0)
+    kept = json.loads((mnist32.ROOT / "step-seconds.json").read_text())
+    assert set(kept["lattices"]) == {"ours 64", "white-twin 64", "ddpm 64", "edm 64", "folded 16", "folded 64"}
+    low, high = sorted(kept["lattices"][f"folded {n}"] for n in (16, 64))
+    assert low <= seconds["folded"] <= high
+    assert mnist32.step_seconds(0) == seconds
+
+
+def test_all_runs_are_trained_for_equal_seconds_and_compared(small, monkeypatch):
+    monkeypatch.setattr(mnist32, "step_seconds", lambda seed: STEP)
+    monkeypatch.setenv(trained.PART, "ours-0")
+    with pytest.raises(RecipeError, match="not trained yet: white-twin-0, ddpm-0, edm-0, ours-short-0, folded-short-0"):
+        mnist32.run(0)
+    monkeypatch.delenv(trained.PART)
+    result = mnist32.run(0)
+    steps = {path.name: read_metrics(path / "metrics.jsonl")[-1]["step"] for path in mnist32.ROOT.glob("*-[01]")}
+    assert steps["ours-0"] == 10
+    assert steps["ddpm-0"] == 8
+    assert (steps["ours-short-1"], steps["folded-short-1"]) == (4, 8)
+    figures = result.figures
+    assert figures["train_step_ratio"] == 0.5
+    curve = [row for row in result.table if row["cells"] == "curve"]
+    (quality,) = (key for key in curve[0] if key.startswith("FD["))
+    for method in mnist32.METHODS:
+        best = min(row[quality] for row in curve if row["method"] == method)
+        assert figures[f"fd_{method.replace('-', '_')}_best"] == best
+    assert {row["walk"] for row in curve if row["method"] == "ours"} == {"running-churn@window"}
+    assert all(row["seconds_per_image"] > 0 for row in curve if row["best"])
+    pair = [row for row in result.table if row["cells"] == "pair"]
+    assert {(row["method"], row["seed"]) for row in pair} == {(m, s) for m in ("ours", "folded") for s in (0, 1)}
+    whole = [row[quality] for row in pair if row["method"] == "ours"]
+    assert figures["fd_whole_short_2"] == pytest.approx(sum(whole) / 2)
+    assert figures["fd_whole_short_2_error"] == pytest.approx(abs(whole[0] - whole[1]) / 2)
+    assert math.isfinite(figures["time_ratio_at_ddpm200_fd"])
