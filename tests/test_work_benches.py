@@ -42,7 +42,8 @@ def test_ours_passes_where_the_work_of_few_evaluations_is_spent(monkeypatch):
         assert mixture_work.work_of(mixture_work.ours(), 14) < 100 / 30
 
 
-def test_the_least_work_of_every_prior_is_that_of_its_rows(monkeypatch):
+def test_the_least_work_of_every_prior_is_that_of_its_rows(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     some = [Choice("paper", "rational", 1.0, 1e-2), Choice("separated", "litim", 1.0, 1e-4)]
     some.append(Choice("calibrated", "rational", 1.0, 0.0))
     monkeypatch.setattr(regulators, "choices", lambda: iter(some))
@@ -53,6 +54,7 @@ def test_the_least_work_of_every_prior_is_that_of_its_rows(monkeypatch):
     monkeypatch.setattr(regulators, "EVALUATIONS", (10, 20))
     result = regulators.run(0)
     assert len(result.table) == 2 * 3 * 2
+    assert regulators.PICTURE.read_text().count("<use") >= len(result.table)  # a mark for each
     for data in ("k2", "k3"):
         rows = [row for row in result.table if row["data"] == data and row["prior"] == "separated"]
         passed = [row["work"] for row in rows if max(row["w1"], row["power"]) <= 0.1]

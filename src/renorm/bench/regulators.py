@@ -7,12 +7,15 @@ each field on the smallest lattice that carries its live modes, so sharp regulat
 what they lose shows in the distance.
 
 The work at which a schedule passes is the smallest of those tried at which both distances are at most ``THRESHOLD``.
+Below the current directory ``runs/bench/regulators/regulators.svg`` shows every schedule at its best.
 """
 
+import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -29,11 +32,14 @@ from renorm.diffusion.running import RunningSpectrum
 from renorm.diffusion.schedule import Schedule
 from renorm.diffusion.spacing import InfraredAngle
 
-__all__ = ["Choice", "choices", "run"]
+__all__ = ["Choice", "choices", "picture", "run"]
 
 SHARPNESS, FLOORS, EVALUATIONS, SAMPLES = (0.5, 1.0, 2.0), (1e-4, 1e-2), (5, 7, 10), 1000
+MARKERS = {"rational": "o", "log-squared": "s", "exponential": "^", "litim": "D"}
+PICTURE = Path("runs", "bench", "regulators", "regulators.svg")
+INK, ACCENT = "#20262e", "#0e7c7b"
 LEAST = 1e-6  # alpha of a mode that is never erased
-SMOOTH = ("rational", "log-squared", "exponential", "litim")
+SMOOTH = tuple(MARKERS)
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,41 @@ def run(seed: int) -> Result:
         for regulator in SMOOTH:
             of = [row["work"] for row in passed if row["regulator"] == regulator and row["prior"] == "separated"]
             figures[f"work_{regulator.replace('-', '_')}_{data}"] = min(of, default=0.0)
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    PICTURE.write_text(picture(table), encoding="utf-8")
     return Result(figures, table, tuple(seed + i for i in range(SEEDS)))
+
+
+def picture(table: Sequence[Mapping[str, Any]]) -> str:
+    """SVG: the larger of both distances against the work, for each spectrum; below the line a schedule passes."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    names = list(spectra())
+    figure = Figure(figsize=(4.2 * len(names), 3.6), layout="constrained")
+    for data, axes in zip(names, figure.subplots(1, len(names), sharey=True, squeeze=False)[0], strict=True):
+        rows = [row for row in table if row["data"] == data]
+        for prior, face in (("separated", ACCENT), ("paper", "none"), ("calibrated", INK)):
+            for regulator, marker in MARKERS.items():
+                of = [row for row in rows if row["prior"] == prior and row["regulator"] == regulator]
+                worst = [max(row["w1"], row["power"]) for row in of]
+                label = f"{prior}, {regulator}" if of and data == names[0] else None
+                edge = INK if prior == "calibrated" else ACCENT
+                axes.scatter(
+                    [row["work"] for row in of], worst, s=22, label=label, marker=marker, facecolors=face,
+                    edgecolors=edge, linewidths=0.8,
+                )  # fmt: skip
+        axes.axhline(THRESHOLD, color=INK, linewidth=0.6)
+        axes.set_yscale("log")
+        axes.set_title(data, fontsize=9)
+        axes.set_xlabel("work, in passes over the whole lattice", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supylabel("distance from the law", fontsize=9)
+    figure.legend(loc="outside right upper", fontsize=7, frameon=False)
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "regulators"}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return buffer.getvalue()
 
 
 def examined(data: str, choice: Choice, seed: int) -> list[dict[str, Any]]:
