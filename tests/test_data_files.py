@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from renorm.data import DataSpec, load, store
-from renorm.data.cifar10 import BATCHES, decode_residual
+from renorm.data.cifar10 import BATCHES
 from renorm.data.mnist import read_idx
 from renorm.data.raw import hold_out
+from renorm.data.residual import decode_residual
 from renorm.errors import DataError
 from renorm.lattice import Lattice
 
@@ -138,6 +139,20 @@ def test_residual_stacks_are_read_as_far_as_the_limit_asks(root, rng):
     assert np.array_equal(load(DataSpec("cifar10", limit=3)).values.numpy(), image[:3])
     assert len(load(DataSpec("cifar10", limit=1))) == 1
     assert np.array_equal(load(DataSpec("cifar10"), "test").values.numpy(), image[4:])
+
+
+def test_photographs_of_clothes_have_two_stacks_and_no_address(root, rng):
+    with pytest.raises(DataError, match=r"clothing64 is not served for download: put train\.npz and test\.npz"):
+        load(DataSpec("clothing64"))
+    (root / "clothing64").mkdir()
+    image = rng.integers(0, 256, (5, 3, 4, 4)).astype(np.uint8)
+    for name, part in (("train", slice(3)), ("test", slice(3, 5))):
+        coded = encode_residual(image[part])
+        np.savez(root / "clothing64" / f"{name}.npz", residual=coded, label=np.full(coded.shape[1], 7, np.uint8))
+    train = load(DataSpec("clothing64", labels=True, limit=2))
+    assert np.array_equal(train.values.numpy(), image[:2])
+    assert train.labels.tolist() == [7, 7]
+    assert np.array_equal(load(DataSpec("clothing64"), "test").values.numpy(), image[3:])
 
 
 @REAL

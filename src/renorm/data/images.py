@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from renorm.data import array, bundled, cifar10, folder, gaussian, law, mnist
+from renorm.data import array, bundled, cifar10, clothing64, folder, gaussian, law, mnist
 from renorm.data.raw import Source
 from renorm.data.resize import resize
 from renorm.data.spec import DataSpec, Split
@@ -23,6 +23,7 @@ SOURCES: dict[str, Source] = {
     "mnist": mnist.read,
     "fashion-mnist": mnist.read,
     "cifar10": cifar10.read,
+    "clothing64": clothing64.read,
     "digits": bundled.read_digits,
     "photos": bundled.read_photos,
     "gaussian": gaussian.read,

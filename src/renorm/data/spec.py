@@ -20,9 +20,10 @@ class DataSpec:
     r"""Which fields to read and how to bring them to one shape and range.
 
     Args:
-        name: ``"mnist"``, ``"fashion-mnist"``, ``"cifar10"``, ``"digits"`` (scikit-learn, 8 x 8),
-            ``"photos"`` (patches of scikit-learn's two photographs), ``"gaussian"`` and ``"law"`` (simulated),
-            ``"folder"`` of images or ``"array"`` (an ``.npy``, ``.npz``, ``.h5``, ``.hdf5`` or ``.fits`` file).
+        name: ``"mnist"``, ``"fashion-mnist"``, ``"cifar10"``, ``"clothing64"``, ``"digits"``
+            (scikit-learn, 8 x 8), ``"photos"`` (patches of scikit-learn's two photographs), ``"gaussian"`` and
+            ``"law"`` (simulated), ``"folder"`` of images or ``"array"`` (an ``.npy``, ``.npz``, ``.h5``, ``.hdf5`` or
+            ``.fits`` file).
         path: The folder or the file, for ``"folder"`` and ``"array"`` only. After a colon, the data set of an HDF5
             file or the image of a FITS file: ``"maps.h5:kappa"``.
         size: Target edge in sites of every axis; ``None`` keeps the native shape. Fields that are not square

@@ -14,6 +14,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "mnist": (("mnist.npz",), IDX),
     "fashion-mnist": (("fashion-mnist.npz",), IDX),
     "cifar10": (("train_a.npz", "train_b.npz", "test.npz"), ("cifar-10-binary.tar.gz",)),
+    "clothing64": (("train.npz", "test.npz"),),
 }
 BUILT_IN = {
     "digits": "scikit-learn's own files",

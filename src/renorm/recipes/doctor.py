@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from renorm.data import SOURCES, where
+from renorm.data.download import REMOTES
 from renorm.errors import DataError
 from renorm.lattice import Lattice
 from renorm.version import __version__
@@ -51,7 +52,7 @@ def examine() -> dict[str, Any]:
 
 def _place(name: str) -> str:
     try:
-        return where(name) or f"not here (`renorm data {name}`)"
+        return where(name) or (f"not here (`renorm data {name}`)" if name in REMOTES else "not here")
     except DataError as error:
         return f"PROBLEM: {error}"
 

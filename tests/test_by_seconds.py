@@ -1,11 +1,13 @@
-"""The benchmark of digits at 32 x 32: equal seconds become steps, and figures are those of the cells."""
+"""Benchmarks of equal seconds: equal seconds become steps, and figures are those of the cells."""
 
 import json
 import math
 
 import pytest
 
-from renorm.bench import mnist32, trained
+from renorm.bench import by_seconds, clothing64, mnist32, trained
+from renorm.bench.by_seconds import Plan
+from renorm.bench.result import Result
 from renorm.errors import RecipeError
 from renorm.fit.record import read_metrics
 from renorm.recipes.spec import load_recipe
@@ -27,39 +29,38 @@ TINY = {
     "model.spacing": "window",
 }
 STEP = {"ours": 0.1, "white-twin": 0.1, "ddpm": 0.125, "edm": 0.1, "folded": 0.05}
+PLAN = Plan("small", 1.0, short=0.4, pairs=2, curve=(2, 3), ancestral=(7,), pair=(2,), samples=66)
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """On 8 x 8 digits, ten steps, one seed and few samples, in this folder."""
+    """On 8 x 8 digits, ten steps and few samples, in this folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(trained.PART, raising=False)
-    monkeypatch.setattr(mnist32, "load_recipe", lambda name, asked: load_recipe("demo", TINY | asked))
-    for name, value in {"SECONDS": 1.0, "SHORT": 0.4, "SEEDS": 2, "STEPS_TIMED": 2, "TIMED": 4, "ROUNDS": 2}.items():
-        monkeypatch.setattr(mnist32, name, value)
-    for name, value in {"CURVE": (2, 3), "ANCESTRAL": (7,), "GOAL": 7, "SAMPLES": 66, "PAIR": (2,)}.items():
-        monkeypatch.setattr(mnist32, name, value)
-    for module in (trained, mnist32):
+    monkeypatch.setattr(by_seconds, "load_recipe", lambda name, asked: load_recipe("demo", TINY | asked))
+    for name, value in {"STEPS_TIMED": 2, "TIMED": 4, "ROUNDS": 2}.items():
+        monkeypatch.setattr(by_seconds, name, value)
+    for module in (trained, by_seconds):
         monkeypatch.setattr(module, "on_all_cores", lambda jobs, told: [job() for job in jobs])
 
 
 def test_a_step_is_timed_on_each_lattice_and_only_once(small):
-    seconds = mnist32.step_seconds(0)
-    kept = json.loads((mnist32.ROOT / "step-seconds.json").read_text())
+    seconds = by_seconds.step_seconds(PLAN, 0)
+    kept = json.loads((PLAN.root / "step-seconds.json").read_text())
     assert set(kept["lattices"]) == {"ours 64", "white-twin 64", "ddpm 64", "edm 64", "folded 16", "folded 64"}
     low, high = sorted(kept["lattices"][f"folded {n}"] for n in (16, 64))
     assert low <= seconds["folded"] <= high
-    assert mnist32.step_seconds(0) == seconds
+    assert by_seconds.step_seconds(PLAN, 0) == seconds
 
 
 def test_all_runs_are_trained_for_equal_seconds_and_compared(small, monkeypatch):
-    monkeypatch.setattr(mnist32, "step_seconds", lambda seed: STEP)
+    monkeypatch.setattr(by_seconds, "step_seconds", lambda plan, seed: STEP)
     monkeypatch.setenv(trained.PART, "ours-0")
     with pytest.raises(RecipeError, match="not trained yet: white-twin-0, ddpm-0, edm-0, ours-short-0, folded-short-0"):
-        mnist32.run(0)
+        by_seconds.run(PLAN, 0)
     monkeypatch.delenv(trained.PART)
-    result = mnist32.run(0)
-    steps = {path.name: read_metrics(path / "metrics.jsonl")[-1]["step"] for path in mnist32.ROOT.glob("*-[01]")}
+    result = by_seconds.run(PLAN, 0)
+    steps = {path.name: read_metrics(path / "metrics.jsonl")[-1]["step"] for path in PLAN.root.glob("*-[01]")}
     assert steps["ours-0"] == 10
     assert steps["ddpm-0"] == 8
     assert (steps["ours-short-1"], steps["folded-short-1"]) == (4, 8)
@@ -67,7 +68,7 @@ def test_all_runs_are_trained_for_equal_seconds_and_compared(small, monkeypatch)
     assert figures["train_step_ratio"] == 0.5
     curve = [row for row in result.table if row["cells"] == "curve"]
     (quality,) = (key for key in curve[0] if key.startswith("FD["))
-    for method in mnist32.METHODS:
+    for method in by_seconds.METHODS:
         best = min(row[quality] for row in curve if row["method"] == method)
         assert figures[f"fd_{method.replace('-', '_')}_best"] == best
     assert {row["walk"] for row in curve if row["method"] == "ours"} == {"running-churn@window"}
@@ -77,4 +78,18 @@ def test_all_runs_are_trained_for_equal_seconds_and_compared(small, monkeypatch)
     whole = [row[quality] for row in pair if row["method"] == "ours"]
     assert figures["fd_whole_short_2"] == pytest.approx(sum(whole) / 2)
     assert figures["fd_whole_short_2_error"] == pytest.approx(abs(whole[0] - whole[1]) / 2)
-    assert math.isfinite(figures["time_ratio_at_ddpm200_fd"])
+    assert math.isfinite(figures["time_ratio_at_ddpm7_fd"])
+
+
+def test_without_pairs_nothing_is_folded():
+    plan = Plan("mnist32", 10.0)
+    assert plan.trained == by_seconds.METHODS
+    assert list(by_seconds.trainings(plan, dict.fromkeys(by_seconds.METHODS, 1.0), 3)) == [
+        f"{method}-3" for method in by_seconds.METHODS
+    ]
+
+
+@pytest.mark.parametrize("bench", [mnist32, clothing64])
+def test_a_benchmark_is_its_plan(bench, monkeypatch):
+    monkeypatch.setattr(by_seconds, "run", lambda plan, seed: Result({"seed": float(seed)}, [{"recipe": plan.name}]))
+    assert bench.run(2) == Result({"seed": 2.0}, [{"recipe": bench.__name__.rpartition(".")[2]}])

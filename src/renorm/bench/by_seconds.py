@@ -1,0 +1,258 @@
+r"""Pictures from equal seconds of training: Frechet distance against the seconds that an image takes.
+
+Ours (the recipe of the plan), its white twin, DDPM and EDM have the same network, batch and seconds of training: as
+many steps as ``Plan.seconds`` hold at the time of a step on idle cores, measured once, before any training. Ours takes
+the walk of the recipe, fixed beforehand; every other method the best of its walks at each number of evaluations, chosen
+by the very cells that are shown, which favours it: DDPM its own, EDM its own and two with fresh noise, the twin those
+of ours and more. The seconds of an image are those of a batch of ``TIMED``, medians of ``ROUNDS``, all methods in turn.
+
+A second comparison asks what coarse lattices are worth in training: ``folded`` (``FOLDED``: while fine modes are mostly
+noise the field enters the network in blocks, at half the cost) beside ours on the whole lattice, ``Plan.short`` seconds
+each, ``Plan.pairs`` seeds.
+
+It takes hours and goes in pieces below ``runs/bench/NAME``, as ``renorm.bench.trained`` does: what is there is not made
+again, and ``RENORM_BENCH_PART`` names the runs that this process shall train. All train in float32.
+"""
+
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from renorm.bench.cores import on_all_cores
+from renorm.bench.result import Result
+from renorm.bench.timing import interleaved
+from renorm.bench.trained import PART, ancestral, compared, contest, missing_runs, part_asked, walks_of
+from renorm.bench.trained_tables import table
+from renorm.data import load as load_data
+from renorm.diffusion.mode_diffusion import ModeDiffusion
+from renorm.diffusion.objective import DenoisingLoss, strata
+from renorm.errors import RecipeError
+from renorm.fit.gradient import step_of
+from renorm.recipes.baselines import baseline
+from renorm.recipes.build import build_model
+from renorm.recipes.compare import compare
+from renorm.recipes.folder import machine, write_json
+from renorm.recipes.run import fit_run, load_run
+from renorm.recipes.spec import Recipe, load_recipe
+from renorm.spec import override
+
+__all__ = ["METHODS", "Plan", "curve_figures", "pair_figures", "run", "trainings"]
+
+METHODS = ("ours", "white-twin", "ddpm", "edm")
+FOLDED = {"model.lattices": "folded", "model.fold": 3.0, "model.network.entries": 2}
+STEPS_TIMED = 9
+TIMED, ROUNDS = 64, 5
+FRESH = {"white-twin": ["running-churn@karras"], "edm": ["ancestral@karras", "ancestral-small@karras"]}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything.
+
+    Attributes:
+        name: Of the shipped recipe, and so of the benchmark.
+        seconds: Of training, for each method.
+        short, pairs: Of training, and seeds, for ours on the whole lattice and folded; no pair: neither is trained.
+        fit: Settings of the training, for all methods.
+        curve: Numbers of evaluations.
+        ancestral: The same of DDPM's ancestral walk alone; ours shall reach sooner what the last of them reaches.
+        pair: Numbers of evaluations of the pairs.
+        samples: In each cell.
+    """
+
+    name: str
+    seconds: float
+    short: float = 0.0
+    pairs: int = 0
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    curve: tuple[int, ...] = (6, 10, 14, 20, 50)
+    ancestral: tuple[int, ...] = (100, 200)
+    pair: tuple[int, ...] = (10, 20)
+    samples: int = 2000
+
+    @property
+    def root(self) -> Path:
+        """Where runs and cells are."""
+        return Path("runs", "bench", self.name)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """What is trained."""
+        return (*METHODS, "folded") if self.pairs else METHODS
+
+
+def run(plan: Plan, seed: int) -> Result:
+    """Time steps, train what is missing, compare, and time images.
+
+    Raises:
+        RecipeError: If ``RENORM_BENCH_PART`` names no run, or asks for a part: there are no figures yet.
+    """
+    seconds = step_seconds(plan, seed)
+    recipes = trainings(plan, seconds, seed)
+    part = part_asked(recipes)
+    missing = missing_runs(recipes, plan.root)
+    for i, name in enumerate(asked := [name for name in (recipes if part is None else part) if name in missing]):
+        print(f"{plan.root / name}: training {i + 1} of {len(asked)}", file=sys.stderr, flush=True)
+        fit_run(recipes[name], plan.root / name, resume=True, command=f"renorm bench {plan.name}")
+    left = [name for name in missing if name not in asked]
+    if part is not None or left:
+        told = f"not trained yet: {', '.join(left)}" if left else "all runs are trained"
+        raise RecipeError(f"{told}; `renorm bench {plan.name}` without {PART} trains the rest and compares")
+    first = [f"{method}-{seed}" for method in METHODS]
+    walks = walks_of(recipes[first[0]])
+    walks = {method: [*walks[method], *FRESH.get(method, [])] for method in METHODS}
+    heats = contest(first, plan.curve, walks) + ancestral(first, plan.ancestral)
+    curve = compared(heats, plan.root, "curve", plan.samples)
+    rows = table("curve", curve)
+    time_images(plan, [row for row in rows if row["best"]], seed)
+    short = paired(plan, [name for name in recipes if "-short-" in name], walks["ours"])
+    figures = curve_figures(rows, curve.quality, plan.ancestral[-1])
+    figures |= {f"step_seconds_{name.replace('-', '_')}": value for name, value in seconds.items()}
+    if short:
+        figures |= pair_figures(short, curve.quality)
+        figures |= {"train_step_ratio": seconds["folded"] / seconds["ours"]}
+    return Result(figures, [*rows, *short], tuple(seed + i for i in range(max(1, plan.pairs))))
+
+
+def recipe_of(plan: Plan, method: str, seed: int) -> Recipe:
+    """Ours, on the whole lattice or folded, or a baseline of it."""
+    recipe = load_recipe(plan.name, {"fit.seed": seed, "fit.precision": "float32", **plan.fit})
+    assert isinstance(recipe, Recipe)
+    if method == "folded":
+        return override(recipe, FOLDED)
+    return recipe if method == "ours" else baseline(recipe, method)
+
+
+def trainings(plan: Plan, seconds: Mapping[str, float], seed: int) -> dict[str, Recipe]:
+    """Every run and its recipe: as many steps as its seconds hold.
+
+    Example: a step of half the time, twice the steps.
+        >>> plan = Plan("mnist32", 1800.0, short=600.0, pairs=3)
+        >>> found = trainings(plan, {"ours": 0.4, "folded": 0.2, "white-twin": 0.4, "ddpm": 0.5, "edm": 0.4}, 0)
+        >>> list(found)[:4]
+        ['ours-0', 'white-twin-0', 'ddpm-0', 'edm-0']
+        >>> [found[name].fit.steps for name in ("ours-0", "ddpm-0", "ours-short-2", "folded-short-2")]
+        [4500, 3600, 1500, 3000]
+    """
+    asked = [(f"{method}-{seed}", method, seed, plan.seconds) for method in METHODS]
+    for own in range(seed, seed + plan.pairs):
+        asked += [(f"{method}-short-{own}", method, own, plan.short) for method in ("ours", "folded")]
+    return {
+        name: override(recipe_of(plan, method, own), {"fit.steps": int(length / seconds[method])})
+        for name, method, own, length in asked
+    }
+
+
+def step_seconds(plan: Plan, seed: int) -> dict[str, float]:
+    """Seconds of a training step of every method, for each lattice by itself; measured once, then kept."""
+    path = plan.root / "step-seconds.json"
+    if path.is_file():
+        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+        return known
+    data = load_data(recipe_of(plan, "ours", seed).data, "train")
+    actions: dict[str, Callable[[], None]] = {}
+    shares: dict[str, tuple[str, float]] = {}
+    for method in plan.trained:
+        recipe = recipe_of(plan, method, seed)
+        model = build_model(recipe, data.lattice)
+        model = model.measure(data) if model.spec.needs_moments else model
+        assert model.network is not None
+        for stratum in strata(model.denoiser, model.training):  # type: ignore[arg-type]
+            loss = DenoisingLoss(model.denoiser, data, model.training)  # type: ignore[arg-type]
+            loss.strata = [stratum._replace(probability=1.0)]
+            name = f"{method} {stratum.sites}"
+            shares[name] = method, stratum.probability
+            actions[name] = step_of(model.network, loss, len(data), recipe.fit)
+    times = {name: statistics.median(of) for name, of in interleaved(actions, STEPS_TIMED).items()}
+    seconds = dict.fromkeys(plan.trained, 0.0)
+    for name, (method, share) in shares.items():
+        seconds[method] += share * times[name]
+    write_json(path, {"seconds": seconds, "lattices": times, "machine": machine()})
+    return seconds
+
+
+def time_images(plan: Plan, rows: Sequence[dict[str, Any]], seed: int) -> None:
+    """Write into every row the seconds of an image by its walk."""
+    models = {method: load_run(plan.root / f"{method}-{seed}") for method in METHODS}
+
+    def walk(row: Mapping[str, Any]) -> None:
+        model = models[row["method"]]
+        assert isinstance(model, ModeDiffusion)
+        sampler, _, spacing = row["walk"].partition("@")
+        walked = model.with_walk(sampler=sampler, spacing=spacing)
+        steps = -(-row["evaluations"] // walked.sampler.evaluations)
+        walked.sample(TIMED, generator=torch.Generator().manual_seed(seed), steps=steps)
+
+    times = interleaved({str(i): partial(walk, row) for i, row in enumerate(rows)}, ROUNDS, warm=1)
+    for row, of in zip(rows, times.values(), strict=True):
+        row["seconds_per_image"] = statistics.median(of) / TIMED
+
+
+def paired(plan: Plan, names: Sequence[str], walks: list[str]) -> list[dict[str, Any]]:
+    """What the short runs reach, a row for each number of evaluations."""
+    jobs: list[Callable[[], Any]] = [partial(_cells, plan, name, walks) for name in names]
+    return list(chain.from_iterable(on_all_cores(jobs, partial(_tell, plan)))) if jobs else []
+
+
+def _cells(plan: Plan, name: str, walks: list[str]) -> list[dict[str, Any]]:
+    found = compare(
+        [plan.root / name],
+        evaluations=plan.pair,
+        walks=walks,
+        samples=plan.samples,
+        out=plan.root / "compare-pair",
+        cached="accept",
+    )
+    about = {"cells": "pair", "method": name.partition("-short-")[0], "seed": int(name.rpartition("-")[2])}
+    return [
+        {**about, "walk": cell.walk, "evaluations": cell.evaluations, found.quality: cell.figures[found.quality]}
+        for cell in found.cells
+    ]
+
+
+def curve_figures(rows: Iterable[Mapping[str, Any]], quality: str, goal: int) -> dict[str, float]:
+    """The best of every method, and how much faster ours is where it is as good as DDPM's many ancestral steps.
+
+    Example:
+        >>> def row(method, asked, fd, seconds):
+        ...     about = {"method": method, "walk": "ancestral@linear-beta", "asked": asked, "best": True}
+        ...     return about | {"FD": fd, "seconds_per_image": seconds}
+        >>> rows = [row("ours", 10, 0.3, 0.1), row("ours", 20, 0.1, 0.2), row("ddpm", 200, 0.2, 3.0)]
+        >>> found = curve_figures(rows, "FD", 200)
+        >>> round(found["time_ratio_at_ddpm200_fd"], 6), found["fd_ours_best"], found["fd_ours_10"]
+        (15.0, 0.1, 0.3)
+    """
+    best = [row for row in rows if row["best"] and row[quality] is not None]  # none: every walk ran away
+    figures: dict[str, float] = {}
+    for row in best:
+        method = row["method"].replace("-", "_")
+        figures[f"fd_{method}_{row['asked']}"] = row[quality]
+        figures[f"fd_{method}_best"] = min(row[quality], figures.get(f"fd_{method}_best", math.inf))
+    last = next(row for row in best if row["method"] == "ddpm" and row["asked"] == goal)
+    fast = [row["seconds_per_image"] for row in best if row["method"] == "ours" and row[quality] <= last[quality]]
+    figures[f"time_ratio_at_ddpm{goal}_fd"] = last["seconds_per_image"] / min(fast) if fast else 0.0
+    return figures
+
+
+def pair_figures(rows: Sequence[Mapping[str, Any]], quality: str) -> dict[str, float]:
+    """Means over seeds, and their standard errors, on the whole lattice and folded."""
+    figures: dict[str, float] = {}
+    for method, called in (("ours", "whole"), ("folded", "folded")):
+        for n in sorted({row["evaluations"] for row in rows}):
+            of = [row[quality] for row in rows if row["method"] == method and row["evaluations"] == n]
+            figures[f"fd_{called}_short_{n}"] = statistics.fmean(of)
+            figures[f"fd_{called}_short_{n}_error"] = statistics.stdev(of) / math.sqrt(len(of)) if of[1:] else 0.0
+    return figures
+
+
+def _tell(plan: Plan, done: int, jobs: int) -> None:
+    print(f"{plan.root / 'compare-pair'}: measured {done} of {jobs} runs", file=sys.stderr, flush=True)
