@@ -273,7 +273,7 @@ def test_the_mixture_tells_the_fewest_evaluations_of_every_family(monkeypatch, t
     monkeypatch.setattr(mixture_nfe, "SEEDS", 2)
     with pytest.raises(TypeError):  # other settings are judged anew
         mixture_nfe.run(0)
-    for text in ("{", "[]", "null", json.dumps({"settings": mixture_nfe._settings()})):
+    for text in ("{", "[]", "null", json.dumps({"settings": mixture_nfe.settings()})):
         (tmp_path / "k2-white-twin-0.json").write_text(text)
         with pytest.raises(DataError, match="is damaged; remove it to judge anew"):
             mixture_nfe.kept("k2", "white twin", 0)

@@ -1,7 +1,7 @@
 """Benchmarks of equal seconds: equal seconds become steps, and figures are those of the cells."""
 
 import json
-import math
+from dataclasses import replace
 
 import pytest
 
@@ -78,7 +78,32 @@ def test_all_runs_are_trained_for_equal_seconds_and_compared(small, monkeypatch)
     whole = [row[quality] for row in pair if row["method"] == "ours"]
     assert figures["fd_whole_short_2"] == pytest.approx(sum(whole) / 2)
     assert figures["fd_whole_short_2_error"] == pytest.approx(abs(whole[0] - whole[1]) / 2)
-    assert math.isfinite(figures["time_ratio_at_ddpm7_fd"])
+    assert figures["time_ratio_ddpm_at_ddpm7_fd"] >= 1
+
+
+def test_steps_are_timed_by_one_process_and_for_these_models(small):
+    lock = PLAN.root / "step-seconds.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    with pytest.raises(RecipeError, match="another process times the steps"):
+        by_seconds.step_seconds(PLAN, 0)
+    lock.unlink()
+    by_seconds.step_seconds(PLAN, 0)
+    assert not lock.exists()
+    with pytest.raises(RecipeError, match="tells the steps of other models"):
+        by_seconds.step_seconds(replace(PLAN, pairs=0), 0)
+
+
+def test_a_walk_that_ran_away_has_no_figure():
+    def row(method, asked, fd):
+        return {"method": method, "walk": "", "asked": asked, "best": True, "FD": fd, "seconds_per_image": 1.0}
+
+    found = by_seconds.curve_figures([row("ours", 10, 0.1), row("ddpm", 200, None)], "FD", 200)
+    assert found == {"fd_ours_10": 0.1, "fd_ours_best": 0.1}
+    short = [{"method": m, "seed": s, "evaluations": 10, "FD": fd} for m, s, fd in
+             (("ours", 0, 1.0), ("folded", 0, None), ("ours", 1, 2.0), ("folded", 1, 4.0))]  # fmt: skip
+    found = by_seconds.pair_figures(short, "FD")
+    assert found == {"fd_whole_short_10": 2.0, "fd_folded_short_10": 4.0, "fd_folded_less_whole_10": 2.0}
 
 
 def test_without_pairs_nothing_is_folded():

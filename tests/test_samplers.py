@@ -286,6 +286,35 @@ def test_fresh_noise_leaves_a_gaussian_law_as_it_is(churn, steps):
         assert kept.min() < 0.9
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64], ids=str)
+def test_fresh_noise_bears_modes_that_finish(precision):
+    """The law of a chain, whose slow modes are clean before the walk ends."""
+    schedule, generator = rgdm_chain(24), torch.Generator().manual_seed(2)
+
+    def draw():
+        return torch.randn(4000, 3, 24, generator=generator, dtype=precision)
+
+    times, denoiser = grid(LogUniform(), schedule, 60), GaussianDenoiser(schedule, schedule.prior_spectrum)
+    phi = walk_up(schedule, denoiser, RunningSpectrum(churn=1.0), times, start(schedule, 1.0, draw()), draw)
+    ratio = ((phi.double() ** 2).mean((0, 1)) / schedule.prior_spectrum)[1:]
+    assert (ratio - 1).abs().max() < 5 * math.sqrt(2 / 12_000)
+    assert not phi[..., 0].any()
+
+
+def test_fresh_noise_bears_modes_that_enter():
+    """Images of the prior's spectrum, in float32: modes come alive on the way, each with its noise."""
+    schedule, generator = rgdm_images(Lattice((8, 8))), torch.Generator().manual_seed(3)
+
+    def draw():
+        return torch.randn(8000, 1, 8, 8, generator=generator)
+
+    denoiser, times = GaussianDenoiser(schedule, schedule.prior_spectrum), grid(LogUniform(), schedule, 12)
+    assert any(bool(schedule.shell(t, s).any()) for t, s in pairwise(times))
+    phi = walk_up(schedule, denoiser, RunningSpectrum(churn=1.0), times, start(schedule, 1.0, draw()), draw)
+    ratio = (phi.double() ** 2).mean((0, 1)) / schedule.prior_spectrum
+    assert (ratio - 1).abs().max() < 5 * math.sqrt(2 / 8000)
+
+
 def test_churn_is_no_negative_number():
     with pytest.raises(ValueError, match="churn must be >= 0 and finite"):
         RunningSpectrum(churn=-1.0)

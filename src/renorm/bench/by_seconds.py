@@ -3,8 +3,8 @@ r"""Pictures from equal seconds of training: Frechet distance against the second
 Ours (the recipe of the plan), its white twin, DDPM and EDM have the same network, batch and seconds of training: as
 many steps as ``Plan.seconds`` hold at the time of a step on idle cores, measured once, before any training. Ours takes
 the walk of the recipe, fixed beforehand; every other method the best of its walks at each number of evaluations, chosen
-by the very cells that are shown, which favours it: DDPM its own, EDM its own and two with fresh noise, the twin those
-of ours and more. The seconds of an image are those of a batch of ``TIMED``, medians of ``ROUNDS``, all methods in turn.
+by the very cells that are shown, which favours it: its own, and those of ``MORE``. The seconds of an image are those of
+a batch of ``TIMED``, medians of ``ROUNDS``, all methods in turn, with all that a call of ``sample`` sets up.
 
 A second comparison asks what coarse lattices are worth in training: ``folded`` (``FOLDED``: while fine modes are mostly
 noise the field enters the network in blocks, at half the cost) beside ours on the whole lattice, ``Plan.short`` seconds
@@ -18,7 +18,8 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -36,14 +37,14 @@ from renorm.data import load as load_data
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.objective import DenoisingLoss, strata
 from renorm.errors import RecipeError
-from renorm.fit.gradient import step_of
+from renorm.fit.gradient import WARM, step_of
 from renorm.recipes.baselines import baseline
 from renorm.recipes.build import build_model
 from renorm.recipes.compare import compare
 from renorm.recipes.folder import machine, write_json
 from renorm.recipes.run import fit_run, load_run
 from renorm.recipes.spec import Recipe, load_recipe
-from renorm.spec import override
+from renorm.spec import override, to_mapping
 
 __all__ = ["METHODS", "Plan", "curve_figures", "pair_figures", "run", "trainings"]
 
@@ -51,7 +52,12 @@ METHODS = ("ours", "white-twin", "ddpm", "edm")
 FOLDED = {"model.lattices": "folded", "model.fold": 3.0, "model.network.entries": 2}
 STEPS_TIMED = 9
 TIMED, ROUNDS = 64, 5
-FRESH = {"white-twin": ["running-churn@karras"], "edm": ["ancestral@karras", "ancestral-small@karras"]}
+MORE = {
+    "white-twin": ["running@window", "running-churn@karras"],
+    "edm": ["ancestral@karras", "running-churn@karras"],
+    "ddpm": ["dpm2m@auto"],
+}
+"""Walks beside those of ``renorm.recipes.baselines``: of higher order, or with fresh noise."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def run(plan: Plan, seed: int) -> Result:
         raise RecipeError(f"{told}; `renorm bench {plan.name}` without {PART} trains the rest and compares")
     first = [f"{method}-{seed}" for method in METHODS]
     walks = walks_of(recipes[first[0]])
-    walks = {method: [*walks[method], *FRESH.get(method, [])] for method in METHODS}
+    walks = {method: [*walks[method], *MORE.get(method, [])] for method in METHODS}
     heats = contest(first, plan.curve, walks) + ancestral(first, plan.ancestral)
     curve = compared(heats, plan.root, "curve", plan.samples)
     rows = table("curve", curve)
@@ -153,11 +159,45 @@ def trainings(plan: Plan, seconds: Mapping[str, float], seed: int) -> dict[str, 
 
 
 def step_seconds(plan: Plan, seed: int) -> dict[str, float]:
-    """Seconds of a training step of every method, for each lattice by itself; measured once, then kept."""
+    """Seconds of a training step of every method, for each lattice by itself; measured once, then kept.
+
+    Raises:
+        RecipeError: If they were measured for other recipes, or another process is at it.
+    """
     path = plan.root / "step-seconds.json"
+    models = {method: to_mapping(recipe_of(plan, method, seed).model) for method in plan.trained}
     if path.is_file():
-        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["seconds"]
-        return known
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["models"] != models:
+            raise RecipeError(
+                f"{path} tells the steps of other models; move {plan.root} away to begin anew, or go on with those"
+            )
+        return dict(known["seconds"])
+    with _alone(path.with_suffix(".lock")):
+        times, seconds = _timed_steps(plan, seed)
+    facts = {"seconds": seconds, "lattices": times, "threads": torch.get_num_threads(), "machine": machine()}
+    write_json(path, {**facts, "models": models})
+    return seconds
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Refuse to time steps while another process does: each would time cores that the other keeps busy."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.touch(exist_ok=False)
+    except FileExistsError:
+        raise RecipeError(
+            f"another process times the steps, says {lock}: wait until it trains (if there is none, remove that file)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.unlink()
+
+
+def _timed_steps(plan: Plan, seed: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds of a step on each lattice of each method, and the mean of each method over its lattices."""
     data = load_data(recipe_of(plan, "ours", seed).data, "train")
     actions: dict[str, Callable[[], None]] = {}
     shares: dict[str, tuple[str, float]] = {}
@@ -172,27 +212,26 @@ def step_seconds(plan: Plan, seed: int) -> dict[str, float]:
             name = f"{method} {stratum.sites}"
             shares[name] = method, stratum.probability
             actions[name] = step_of(model.network, loss, len(data), recipe.fit)
-    times = {name: statistics.median(of) for name, of in interleaved(actions, STEPS_TIMED).items()}
+    times = {name: statistics.median(of) for name, of in interleaved(actions, STEPS_TIMED, warm=WARM + 1).items()}
     seconds = dict.fromkeys(plan.trained, 0.0)
     for name, (method, share) in shares.items():
         seconds[method] += share * times[name]
-    write_json(path, {"seconds": seconds, "lattices": times, "machine": machine()})
-    return seconds
+    return times, seconds
 
 
 def time_images(plan: Plan, rows: Sequence[dict[str, Any]], seed: int) -> None:
-    """Write into every row the seconds of an image by its walk."""
+    """Write into the rows the seconds of an image by their walks."""
     models = {method: load_run(plan.root / f"{method}-{seed}") for method in METHODS}
 
-    def walk(row: Mapping[str, Any]) -> None:
+    def action(row: Mapping[str, Any]) -> Callable[[], Any]:
         model = models[row["method"]]
         assert isinstance(model, ModeDiffusion)
         sampler, _, spacing = row["walk"].partition("@")
         walked = model.with_walk(sampler=sampler, spacing=spacing)
         steps = -(-row["evaluations"] // walked.sampler.evaluations)
-        walked.sample(TIMED, generator=torch.Generator().manual_seed(seed), steps=steps)
+        return lambda: walked.sample(TIMED, generator=torch.Generator().manual_seed(seed), steps=steps)
 
-    times = interleaved({str(i): partial(walk, row) for i, row in enumerate(rows)}, ROUNDS, warm=1)
+    times = interleaved({str(i): action(row) for i, row in enumerate(rows)}, ROUNDS, warm=1)
     for row, of in zip(rows, times.values(), strict=True):
         row["seconds_per_image"] = statistics.median(of) / TIMED
 
@@ -214,43 +253,69 @@ def _cells(plan: Plan, name: str, walks: list[str]) -> list[dict[str, Any]]:
     )
     about = {"cells": "pair", "method": name.partition("-short-")[0], "seed": int(name.rpartition("-")[2])}
     return [
-        {**about, "walk": cell.walk, "evaluations": cell.evaluations, found.quality: cell.figures[found.quality]}
-        for cell in found.cells
+        {**about, "walk": row.walk, "evaluations": row.evaluations, found.quality: row.quality.value}
+        for row in found.rows
     ]
 
 
 def curve_figures(rows: Iterable[Mapping[str, Any]], quality: str, goal: int) -> dict[str, float]:
-    """The best of every method, and how much faster ours is where it is as good as DDPM's many ancestral steps.
+    """The best of every method, and how much faster it is where it is as good as DDPM's many ancestral steps.
+
+    A method that never is has no such ratio, and one whose every walk ran away has no figure.
 
     Example:
         >>> def row(method, asked, fd, seconds):
         ...     about = {"method": method, "walk": "ancestral@linear-beta", "asked": asked, "best": True}
         ...     return about | {"FD": fd, "seconds_per_image": seconds}
-        >>> rows = [row("ours", 10, 0.3, 0.1), row("ours", 20, 0.1, 0.2), row("ddpm", 200, 0.2, 3.0)]
-        >>> found = curve_figures(rows, "FD", 200)
+        >>> rows = [row("ours", 10, 0.3, 0.1), row("ours", 20, 0.1, 0.2), row("edm", 20, 0.4, 0.2)]
+        >>> found = curve_figures([*rows, row("ddpm", 200, 0.2, 3.0)], "FD", 200)
         >>> round(found["time_ratio_at_ddpm200_fd"], 6), found["fd_ours_best"], found["fd_ours_10"]
         (15.0, 0.1, 0.3)
+        >>> "time_ratio_edm_at_ddpm200_fd" in found
+        False
     """
-    best = [row for row in rows if row["best"] and row[quality] is not None]  # none: every walk ran away
+    best = [row for row in rows if row["best"] and row[quality] is not None]
     figures: dict[str, float] = {}
     for row in best:
         method = row["method"].replace("-", "_")
         figures[f"fd_{method}_{row['asked']}"] = row[quality]
         figures[f"fd_{method}_best"] = min(row[quality], figures.get(f"fd_{method}_best", math.inf))
-    last = next(row for row in best if row["method"] == "ddpm" and row["asked"] == goal)
-    fast = [row["seconds_per_image"] for row in best if row["method"] == "ours" and row[quality] <= last[quality]]
-    figures[f"time_ratio_at_ddpm{goal}_fd"] = last["seconds_per_image"] / min(fast) if fast else 0.0
+    last = next((row for row in best if row["method"] == "ddpm" and row["asked"] == goal), None)
+    for method in METHODS if last else ():
+        assert last is not None
+        fast = [row["seconds_per_image"] for row in best if row["method"] == method and row[quality] <= last[quality]]
+        called = "" if method == "ours" else f"_{method.replace('-', '_')}"
+        if fast:
+            figures[f"time_ratio{called}_at_ddpm{goal}_fd"] = last["seconds_per_image"] / min(fast)
     return figures
 
 
 def pair_figures(rows: Sequence[Mapping[str, Any]], quality: str) -> dict[str, float]:
-    """Means over seeds, and their standard errors, on the whole lattice and folded."""
+    """Means over seeds on the whole lattice and folded, and of folded less whole, with standard errors.
+
+    Example:
+        >>> def row(method, seed, fd):
+        ...     return {"method": method, "seed": seed, "evaluations": 10, "FD": fd}
+        >>> rows = [row("ours", 0, 1.0), row("ours", 1, 2.0), row("folded", 0, 1.5), row("folded", 1, 2.5)]
+        >>> found = pair_figures(rows, "FD")
+        >>> found["fd_whole_short_10"], found["fd_folded_short_10"], found["fd_folded_less_whole_10_error"]
+        (1.5, 2.0, 0.0)
+    """
     figures: dict[str, float] = {}
-    for method, called in (("ours", "whole"), ("folded", "folded")):
-        for n in sorted({row["evaluations"] for row in rows}):
-            of = [row[quality] for row in rows if row["method"] == method and row["evaluations"] == n]
-            figures[f"fd_{called}_short_{n}"] = statistics.fmean(of)
-            figures[f"fd_{called}_short_{n}_error"] = statistics.stdev(of) / math.sqrt(len(of)) if of[1:] else 0.0
+    for n in sorted({row["evaluations"] for row in rows}):
+        of = {(row["method"], row["seed"]): row[quality] for row in rows if row["evaluations"] == n}
+        seeds = [seed for method, seed in of if method == "ours" and None not in (of["ours", seed], of["folded", seed])]
+        whole, folded = ([of[method, seed] for seed in seeds] for method in ("ours", "folded"))
+        less = [b - a for a, b in zip(whole, folded, strict=True)]
+        for name, values in (
+            (f"whole_short_{n}", whole),
+            (f"folded_short_{n}", folded),
+            (f"folded_less_whole_{n}", less),
+        ):
+            if values:
+                figures[f"fd_{name}"] = statistics.fmean(values)
+            if len(values) > 1:
+                figures[f"fd_{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
     return figures
 
 

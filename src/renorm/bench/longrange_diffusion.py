@@ -16,7 +16,9 @@ from renorm.bench.equal_time import WARM_STEPS
 from renorm.data.fields import Fields
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.objective import DenoisingLoss
+from renorm.errors import NonFiniteLossError
 from renorm.fit.ema import averaged, follow
+from renorm.fit.randomness import seed_of
 from renorm.lattice import Lattice
 from renorm.nn.spec import UNetSpec
 from renorm.nn.unet import unet_on
@@ -57,7 +59,8 @@ def drawn(
     recipe = recipe if method == "ours" else baseline(recipe, method)
     lattice = Lattice((maps.shape[-1],) * 2, boundary="periodic")
     network = unet_on(lattice, spec, generator=torch.Generator().manual_seed(seed))
-    model = ModeDiffusion(recipe.model, lattice, network=network).measure(Fields(maps, lattice))
+    model = ModeDiffusion(recipe.model, lattice, network=network)
+    model = model.measure(Fields(maps, lattice)) if recipe.model.needs_moments else model
     model, steps = trained(model, maps, seconds=seconds, seed=seed)
     own = (WalkName(recipe.model.sampler, recipe.model.spacing),)
     found = []
@@ -82,9 +85,14 @@ def trained(model: ModeDiffusion, maps: Tensor, *, seconds: float, seed: int) ->
     begun, steps = time.process_time(), 0
     while (share := (time.process_time() - begun) / seconds) < 1:
         adam.param_groups[0]["lr"] = RATE * min(1.0, (steps + 1) / WARM_STEPS) * (1 + math.cos(math.pi * share)) / 2
-        shown = loss.draw(torch.randint(len(maps), (BATCH,), generator=order), draws.manual_seed(steps))
+        shown = loss.draw(
+            torch.randint(len(maps), (BATCH,), generator=order), draws.manual_seed(seed_of(seed, "noise", steps))
+        )
+        value = loss(network, *shown)
+        if not torch.isfinite(value):
+            raise NonFiniteLossError(f"the loss must stay finite, got {value.item()} at step {steps}")
         adam.zero_grad()
-        loss(network, *shown).backward()
+        value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         adam.step()
         steps += 1

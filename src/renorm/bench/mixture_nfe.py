@@ -142,8 +142,22 @@ def _judged_by_name(data: str, name: str, evaluations: int, seed: int) -> "Figur
 
 def kept(data: str, name: str, seed: int) -> tuple[dict[int, "Figures"], str]:
     """What a method reaches, read if it was examined before, else examined and written; and the commit that did."""
-    path = ROOT / f"{data}-{re.sub(r'[^a-z0-9]+', '-', name)}-{seed}.json"
-    asked = _settings()
+    return kept_at(ROOT / f"{data}-{slug(name)}-{seed}.json", settings(), partial(examined, data, name, seed))
+
+
+def slug(name: str) -> str:
+    """A method's name for a file."""
+    return re.sub(r"[^a-z0-9]+", "-", name)
+
+
+def kept_at(
+    path: Path, asked: dict[str, Any], make: Callable[[], dict[int, "Figures"]]
+) -> tuple[dict[int, "Figures"], str]:
+    """Cells from a file of these settings, else made and written; and the commit that made them.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -154,12 +168,13 @@ def kept(data: str, name: str, seed: int) -> tuple[dict[int, "Figures"], str]:
             raise DataError(
                 f"{path} must hold what a method reached, but is damaged; remove it to judge anew"
             ) from None
-    found, commit = examined(data, name, seed), machine()["commit"]
+    commit = machine()["commit"]
+    found = make()
     write_json(path, {"commit": commit, "settings": asked, "cells": {str(n): known for n, known in found.items()}})
     return found, commit
 
 
-def _settings() -> dict[str, Any]:
+def settings() -> dict[str, Any]:
     """What the figures of a method depend on, but for the code."""
     numbers = {"seeds": SEEDS, "samples": SAMPLES, "many": MANY, "batch": BATCH, "threshold": THRESHOLD}
     return {**numbers, "evaluations": [*EVALUATIONS], "more": [*MORE]}

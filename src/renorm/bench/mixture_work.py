@@ -17,13 +17,14 @@ A method passes as in ``mixture-nfe``; one that does not by 200 evaluations is t
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from renorm.bases.corner import corners
 from renorm.bench import mixture_nfe
 from renorm.bench.cores import on_all_cores
 from renorm.bench.gaussian_nfe import LATTICE, spectra
-from renorm.bench.mixture_nfe import SAMPLES, Figures, Method, confirmed, judged, passing, survey
+from renorm.bench.mixture_nfe import SAMPLES, Figures, Method, confirmed, judged, kept_at, passing, survey
 from renorm.bench.result import Result
 from renorm.diffusion import presets
 from renorm.diffusion.regulator import Rational, Sharpened
@@ -32,6 +33,9 @@ from renorm.diffusion.spacing import InfraredAngle, grid
 
 SHARPNESS, FLOOR, SMALLEST = 1.5, 0.01, 4
 OURS = "rgdm, nested lattices"
+OTHERS = ("white, log-uniform, dpm2m", "edm, log-uniform, dpm2m", "white, angle-pc")
+TWIN = "white twin"
+ROOT = Path("runs", "bench", "mixture-work")
 SEED = 100  # added to the seed of ours: those below it were chosen on
 LARGE = (500, 1000, 2000)
 BASELINE = "ddpm, ancestral"
@@ -74,42 +78,66 @@ def work_of(method: Method, evaluations: int) -> float:
     return sum(shares) * evaluations / steps
 
 
-def examined(data: str, name: str, seed: int) -> dict[int, Figures]:
-    """What a method reaches at each number of evaluations, large ones too where it needs them."""
+def examined(data: str, name: str, seed: int) -> tuple[dict[int, Figures], str]:
+    """What a method reaches at each number of evaluations, large ones too where it needs them; and by which commits.
+
+    Cells are kept below ``runs/bench/mixture-work`` and, those that it shares, ``runs/bench/mixture-nfe``.
+    """
     method, spectrum = named(name), spectra()[data]
-    if name != OURS:
-        found, _ = mixture_nfe.kept(data, name, seed)
-    else:
+    path, known = ROOT / f"{data}-{mixture_nfe.slug(name)}-{seed}.json", mixture_nfe.settings()
+    if name == OURS:
+        own = {"sharpness": SHARPNESS, "floor": FLOOR, "smallest": SMALLEST}
         again = partial(judged, method, spectrum, seed=seed + SEED, samples=mixture_nfe.MANY)
-        found = confirmed(survey(method, spectrum, seed + SEED), again)
-    for n in LARGE:
-        if passing(found):
-            break
-        found |= {n: judged(method, spectrum, n, seed, SAMPLES)}
-    return found
+        return kept_at(path, known | own, lambda: confirmed(survey(method, spectrum, seed + SEED), again))
+    found, commit = mixture_nfe.kept(data, name, seed)
+    if passing(found):
+        return found, commit
+
+    def more() -> dict[int, Figures]:
+        tried: dict[int, Figures] = {}
+        for n in LARGE:
+            tried[n] = judged(method, spectrum, n, seed, SAMPLES)
+            if passing(found | tried):
+                break
+        return tried
+
+    large, later = kept_at(path, known | {"large": [*LARGE]}, more)
+    return found | large, f"{commit}, {later}"
 
 
 def run(seed: int) -> Result:
-    """Ours, DDPM and the white samplers, each at the number of evaluations from which it passes."""
-    places = [(data, name) for data in spectra() for name in (OURS, mixture_nfe.OURS, BASELINE, *WHITE)]
+    """All methods, each at the number of evaluations from which it passes."""
+    places = [(data, name) for data in spectra() for name in (OURS, mixture_nfe.OURS, BASELINE, *WHITE, *OTHERS, TWIN)]
     jobs: list[Callable[[], Any]] = [partial(examined, *place, seed) for place in places]
     reached = on_all_cores(jobs, mixture_nfe.tell)
     table: list[dict[str, Any]] = []
     cost: dict[tuple[str, str], float] = {}
-    for (data, name), found in zip(places, reached, strict=True):
+    for (data, name), (found, commits) in zip(places, reached, strict=True):
         nfe = passing(found)
-        row: dict[str, Any] = {"data": data, "method": name, "nfe": nfe}
+        row: dict[str, Any] = {"data": data, "method": name, "nfe": nfe, "commits": commits}
         if nfe:
+            row["fails_at"] = max((n for n in found if n < nfe), default=0)
             cost[data, name] = row["work"] = work_of(named(name), nfe)
             row |= {"w1": found[nfe].w1, "power": found[nfe].power}
         table.append(row)
     figures: dict[str, float] = {}
     for data in spectra():
-        own = cost.get((data, OURS), float("nan"))
-        white = min((cost[data, name] for name in WHITE if (data, name) in cost), default=float(LARGE[-1]))
-        figures |= {
-            f"work_ours_{data}": own,
-            f"work_ratio_{data}": cost.get((data, BASELINE), LARGE[-1]) / own,
-            f"work_ratio_white_{data}": white / own,
-        }
-    return Result(figures, table, (seed,))
+        figures |= _ratios(data, cost, {row["method"]: row for row in table if row["data"] == data})
+    own = range(seed + SEED, seed + SEED + mixture_nfe.SEEDS)
+    return Result(figures, table, (*range(seed, seed + mixture_nfe.SEEDS), *own))
+
+
+def _ratios(data: str, cost: dict[tuple[str, str], float], rows: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Work of the others over that of ours; a group of which none passes, or where ours does not, has no ratio."""
+    own = cost.get((data, OURS))
+    if own is None:
+        return {}
+    groups = {"": (BASELINE,), "white_": WHITE, "any_white_": (*WHITE, *OTHERS), "twin_": (TWIN,)}
+    figures = {f"work_ours_{data}": own}
+    for called, names in groups.items():
+        least = min((cost[data, name] for name in names if (data, name) in cost), default=None)
+        if least is not None:
+            figures[f"work_ratio_{called}{data}"] = least / own
+    if (data, BASELINE) in cost:  # as if it passed right after the last number where it fails
+        figures[f"work_ratio_at_least_{data}"] = (rows[BASELINE]["fails_at"] + 1) / own
+    return figures

@@ -27,7 +27,7 @@ KINDS = {
     "convolutions": ("convolution",),
     "normalisation": ("group_norm",),
     "attention": ("scaled_dot_product",),
-    "matrices": ("mm", "bmm", "linear"),
+    "matrices": ("mm",),
     "activations": ("silu",),
 }
 """Kind of operation -> words in the names of its kernels; the rest is ``others``."""

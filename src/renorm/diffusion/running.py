@@ -64,8 +64,8 @@ class RunningSpectrum:
 
     $$ n_c = n_s\,(n_s/n)^c, \qquad y_s \leftarrow y_{n_c} + \sqrt{n_s^2 - n_c^2}\;z $$
 
-    That is as exact for Gaussian fields. At c = 1 as much noise is fresh as in the ancestral step of DDPM, in one with
-    the accuracy of this flow. A walk that forgets some of its noise forgets some of the errors of a trained denoiser.
+    That is as exact for Gaussian fields. At c = 1 as much noise is fresh as in DDPM's ancestral step of small variance.
+    $\ln P$ is then carried on over the longer way, the rest never by more than half of its change.
 
     Args:
         flat: One number P for all modes, as for white data: what is left of the method without a spectrum.

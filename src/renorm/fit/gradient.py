@@ -191,9 +191,12 @@ def step_of(
     learner = _Learner(network, spec, Accelerator(cpu=cpu, mixed_precision="no"))
     order, steps, stop = Order(count, spec.batch, spec.seed), itertools.count(), threading.Event()
 
+    devices = [learner.device] if learner.device.type == "cuda" else []
+
     def step() -> None:
         number = next(steps)
-        learner.update(number, loss, order.indices(number, rank=0, world=1), stop)
+        with torch.random.fork_rng(devices), _own_stream(learner.device):
+            learner.update(number, loss, order.indices(number, rank=0, world=1), stop)
 
     return step
 
