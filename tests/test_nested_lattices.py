@@ -11,6 +11,7 @@ from renorm.bases import basis_for
 from renorm.bases.corner import Corner, corners
 from renorm.data.fields import Fields
 from renorm.diffusion.denoiser import CleanField, GaussianDenoiser, NetworkDenoiser, Preconditioned
+from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.nested import NestedDenoiser, prediction_on, schedule_on
 from renorm.diffusion.objective import DenoisingLoss, denoising_loss, denoising_loss_of_modes, strata
 from renorm.diffusion.presets import flattened, rgdm_images, separated
@@ -19,6 +20,7 @@ from renorm.diffusion.reverse import start, walk_up
 from renorm.diffusion.running import RunningSpectrum
 from renorm.diffusion.schedule import CLEAN
 from renorm.diffusion.spacing import LogUniform, grid
+from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import RecipeError
 from renorm.lattice import Lattice
 
@@ -440,3 +442,13 @@ def _moments(lattice):
     return Moments(
         torch.zeros(lattice.event_shape, dtype=torch.float64), torch.ones(lattice.shape, dtype=torch.float64)
     )
+
+
+@pytest.mark.parametrize("prior", ["coloured", "flat"])
+def test_a_high_floor_leaves_the_slowest_mode_where_nothing_is_nested(prior, generator):
+    """A walk has to start from something; Gaussian data come out as they are."""
+    x = torch.randn(4000, 1, 4, 4, generator=generator)
+    spec = DiffusionSpec(schedule="separated", floor=0.1, prior=prior, denoiser="gaussian")
+    model = ModeDiffusion(spec, Lattice((4, 4))).fit(x)
+    assert int(model.schedule.alive(1.0).sum()) >= 1
+    assert abs(model.sample(4000, generator=generator).var().item() - 1) < 0.05

@@ -87,6 +87,8 @@ def make_flow(spec: DiffusionSpec, lattice: Lattice, moments: Moments | None) ->
     schedule = make_schedule(replace(spec, regulator="rational", sharpness=1.0) if flat else spec, lattice, moments)
     if spec.lattices == "nested":  # on the smallest lattice nothing is gained by erasing
         schedule = replace(schedule, undying=_lattices(spec, lattice)[0].carried)
+    elif not bool(schedule.alive(1.0).any()):  # a floor above the coarsest signal: a walk has to start from something
+        schedule = replace(schedule, undying=schedule.wavenumber_sq == schedule.wavenumber_sq.min())
     spacing = make_spacing(spec, moments)
     training = make_spacing(spec, moments, training=True)
     if flat and spec.schedule == "separated":  # coloured noise also with the rational regulator: no places for white
