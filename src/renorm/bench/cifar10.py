@@ -5,9 +5,9 @@ as many steps of the same batch, in bfloat16 on a GPU. A step on nested lattices
 is given no more of them for that. 2000 samples of each, by walks fixed beforehand: ours by the recipe's own, DDPM by
 DDIM at 20 evaluations and as it was first sampled at 200 and 1000, EDM by Heun, the paper's as it was published.
 
-Below the current directory ``runs/bench/cifar10`` holds a run for each and ``samples/METHOD-WALK-STEPS.npz``. What is
-there is not made again; the figures are measured from the samples. The environment variable ``RENORM_BENCH_PART`` names
-the methods that this process shall train and sample.
+Below the current directory ``runs/bench/cifar10`` (of other seeds ``cifar10-SEED``) holds a run for each and
+``samples/METHOD-WALK-STEPS.npz``. What is there is not made again; the figures are measured from the samples. The
+environment variable ``RENORM_BENCH_PART`` names the methods that this process shall train and sample.
 """
 
 import json
@@ -91,10 +91,10 @@ def run(seed: int) -> Result:
     figures: dict[str, float] = {"training_steps": STEPS}
     table: list[dict[str, Any]] = []
     for method, walks in METHODS.items():
-        facts = json.loads((ROOT / "samples" / f"{method}.json").read_text())
+        facts = json.loads((folder_of(seed) / "samples" / f"{method}.json").read_text())
         for walk in walks:
             name = f"{method}-{walk.sampler}-{walk.steps}"
-            found = distances_of(side_of(samples_of(name), test, known), theirs, known.name)
+            found = distances_of(side_of(samples_of(name, seed), test, known), theirs, known.name)
             figures[KEYS[name]] = found[f"FD[{known.name}]"]
             table.append({"method": method, "walk": walk.sampler, "steps": walk.steps, **found, **facts})
     figures["gpu_seconds"] = sum(row["training_seconds"] for row in {r["method"]: r for r in table}.values())
@@ -103,11 +103,11 @@ def run(seed: int) -> Result:
 
 def made(method: str, seed: int, steps: int = STEPS) -> None:
     """Train and sample a method, unless its samples are there."""
-    missing = [walk for walk in METHODS[method] if not _file(method, walk).is_file()]
-    told = ROOT / "samples" / f"{method}.json"
+    missing = [walk for walk in METHODS[method] if not _file(method, walk, seed).is_file()]
+    told = folder_of(seed) / "samples" / f"{method}.json"
     if not missing and told.is_file():
         return
-    recipe, folder = recipe_of(method, seed, steps), ROOT / method
+    recipe, folder = recipe_of(method, seed, steps), folder_of(seed) / method
     begun = time.perf_counter()
     fit_run(recipe, folder, resume=True, command="renorm bench cifar10")
     facts: dict[str, Any] = {"training_seconds": time.perf_counter() - begun, "training_steps": steps}
@@ -121,17 +121,27 @@ def made(method: str, seed: int, steps: int = STEPS) -> None:
         begun = time.perf_counter()
         x = sample(model.with_walk(sampler=walk.sampler), SAMPLES, seed=seed, steps=walk.steps)
         facts[f"seconds_{walk.sampler}_{walk.steps}"] = time.perf_counter() - begun
-        write_arrays(_file(method, walk), x=((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+        write_arrays(_file(method, walk, seed), x=((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
         write_json(told, facts)
 
 
-def samples_of(name: str) -> torch.Tensor:
+def samples_of(name: str, seed: int) -> torch.Tensor:
     """Samples that were kept, in [-1, 1]."""
     import numpy as np
 
-    with np.load(ROOT / "samples" / f"{name}.npz") as arrays:
+    with np.load(folder_of(seed) / "samples" / f"{name}.npz") as arrays:
         return torch.from_numpy(arrays["x"]).float() / 127.5 - 1
 
 
-def _file(method: str, walk: Walk) -> Path:
-    return ROOT / "samples" / f"{method}-{walk.sampler}-{walk.steps}.npz"
+def folder_of(seed: int) -> Path:
+    """Where the runs and samples of a seed are.
+
+    Example:
+        >>> str(folder_of(0)), str(folder_of(2))
+        ('runs/bench/cifar10', 'runs/bench/cifar10-2')
+    """
+    return ROOT.with_name(f"{ROOT.name}-{seed}") if seed else ROOT
+
+
+def _file(method: str, walk: Walk, seed: int) -> Path:
+    return folder_of(seed) / "samples" / f"{method}-{walk.sampler}-{walk.steps}.npz"
