@@ -71,7 +71,7 @@ FIGURES = {
     "lognormal-large": {"cascade_2d_max_power_error", "cascade_3d_max_power_error"},
     "longrange": {"cascade_error", "one_scale_error", "g_error_ours", "g_error_ddpm", "g_error_edm"},
     "mixture-work": {"work_ratio_k2", "work_ratio_k3", "work_ratio_white_k2", "work_ratio_white_k3"},
-    "regulators": {f"work_{prior}_{data}" for prior in ("paper", "separated", "calibrated") for data in ("k2", "k3")},
+    "regulators": {f"work_{prior}_{data}" for prior in ("paper", "separated") for data in ("k2", "k3")},
     "profile": {"step_seconds", "basis_changes", "part_forward", "part_backward", "compiled_ratio"},
     "cascade-images": {"bits_per_dim", "bits_per_dim_one_scale"},
     "protein": {
