@@ -142,7 +142,7 @@ def _judged_by_name(data: str, name: str, evaluations: int, seed: int) -> "Figur
 
 def kept(data: str, name: str, seed: int) -> tuple[dict[int, "Figures"], str]:
     """What a method reaches, read if it was examined before, else examined and written; and the commit that did."""
-    return kept_at(ROOT / f"{data}-{slug(name)}-{seed}.json", settings(), partial(examined, data, name, seed))
+    return kept_at(ROOT / f"{data}-{slug(name)}-{seed}.json", settings(), lambda: examined(data, name, seed))
 
 
 def slug(name: str) -> str:
