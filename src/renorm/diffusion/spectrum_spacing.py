@@ -209,7 +209,7 @@ class Window:
         return scales
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)  # walks of several lengths, taken in turn
 def _window(spacing: Window, steps: int, schedule: Schedule) -> tuple[float, float]:
     """Scales of the fine and the coarse end; those of the schedule where the data reach beyond it."""
     ratio = max(2.0, spacing.per_step * steps)
