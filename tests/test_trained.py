@@ -354,12 +354,15 @@ def test_figures_are_those_of_the_kept_cells_and_nothing_is_measured_twice(ready
     here = compare_cells.machine() | {"commit": "aaaaaaa"}
     monkeypatch.setattr(compare_cells, "machine", lambda: here)
 
-    def kill(out, done, parts):
-        if out.name == "compare-headline" and done == 3:
-            raise KeyboardInterrupt
+    def killing(out, pieces):
+        def kill(done, parts):
+            if Path(out).name == "compare-headline" and done == 3:
+                raise KeyboardInterrupt
+
+        return kill
 
     with monkeypatch.context() as patch:
-        patch.setattr(trained, "_tell_part", kill)
+        patch.setattr(trained, "telling", killing)
         with pytest.raises(KeyboardInterrupt):
             trained.run("small", 0)
     curve = 2 * (1 + sum(OTHERS.values())) + 1  # two numbers of every walk, and DDPM at another number

@@ -17,7 +17,6 @@ again, and ``RENORM_BENCH_PART`` names the runs that this process shall train. A
 import json
 import math
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,10 +27,10 @@ from typing import Any
 
 import torch
 
-from renorm.bench.cores import on_all_cores
+from renorm.bench.cores import on_all_cores, telling
 from renorm.bench.result import Result
 from renorm.bench.timing import interleaved
-from renorm.bench.trained import PART, ancestral, compared, contest, missing_runs, part_asked, walks_of
+from renorm.bench.trained import ancestral, compared, contest, part_asked, train_all, walks_of
 from renorm.bench.trained_tables import table
 from renorm.data import load as load_data
 from renorm.diffusion.mode_diffusion import ModeDiffusion
@@ -42,7 +41,7 @@ from renorm.recipes.baselines import baseline
 from renorm.recipes.build import build_model
 from renorm.recipes.compare import compare
 from renorm.recipes.folder import machine, write_json
-from renorm.recipes.run import fit_run, load_run
+from renorm.recipes.run import load_run
 from renorm.recipes.spec import Recipe, load_recipe
 from renorm.spec import override, to_mapping
 
@@ -102,17 +101,10 @@ def run(plan: Plan, seed: int) -> Result:
     Raises:
         RecipeError: If ``RENORM_BENCH_PART`` names no run, or asks for a part: there are no figures yet.
     """
+    part_asked({name: method for name, method, _, _ in _runs(plan, seed)})  # a wrong name is told before any clock runs
     seconds = step_seconds(plan, seed)
     recipes = trainings(plan, seconds, seed)
-    part = part_asked(recipes)
-    missing = missing_runs(recipes, plan.root)
-    for i, name in enumerate(asked := [name for name in (recipes if part is None else part) if name in missing]):
-        print(f"{plan.root / name}: training {i + 1} of {len(asked)}", file=sys.stderr, flush=True)
-        fit_run(recipes[name], plan.root / name, resume=True, command=f"renorm bench {plan.name}")
-    left = [name for name in missing if name not in asked]
-    if part is not None or left:
-        told = f"not trained yet: {', '.join(left)}" if left else "all runs are trained"
-        raise RecipeError(f"{told}; `renorm bench {plan.name}` without {PART} trains the rest and compares")
+    train_all(recipes, plan.root, f"renorm bench {plan.name}")
     first = [f"{method}-{seed}" for method in METHODS]
     walks = walks_of(recipes[first[0]])
     walks = {method: [*walks[method], *MORE.get(method, [])] for method in METHODS}
@@ -149,13 +141,18 @@ def trainings(plan: Plan, seconds: Mapping[str, float], seed: int) -> dict[str, 
         >>> [found[name].fit.steps for name in ("ours-0", "ddpm-0", "ours-short-2", "folded-short-2")]
         [4500, 3600, 1500, 3000]
     """
-    asked = [(f"{method}-{seed}", method, seed, plan.seconds) for method in METHODS]
-    for own in range(seed, seed + plan.pairs):
-        asked += [(f"{method}-short-{own}", method, own, plan.short) for method in ("ours", "folded")]
     return {
         name: override(recipe_of(plan, method, own), {"fit.steps": int(length / seconds[method])})
-        for name, method, own, length in asked
+        for name, method, own, length in _runs(plan, seed)
     }
+
+
+def _runs(plan: Plan, seed: int) -> list[tuple[str, str, int, float]]:
+    """Name, method, seed and seconds of every run."""
+    runs = [(f"{method}-{seed}", method, seed, plan.seconds) for method in METHODS]
+    for own in range(seed, seed + plan.pairs):
+        runs += [(f"{method}-short-{own}", method, own, plan.short) for method in ("ours", "folded")]
+    return runs
 
 
 def step_seconds(plan: Plan, seed: int) -> dict[str, float]:
@@ -239,7 +236,9 @@ def time_images(plan: Plan, rows: Sequence[dict[str, Any]], seed: int) -> None:
 def paired(plan: Plan, names: Sequence[str], walks: list[str]) -> list[dict[str, Any]]:
     """What the short runs reach, a row for each number of evaluations."""
     jobs: list[Callable[[], Any]] = [partial(_cells, plan, name, walks) for name in names]
-    return list(chain.from_iterable(on_all_cores(jobs, partial(_tell, plan)))) if jobs else []
+    return (
+        list(chain.from_iterable(on_all_cores(jobs, telling(str(plan.root / "compare-pair"), "runs")))) if jobs else []
+    )
 
 
 def _cells(plan: Plan, name: str, walks: list[str]) -> list[dict[str, Any]]:
@@ -317,7 +316,3 @@ def pair_figures(rows: Sequence[Mapping[str, Any]], quality: str) -> dict[str, f
             if len(values) > 1:
                 figures[f"fd_{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
     return figures
-
-
-def _tell(plan: Plan, done: int, jobs: int) -> None:
-    print(f"{plan.root / 'compare-pair'}: measured {done} of {jobs} runs", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """Work that takes hours, spread over the cores: a process each, of one thread, which beats threads that wait."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["on_all_cores"]
+__all__ = ["on_all_cores", "telling"]
 
 KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
 """For glibc, which otherwise gives the pages of every large tensor back at once: up to a quarter of the time."""
@@ -36,6 +37,18 @@ def on_all_cores(jobs: Sequence[Callable[[], T]], told: Callable[[int, int], Non
             pool.shutdown(cancel_futures=True)
             raise
     return [each.result() for each in begun]
+
+
+def telling(where: str, pieces: str) -> Callable[[int, int], None]:
+    """For ``on_all_cores``: how many pieces of work are done, as lines on stderr.
+
+    Example:
+        >>> from contextlib import redirect_stderr
+        >>> with redirect_stderr(sys.stdout):
+        ...     telling("scaling", "fields")(2, 3)
+        scaling: 2 of 3 fields
+    """
+    return lambda done, jobs: print(f"{where}: {done} of {jobs} {pieces}", file=sys.stderr, flush=True)
 
 
 def _one_thread() -> None:

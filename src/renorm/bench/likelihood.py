@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from renorm.bench.cores import on_all_cores
+from renorm.bench.cores import on_all_cores, telling
 from renorm.bench.gaussian_nfe import LATTICE, spectra
 from renorm.bench.result import Result
 from renorm.diffusion.denoiser import GaussianDenoiser
@@ -27,7 +27,7 @@ WAYS = {"bound": variational_bound, "flow": flow_log_prob}
 def run(seed: int) -> Result:
     """Every way, number and reference."""
     places = [(data, way, told, n) for data in spectra() for way in WAYS for told in (True, False) for n in EVALUATIONS]
-    found = on_all_cores([partial(_row, *place, seed) for place in places], _tell)
+    found = on_all_cores([partial(_row, *place, seed) for place in places], telling("likelihood", "rows"))
     at = dict(zip(places, found, strict=True))
     last = [at["k3", way, True, EVALUATIONS[-1]] for way in WAYS]
     figures = {"gaussian_bits_error": max(abs(row["error"]) for row in last)}
@@ -65,9 +65,3 @@ def _row(data: str, way: str, told: bool, evaluations: int, seed: int) -> dict[s
         "error": float(error.mean()),
         "error_error": float(error.std() / len(error) ** 0.5),
     }
-
-
-def _tell(done: int, jobs: int) -> None:
-    import sys
-
-    print(f"likelihood: {done} of {jobs} pieces", file=sys.stderr, flush=True)

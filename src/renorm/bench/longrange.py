@@ -9,7 +9,6 @@ Three diffusions, ours, DDPM and EDM, learn the same maps: see ``renorm.bench.lo
 """
 
 import math
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from renorm.bench.cores import on_all_cores
+from renorm.bench.cores import on_all_cores, telling
 from renorm.bench.equal_time import parameters, train_for
 from renorm.bench.longrange_diffusion import METHODS, NETWORK
 from renorm.bench.longrange_diffusion import drawn as drawn_by
@@ -112,7 +111,9 @@ def diffused(maps: Tensor, exact: Estimate, plan: Plan, seed: int) -> tuple[dict
     """Figures and rows of the diffusions, one a core at a time."""
     seconds, samples = plan.diffusion_seconds, plan.diffusion_samples
     by = partial(drawn_by, maps=maps, seconds=seconds, samples=samples, seed=seed, spec=plan.network)
-    walks = chain.from_iterable(on_all_cores([partial(by, method) for method in METHODS], _tell))
+    walks = chain.from_iterable(
+        on_all_cores([partial(by, method) for method in METHODS], telling("longrange", "diffusions"))
+    )
     figures: dict[str, float] = {}
     table: list[dict[str, Any]] = []
     for of in walks:
@@ -124,10 +125,6 @@ def diffused(maps: Tensor, exact: Estimate, plan: Plan, seed: int) -> tuple[dict
         if error < figures.get(f"g_error_{of.method}", math.inf):
             figures |= {f"g_error_{of.method}": error, f"g_error_{of.method}_statistical": statistical}
     return figures, table
-
-
-def _tell(done: int, jobs: int) -> None:
-    print(f"longrange: {done} of {jobs} diffusions", file=sys.stderr, flush=True)
 
 
 def cascade(edge: int) -> Cascade:

@@ -5,18 +5,16 @@ the recipe ``mnist32`` and its walk, fixed beforehand; DDPM and EDM take the bes
 that is shown, which favours them. Nothing was tuned on these maps.
 """
 
-import math
 import time
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from renorm.bench.equal_time import WARM_STEPS
+from renorm.bench.equal_time import descend_for
 from renorm.data.fields import Fields
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.objective import DenoisingLoss
-from renorm.errors import NonFiniteLossError
 from renorm.fit.ema import averaged, follow
 from renorm.fit.randomness import seed_of
 from renorm.lattice import Lattice
@@ -73,28 +71,19 @@ def drawn(
 
 
 def trained(model: ModeDiffusion, maps: Tensor, *, seconds: float, seed: int) -> tuple[ModeDiffusion, int]:
-    """The model with the average of its weights after so many seconds, and the steps that were made.
-
-    AdamW; the rate rises for ``WARM_STEPS``, then falls to 0 along a cosine of the time that has passed.
-    """
+    """The model with the average of its weights after so many seconds, and the steps that were made."""
     network = model.network
     assert network is not None
     loss = DenoisingLoss(model.denoiser, Fields(maps, model.lattice), model.training)  # type: ignore[arg-type]
-    adam, ema = torch.optim.AdamW(network.parameters(), lr=RATE, fused=True), averaged(network)
+    adam, ema = torch.optim.AdamW(network.parameters(), fused=True), averaged(network)
     order, draws = torch.Generator().manual_seed(seed), torch.Generator()
-    begun, steps = time.process_time(), 0
-    while (share := (time.process_time() - begun) / seconds) < 1:
-        adam.param_groups[0]["lr"] = RATE * min(1.0, (steps + 1) / WARM_STEPS) * (1 + math.cos(math.pi * share)) / 2
-        shown = loss.draw(
-            torch.randint(len(maps), (BATCH,), generator=order), draws.manual_seed(seed_of(seed, "noise", steps))
-        )
-        value = loss(network, *shown)
-        if not torch.isfinite(value):
-            raise NonFiniteLossError(f"the loss must stay finite, got {value.item()} at step {steps}")
-        adam.zero_grad()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        adam.step()
-        steps += 1
+
+    def value(step: int) -> Tensor:
+        index = torch.randint(len(maps), (BATCH,), generator=order)
+        return loss(network, *loss.draw(index, draws.manual_seed(seed_of(seed, "noise", step))))
+
+    def after(steps: int) -> None:
         follow(ema, network, min(DECAY, (1 + steps) / (10 + steps)))
+
+    steps = descend_for(adam, value, seconds=seconds, rate=RATE, after=after)
     return ModeDiffusion(model.spec, model.lattice, network=ema, moments=model.moments), steps

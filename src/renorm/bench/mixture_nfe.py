@@ -27,7 +27,6 @@ import json
 import math
 import re
 import statistics
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
@@ -39,7 +38,7 @@ from jaxtyping import Float
 from scipy.stats import chi2
 from torch import Tensor
 
-from renorm.bench.cores import on_all_cores
+from renorm.bench.cores import on_all_cores, telling
 from renorm.bench.gaussian_nfe import LATTICE, first_passing, least, spectra
 from renorm.bench.result import Result
 from renorm.diffusion import presets
@@ -107,7 +106,7 @@ def run(seed: int) -> Result:
     near = [(data, n) for data in spectra() for n in (5, 6, 7)]
     surveys: list[Callable[[], Any]] = [partial(kept, *place, seed) for place in places]
     cells: list[Callable[[], Any]] = [partial(_judged_by_name, data, OURS, n, seed) for data, n in near]
-    reached = on_all_cores([*surveys, *cells], tell)
+    reached = on_all_cores([*surveys, *cells], telling("mixture-nfe", "pieces"))
     table: list[dict] = []
     for (data, name), (found, commit) in zip(places, reached[: len(places)], strict=True):
         row: dict[str, Any] = {"data": data, "method": name, "family": _named(name).family}
@@ -125,11 +124,6 @@ def run(seed: int) -> Result:
         figures |= {f"rg_w1_{n}_{data}": cell.w1, f"rg_power_{n}_{data}": cell.power}
         figures |= {f"rg_w1_error_{n}_{data}": cell.error} if cell.error is not None else {}
     return Result(figures, table, tuple(seed + i for i in range(SEEDS)))
-
-
-def tell(done: int, jobs: int) -> None:
-    """How far the work is, on stderr."""
-    print(f"bench: {done} of {jobs} pieces", file=sys.stderr, flush=True)
 
 
 def _named(name: str) -> Method:

@@ -23,7 +23,6 @@ scales. ``RENORM_BENCH_PART=rgdm`` trains this one and stops.
 import json
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,7 +33,7 @@ from typing import Any
 
 import torch
 
-from renorm.bench.cores import on_all_cores
+from renorm.bench.cores import on_all_cores, telling
 from renorm.bench.result import Result
 from renorm.bench.trained import part_asked
 from renorm.data.proteins.chains import Chains
@@ -95,7 +94,7 @@ def run(seed: int) -> Result:
         jobs |= {f"draws-{name}-{i}": partial(_draws, name, i, seed) for name in recipes}
     names = list(jobs)
     wanted = [partial(_kept, key, jobs[key]) for key in names]
-    cells = dict(zip(names, on_all_cores(wanted, _tell), strict=True))
+    cells = dict(zip(names, on_all_cores(wanted, telling(str(ROOT), "cells")), strict=True))
     timed = {f"seconds-{name}": _kept(f"seconds-{name}", partial(_seconds, name, seed)) for name in recipes}
     _walk(seed)
     notes = _notes([*cells.values(), *timed.values()])
@@ -287,7 +286,3 @@ def _table(cells: dict[str, Cell], timed: dict[str, Cell]) -> list[dict[str, Any
             {"method": method} | {f"seconds_{n}": timed[f"seconds-{method}"][str(n)] for n in ("many", *LENGTHS)}
         )
     return rows
-
-
-def _tell(done: int, cells: int) -> None:
-    print(f"{ROOT}: measured {done} of {cells} cells", file=sys.stderr, flush=True)

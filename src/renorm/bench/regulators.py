@@ -12,20 +12,18 @@ The least of many is lucky: it is a way to choose, no result. Below the current 
 """
 
 import io
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from renorm.bases.corner import corners
-from renorm.bench.cores import on_all_cores
+from renorm.bench.cores import on_all_cores, telling
 from renorm.bench.gaussian_nfe import LATTICE, spectra
 from renorm.bench.mixture_nfe import AMPLITUDES, SEEDS, THRESHOLD, Method, judged
-from renorm.bench.mixture_work import SMALLEST, work_of
+from renorm.bench.mixture_work import erased, work_of
 from renorm.bench.result import Result
 from renorm.diffusion import presets
 from renorm.diffusion.regulator import REGULATORS, Sharpened
@@ -39,7 +37,6 @@ SHARPNESS, FLOORS, EVALUATIONS, SAMPLES = (0.5, 1.0, 2.0), (1e-4, 1e-2), (5, 7, 
 MARKERS = {"rational": "o", "log-squared": "s", "exponential": "^", "litim": "D"}
 PICTURE = Path("runs", "bench", "regulators", "regulators.svg")
 INK, ACCENT = "#20262e", "#0e7c7b"
-LEAST = 1e-6  # alpha of a mode that is never erased
 
 
 @dataclass(frozen=True)
@@ -63,10 +60,7 @@ class Choice:
         if self.prior == "calibrated":
             return presets.calibrated(LATTICE, spectrum)
         made = presets.rgdm_images if self.prior == "paper" else partial(presets.separated, spectrum=spectrum)
-        schedule = made(LATTICE, regulator=regulator)
-        smallest = next(corner for corner in corners(LATTICE) if min(corner.small.shape) == SMALLEST)
-        seen = schedule.alpha(1.0) > LEAST  # some regulators leave nothing at all beyond the cutoff
-        return replace(schedule, dead_beyond=regulator.inverse(self.floor), undying=smallest.carried & seen)
+        return erased(made(LATTICE, regulator=regulator), regulator.inverse(self.floor))
 
 
 def choices() -> Iterator[Choice]:
@@ -83,7 +77,7 @@ def run(seed: int) -> Result:
     """Every schedule at every number of evaluations."""
     places = [(data, choice) for data in spectra() for choice in choices()]
     jobs: list[Callable[[], Any]] = [partial(examined, data, choice, seed) for data, choice in places]
-    table = [row for rows in on_all_cores(jobs, _tell) for row in rows]
+    table = [row for rows in on_all_cores(jobs, telling("regulators", "schedules")) for row in rows]
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     PICTURE.write_text(picture(table), encoding="utf-8")
     return Result(least_work(table), table, tuple(seed + i for i in range(SEEDS)))
@@ -145,7 +139,3 @@ def examined(data: str, choice: Choice, seed: int) -> list[dict[str, Any]]:
         about |= {"floor": choice.floor, "evaluations": n, "work": work_of(method, n)}
         rows.append(about | {"w1": found.w1, "power": found.power})
     return rows
-
-
-def _tell(done: int, jobs: int) -> None:
-    print(f"regulators: {done} of {jobs} schedules", file=sys.stderr, flush=True)

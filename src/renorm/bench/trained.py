@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from renorm.bench import trained_tables
-from renorm.bench.cores import on_all_cores
+from renorm.bench.cores import on_all_cores, telling
 from renorm.bench.result import Result
 from renorm.bench.trained_tables import method_of
 from renorm.data import load as load_data
@@ -50,7 +50,7 @@ from renorm.recipes.folder import check_same_run, write_json
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import Recipe, load_recipe
 
-__all__ = ["Part", "ancestral", "compared", "contest", "missing_runs", "part_asked", "run", "trainings", "walks_of"]
+__all__ = ["Part", "ancestral", "compared", "contest", "part_asked", "run", "train_all", "trainings", "walks_of"]
 
 STEPS = 5000
 METHODS = {"ours": 3, "white-twin": 3, "edm": 3, "ddpm": 3, "rgdm-paper": 1}  # how many seeds of each
@@ -78,17 +78,7 @@ def run(name: str, seed: int, methods: Mapping[str, int] | None = None) -> Resul
         RecipeError: If ``RENORM_BENCH_PART`` names no run, or asks for a part: there are no figures yet.
     """
     recipes, folder = trainings(name, seed, methods), ROOT / name
-    part = part_asked(recipes)
-    missing = _train(recipes, part, folder, f"renorm bench {name}")
-    if missing:
-        raise RecipeError(
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not trained yet ({len(missing)} of "
-            f"{len(recipes)} runs in {folder}); `renorm bench {name}` without {PART} trains the rest and compares"
-        )
-    if part is not None:
-        raise RecipeError(
-            f"all {len(recipes)} runs in {folder} are trained; `renorm bench {name}` without {PART} compares them"
-        )
+    train_all(recipes, folder, f"renorm bench {name}")
     ours = recipes[f"ours-{seed}"]
     first = [run for run in recipes if run.endswith(f"-{seed}")]
     heats = contest(first, CURVE, walks_of(ours)) + ancestral(first, CURVE_ANCESTRAL)
@@ -132,17 +122,30 @@ def part_asked(recipes: Mapping[str, Any]) -> list[str] | None:
     return asked or None
 
 
-def _train(recipes: Mapping[str, Recipe], part: Sequence[str] | None, folder: Path, command: str) -> list[str]:
-    """Train those that are asked for, one after the other, and name those that are then still missing."""
-    missing = missing_runs(recipes, folder)  # refuses a folder of another recipe before hours are spent
+def train_all(recipes: Mapping[str, Recipe], folder: Path, command: str) -> None:
+    """Train what is missing, one run after the other.
+
+    Raises:
+        CheckpointError: If a folder holds a run of another recipe.
+        RecipeError: If ``RENORM_BENCH_PART`` names no run, or asks for a part: there is nothing to compare yet.
+    """
+    part = part_asked(recipes)
+    missing = _missing(recipes, folder)  # refuses a folder of another recipe before hours are spent
     asked = [name for name in (recipes if part is None else part) if name in missing]
     for i, name in enumerate(asked):
         _say(f"{folder / name}: training {i + 1} of {len(asked)}")
         fit_run(recipes[name], folder / name, resume=True, command=command)
-    return missing_runs(recipes, folder) if asked else missing
+    missing = _missing(recipes, folder) if asked else missing
+    if missing:
+        raise RecipeError(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not trained yet ({len(missing)} of "
+            f"{len(recipes)} runs in {folder}); `{command}` without {PART} trains the rest and compares"
+        )
+    if part is not None:
+        raise RecipeError(f"all {len(recipes)} runs in {folder} are trained; `{command}` without {PART} compares them")
 
 
-def missing_runs(recipes: Mapping[str, Recipe], folder: Path) -> list[str]:
+def _missing(recipes: Mapping[str, Recipe], folder: Path) -> list[str]:
     """Those that are not trained to their last step; a folder of another recipe is refused."""
     fields = load_data(next(iter(recipes.values())).data, "train")  # of all: a baseline has the recipe's data
     return [name for name, recipe in recipes.items() if not _finished(folder / name, recipe, identity(recipe, fields))]
@@ -206,7 +209,7 @@ def compared(asked: Sequence[Part], folder: Path, title: str, samples: int) -> C
     out = folder / f"compare-{title}"
     longest = sorted(asked, key=lambda part: -len(part.walks) * sum(part.evaluations))
     cells = [partial(_measure, folder / run, part, out, samples) for part in longest for run in part.runs]
-    on_all_cores(cells, partial(_tell_part, out))
+    on_all_cores(cells, telling(str(out), "parts"))
     parts = []
     for i, part in enumerate(asked):
         found = compare(
@@ -275,10 +278,6 @@ def _joined(parts: Sequence[Comparison]) -> Comparison:
 
 def _tell(head: str, done: int, cells: int, what: str) -> None:
     _say(f"{head}: {done}/{cells} cells  {what}")
-
-
-def _tell_part(out: Path, done: int, parts: int) -> None:
-    _say(f"{out}: measured {done} of {parts} parts")
 
 
 def _say(line: str) -> None:

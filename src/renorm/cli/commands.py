@@ -168,6 +168,7 @@ def bench(options: argparse.Namespace) -> None:
 
 def data(options: argparse.Namespace) -> None:
     from renorm.data import SOURCES, fetch, where
+    from renorm.data.download import how_to_get
 
     if options.name == "proteins":
         read_structures(options)
@@ -176,18 +177,12 @@ def data(options: argparse.Namespace) -> None:
         raise RecipeError(f"a folder goes with `renorm data proteins` alone, got {options.folder} for {options.name}")
     if options.name is None:
         places = {name: where(name) for name in SOURCES if name not in ("folder", "array")}
-        lines = [f"{name:15} {place or _missing(name)}" for name, place in places.items()]
+        lines = [f"{name:15} {place or how_to_get(name)}" for name, place in places.items()]
         lines.append(f"{'proteins':15} your own structures; `renorm data proteins FOLDER` reads them")
         say(options, places, "\n".join(lines))
         return
     place = fetch(options.name)
     say(options, {"name": options.name, "place": str(place)}, f"{options.name}: {place}")
-
-
-def _missing(name: str) -> str:
-    from renorm.data.download import REMOTES
-
-    return f"not here; `renorm data {name}` downloads it" if name in REMOTES else "not here, and no address serves it"
 
 
 def doctor(options: argparse.Namespace) -> None:

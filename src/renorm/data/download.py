@@ -12,7 +12,7 @@ from pathlib import Path
 from renorm.data import store
 from renorm.errors import DataError
 
-__all__ = ["REMOTES", "Remote", "download", "fetch"]
+__all__ = ["REMOTES", "Remote", "download", "fetch", "how_to_get"]
 
 CHUNK = 1 << 18  # bytes per read
 ATTEMPTS = 3  # connections per address before giving up; each goes on where the last broke off
@@ -67,6 +67,16 @@ REMOTES: dict[str, tuple[Remote, ...]] = {
         ),
     ),
 }
+
+
+def how_to_get(name: str) -> str:
+    """What to do about a set that is not here.
+
+    Example:
+        >>> how_to_get("mnist"), how_to_get("clothing64")
+        ('not here; `renorm data mnist` downloads it', 'not here, and no address serves it')
+    """
+    return f"not here; `renorm data {name}` downloads it" if name in REMOTES else "not here, and no address serves it"
 
 
 def fetch(name: str) -> Path:

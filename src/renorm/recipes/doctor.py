@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from renorm.data import SOURCES, where
-from renorm.data.download import REMOTES
+from renorm.data.download import how_to_get
 from renorm.errors import DataError
 from renorm.lattice import Lattice
 from renorm.version import __version__
@@ -52,7 +52,7 @@ def examine() -> dict[str, Any]:
 
 def _place(name: str) -> str:
     try:
-        return where(name) or (f"not here (`renorm data {name}`)" if name in REMOTES else "not here")
+        return where(name) or how_to_get(name)
     except DataError as error:
         return f"PROBLEM: {error}"
 
