@@ -371,8 +371,8 @@ def test_figures_are_those_of_the_kept_cells_and_nothing_is_measured_twice(ready
     headline = 2 + 3 * 2 * 2 + 2 + 2  # of ours 2 runs, of three others 2 x 2 walks, of the paper's 2; DDPM at another
     assert len(counted) == len(set(counted)) == headline + curve
     progress = capsys.readouterr().err
-    assert "compare-curve: measured 6 of 6 parts" in progress
-    assert "compare-headline: measured 11 of 11 parts" in progress
+    assert "compare-curve: 6 of 6 parts" in progress
+    assert "compare-headline: 11 of 11 parts" in progress
     assert "compare-headline 6/6: 0/0 cells" in progress
     again = trained.run("small", 0)
     assert len(counted) == headline + curve
