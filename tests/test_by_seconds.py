@@ -28,7 +28,7 @@ TINY = {
     "model.sampler": "running-churn",
     "model.spacing": "window",
 }
-STEP = {"ours": 0.1, "white-twin": 0.1, "ddpm": 0.125, "edm": 0.1, "folded": 0.05}
+STEP = {"ours": 0.1, "white-twin": 0.1, "ddpm": 0.125, "edm": 0.1, "sites": 0.2, "folded": 0.05}
 PLAN = Plan("small", 1.0, short=0.4, pairs=2, curve=(2, 3), ancestral=(7,), pair=(2,), samples=66)
 
 
@@ -47,7 +47,15 @@ def small(monkeypatch, tmp_path):
 def test_a_step_is_timed_on_each_lattice_and_only_once(small):
     seconds = by_seconds.step_seconds(PLAN, 0)
     kept = json.loads((PLAN.root / "step-seconds.json").read_text())
-    assert set(kept["lattices"]) == {"ours 64", "white-twin 64", "ddpm 64", "edm 64", "folded 16", "folded 64"}
+    assert set(kept["lattices"]) == {
+        "ours 64",
+        "white-twin 64",
+        "ddpm 64",
+        "edm 64",
+        "sites 64",
+        "folded 16",
+        "folded 64",
+    }
     low, high = sorted(kept["lattices"][f"folded {n}"] for n in (16, 64))
     assert low <= seconds["folded"] <= high
     assert by_seconds.step_seconds(PLAN, 0) == seconds
@@ -59,16 +67,16 @@ def test_all_runs_are_trained_for_equal_seconds_and_compared(small, monkeypatch)
     with pytest.raises(RecipeError, match=r"must name runs of this benchmark .*, got 'ours-9'"):
         by_seconds.run(PLAN, 0)
     monkeypatch.setenv(trained.PART, "ours-0")
-    with pytest.raises(RecipeError, match=r"white-twin-0, ddpm-0, .* are not trained yet \(7 of 8 runs"):
+    with pytest.raises(RecipeError, match=r"white-twin-0, ddpm-0, .* are not trained yet \(9 of 10 runs"):
         by_seconds.run(PLAN, 0)
     monkeypatch.delenv(trained.PART)
     result = by_seconds.run(PLAN, 0)
     steps = {path.name: read_metrics(path / "metrics.jsonl")[-1]["step"] for path in PLAN.root.glob("*-[01]")}
     assert steps["ours-0"] == 10
     assert steps["ddpm-0"] == 8
-    assert (steps["ours-short-1"], steps["folded-short-1"]) == (4, 8)
+    assert [steps[f"{lattice}-short-1"] for lattice in by_seconds.LATTICES] == [4, 2, 8]
     figures = result.figures
-    assert figures["train_step_ratio"] == 0.5
+    assert (figures["train_step_ratio"], figures["train_step_ratio_folded"]) == (0.5, 0.5)
     curve = [row for row in result.table if row["cells"] == "curve"]
     (quality,) = (key for key in curve[0] if key.startswith("FD["))
     for method in by_seconds.METHODS:
@@ -77,10 +85,10 @@ def test_all_runs_are_trained_for_equal_seconds_and_compared(small, monkeypatch)
     assert {row["walk"] for row in curve if row["method"] == "ours"} == {"running-churn@window"}
     assert all(row["seconds_per_image"] > 0 for row in curve if row["best"])
     pair = [row for row in result.table if row["cells"] == "pair"]
-    assert {(row["method"], row["seed"]) for row in pair} == {(m, s) for m in ("ours", "folded") for s in (0, 1)}
-    whole = [row[quality] for row in pair if row["method"] == "ours"]
-    assert figures["fd_whole_short_2"] == pytest.approx(sum(whole) / 2)
-    assert figures["fd_whole_short_2_error"] == pytest.approx(abs(whole[0] - whole[1]) / 2)
+    assert {(row["method"], row["seed"]) for row in pair} == {(m, s) for m in by_seconds.LATTICES for s in (0, 1)}
+    sites = [row[quality] for row in pair if row["method"] == "sites"]
+    assert figures["fd_sites_short_2"] == pytest.approx(sum(sites) / 2)
+    assert figures["fd_sites_short_2_error"] == pytest.approx(abs(sites[0] - sites[1]) / 2)
     assert figures["time_ratio_ddpm_at_ddpm7_fd"] >= 1
 
 
@@ -106,10 +114,11 @@ def test_a_walk_that_ran_away_has_no_figure():
     short = [{"method": m, "seed": s, "evaluations": 10, "FD": fd} for m, s, fd in
              (("ours", 0, 1.0), ("folded", 0, None), ("ours", 1, 2.0), ("folded", 1, 4.0))]  # fmt: skip
     found = by_seconds.pair_figures(short, "FD")
-    assert found == {"fd_whole_short_10": 2.0, "fd_folded_short_10": 4.0, "fd_folded_less_whole_10": 2.0}
+    assert found.pop("fd_ours_short_10_error") == 0.5
+    assert found == {"fd_ours_short_10": 1.5, "fd_folded_short_10": 4.0, "fd_folded_less_ours_10": 2.0}
 
 
-def test_without_pairs_nothing_is_folded():
+def test_without_pairs_there_is_one_lattice():
     plan = Plan("mnist32", 10.0)
     assert plan.trained == by_seconds.METHODS
     assert list(by_seconds.trainings(plan, dict.fromkeys(by_seconds.METHODS, 1.0), 3)) == [

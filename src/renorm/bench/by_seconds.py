@@ -6,9 +6,10 @@ the walk of the recipe, fixed beforehand; every other method the best of its wal
 by the very cells that are shown, which favours it: its own, and those of ``MORE``. The seconds of an image are those of
 a batch of ``TIMED``, medians of ``ROUNDS``, all methods in turn, with all that a call of ``sample`` sets up.
 
-A second comparison asks what coarse lattices are worth in training: ``folded`` (``FOLDED``: while fine modes are mostly
-noise the field enters the network in blocks, at half the cost) beside ours on the whole lattice, ``Plan.short`` seconds
-each, ``Plan.pairs`` seeds.
+A second comparison asks what coarse lattices are worth in training, ``Plan.short`` seconds each, ``Plan.pairs`` seeds.
+Ours enters the network in blocks of 2 x 2 sites at every scale. Beside it are ``sites``, the same network one level
+deeper, so that it sees every site (``on_sites``), and ``folded``, in blocks of 4 x 4 while fine modes are mostly noise
+(``FOLDED``).
 
 It takes hours and goes in pieces below ``runs/bench/NAME``, as ``renorm.bench.trained`` does: what is there is not made
 again, and ``RENORM_BENCH_PART`` names the runs that this process shall train. All train in float32.
@@ -37,6 +38,7 @@ from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.objective import DenoisingLoss, strata
 from renorm.errors import RecipeError
 from renorm.fit.gradient import WARM, step_of
+from renorm.nn.spec import UNetSpec
 from renorm.recipes.baselines import baseline
 from renorm.recipes.build import build_model
 from renorm.recipes.compare import compare
@@ -45,11 +47,12 @@ from renorm.recipes.run import load_run
 from renorm.recipes.spec import Recipe, load_recipe
 from renorm.spec import override, to_mapping
 
-__all__ = ["METHODS", "Plan", "curve_figures", "pair_figures", "run", "trainings"]
+__all__ = ["LATTICES", "METHODS", "Plan", "curve_figures", "on_sites", "pair_figures", "run", "trainings"]
 
 METHODS = ("ours", "white-twin", "ddpm", "edm")
+LATTICES = ("ours", "sites", "folded")
 FOLDED = {"model.lattices": "folded", "model.fold": 3.0, "model.network.entries": 2}
-STEPS_TIMED = 9
+STEPS_TIMED = 21
 TIMED, ROUNDS = 64, 5
 MORE = {
     "white-twin": ["running@window", "running-churn@karras"],
@@ -66,7 +69,7 @@ class Plan:
     Attributes:
         name: Of the shipped recipe, and so of the benchmark.
         seconds: Of training, for each method.
-        short, pairs: Of training, and seeds, for ours on the whole lattice and folded; no pair: neither is trained.
+        short, pairs: Of training, and seeds, for ours on each of ``LATTICES``; no pair: none is trained.
         fit: Settings of the training, for all methods.
         curve: Numbers of evaluations.
         ancestral: The same of DDPM's ancestral walk alone; ours shall reach sooner what the last of them reaches.
@@ -92,7 +95,7 @@ class Plan:
     @property
     def trained(self) -> tuple[str, ...]:
         """What is trained."""
-        return (*METHODS, "folded") if self.pairs else METHODS
+        return (*METHODS, *LATTICES[1:]) if self.pairs else METHODS
 
 
 def run(plan: Plan, seed: int) -> Result:
@@ -117,17 +120,33 @@ def run(plan: Plan, seed: int) -> Result:
     figures |= {f"step_seconds_{name.replace('-', '_')}": value for name, value in seconds.items()}
     if short:
         figures |= pair_figures(short, curve.quality)
-        figures |= {"train_step_ratio": seconds["folded"] / seconds["ours"]}
+        figures["train_step_ratio"] = seconds["ours"] / seconds["sites"]
+        figures["train_step_ratio_folded"] = seconds["folded"] / seconds["ours"]
     return Result(figures, [*rows, *short], tuple(seed + i for i in range(max(1, plan.pairs))))
 
 
 def recipe_of(plan: Plan, method: str, seed: int) -> Recipe:
-    """Ours, on the whole lattice or folded, or a baseline of it."""
+    """Ours, on one of ``LATTICES``, or a baseline of it."""
     recipe = load_recipe(plan.name, {"fit.seed": seed, "fit.precision": "float32", **plan.fit})
     assert isinstance(recipe, Recipe)
-    if method == "folded":
-        return override(recipe, FOLDED)
-    return recipe if method == "ours" else baseline(recipe, method)
+    if method in LATTICES:
+        return override(recipe, {"ours": {}, "sites": on_sites(recipe.model.network), "folded": FOLDED}[method])
+    return baseline(recipe, method)
+
+
+def on_sites(network: UNetSpec) -> dict[str, Any]:
+    """The same network with every site for itself, and one level more to come to the same coarsest lattice.
+
+    Example:
+        >>> asked = on_sites(UNetSpec(width=32, multipliers=(1, 2, 2), attention=(2,), patch=2))
+        >>> asked["model.network.multipliers"], asked["model.network.attention"], asked["model.network.patch"]
+        ([1, 1, 2, 2], [3], 1)
+    """
+    levels = {
+        "multipliers": [network.multipliers[0], *network.multipliers],
+        "attention": [l + 1 for l in network.attention],
+    }
+    return {f"model.network.{key}": value for key, value in {"patch": 1, **levels}.items()}
 
 
 def trainings(plan: Plan, seconds: Mapping[str, float], seed: int) -> dict[str, Recipe]:
@@ -135,7 +154,8 @@ def trainings(plan: Plan, seconds: Mapping[str, float], seed: int) -> dict[str, 
 
     Example: a step of half the time, twice the steps.
         >>> plan = Plan("mnist32", 1800.0, short=600.0, pairs=3)
-        >>> found = trainings(plan, {"ours": 0.4, "folded": 0.2, "white-twin": 0.4, "ddpm": 0.5, "edm": 0.4}, 0)
+        >>> seconds = {"ours": 0.4, "white-twin": 0.4, "ddpm": 0.5, "edm": 0.4, "sites": 1.0, "folded": 0.2}
+        >>> found = trainings(plan, seconds, 0)
         >>> list(found)[:4]
         ['ours-0', 'white-twin-0', 'ddpm-0', 'edm-0']
         >>> [found[name].fit.steps for name in ("ours-0", "ddpm-0", "ours-short-2", "folded-short-2")]
@@ -151,7 +171,7 @@ def _runs(plan: Plan, seed: int) -> list[tuple[str, str, int, float]]:
     """Name, method, seed and seconds of every run."""
     runs = [(f"{method}-{seed}", method, seed, plan.seconds) for method in METHODS]
     for own in range(seed, seed + plan.pairs):
-        runs += [(f"{method}-short-{own}", method, own, plan.short) for method in ("ours", "folded")]
+        runs += [(f"{method}-short-{own}", method, own, plan.short) for method in LATTICES]
     return runs
 
 
@@ -290,29 +310,33 @@ def curve_figures(rows: Iterable[Mapping[str, Any]], quality: str, goal: int) ->
 
 
 def pair_figures(rows: Sequence[Mapping[str, Any]], quality: str) -> dict[str, float]:
-    """Means over seeds on the whole lattice and folded, and of folded less whole, with standard errors.
+    """Means over seeds on each of ``LATTICES``, and what the others have more than ours, with standard errors.
 
     Example:
         >>> def row(method, seed, fd):
         ...     return {"method": method, "seed": seed, "evaluations": 10, "FD": fd}
         >>> rows = [row("ours", 0, 1.0), row("ours", 1, 2.0), row("folded", 0, 1.5), row("folded", 1, 2.5)]
         >>> found = pair_figures(rows, "FD")
-        >>> found["fd_whole_short_10"], found["fd_folded_short_10"], found["fd_folded_less_whole_10_error"]
+        >>> found["fd_ours_short_10"], found["fd_folded_short_10"], found["fd_folded_less_ours_10_error"]
         (1.5, 2.0, 0.0)
     """
     figures: dict[str, float] = {}
     for n in sorted({row["evaluations"] for row in rows}):
-        of = {(row["method"], row["seed"]): row[quality] for row in rows if row["evaluations"] == n}
-        seeds = [seed for method, seed in of if method == "ours" and None not in (of["ours", seed], of["folded", seed])]
-        whole, folded = ([of[method, seed] for seed in seeds] for method in ("ours", "folded"))
-        less = [b - a for a, b in zip(whole, folded, strict=True)]
-        for name, values in (
-            (f"whole_short_{n}", whole),
-            (f"folded_short_{n}", folded),
-            (f"folded_less_whole_{n}", less),
-        ):
-            if values:
-                figures[f"fd_{name}"] = statistics.fmean(values)
-            if len(values) > 1:
-                figures[f"fd_{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
+        found = {(row["method"], row["seed"]): row[quality] for row in rows if row["evaluations"] == n}
+        of = {
+            lattice: {seed: fd for (m, seed), fd in found.items() if m == lattice and fd is not None}
+            for lattice in LATTICES
+        }
+        for lattice in LATTICES:
+            figures |= _mean(f"fd_{lattice}_short_{n}", list(of[lattice].values()))
+            both = of[lattice].keys() & of["ours"].keys() if lattice != "ours" else ()
+            figures |= _mean(f"fd_{lattice}_less_ours_{n}", [of[lattice][seed] - of["ours"][seed] for seed in both])
     return figures
+
+
+def _mean(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Mean and standard error, as far as there are values."""
+    found = {name: statistics.fmean(values)} if values else {}
+    if len(values) > 1:
+        found[f"{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
+    return found
