@@ -1,8 +1,5 @@
 """Benchmarks of equal seconds: equal seconds become steps, and figures are those of the cells."""
 
-import json
-from dataclasses import replace
-
 import pytest
 
 from renorm.bench import by_seconds, clothing64, mnist32, trained
@@ -28,7 +25,7 @@ TINY = {
     "model.sampler": "running-churn",
     "model.spacing": "window",
 }
-STEP = {"ours": 0.1, "white-twin": 0.1, "ddpm": 0.125, "edm": 0.1, "sites": 0.2, "folded": 0.05}
+STEP = {"ours": 0.1, "white-twin": 0.1, "ddpm": 0.125, "edm": 0.1, "sites": 0.2, "sites-folded": 0.1, "folded": 0.05}
 PLAN = Plan("small", 1.0, short=0.4, pairs=2, curve=(2, 3), ancestral=(7,), pair=(2,), samples=66)
 
 
@@ -38,45 +35,31 @@ def small(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(trained.PART, raising=False)
     monkeypatch.setattr(by_seconds, "load_recipe", lambda name, asked: load_recipe("demo", TINY | asked))
-    for name, value in {"STEPS_TIMED": 2, "TIMED": 4, "ROUNDS": 2}.items():
+    for name, value in {"TIMED": 4, "ROUNDS": 2}.items():
         monkeypatch.setattr(by_seconds, name, value)
     for module in (trained, by_seconds):
         monkeypatch.setattr(module, "on_all_cores", lambda jobs, told: [job() for job in jobs])
 
 
-def test_a_step_is_timed_on_each_lattice_and_only_once(small):
-    seconds = by_seconds.step_seconds(PLAN, 0)
-    kept = json.loads((PLAN.root / "step-seconds.json").read_text())
-    assert set(kept["lattices"]) == {
-        "ours 64",
-        "white-twin 64",
-        "ddpm 64",
-        "edm 64",
-        "sites 64",
-        "folded 16",
-        "folded 64",
-    }
-    low, high = sorted(kept["lattices"][f"folded {n}"] for n in (16, 64))
-    assert low <= seconds["folded"] <= high
-    assert by_seconds.step_seconds(PLAN, 0) == seconds
-
-
 def test_all_runs_are_trained_for_equal_seconds_and_compared(small, monkeypatch):
-    monkeypatch.setattr(by_seconds, "step_seconds", lambda plan, seed: STEP)
+    monkeypatch.setattr(by_seconds, "step_seconds", lambda recipes, path: STEP)
     monkeypatch.setenv(trained.PART, "ours-9")
     with pytest.raises(RecipeError, match=r"must name runs of this benchmark .*, got 'ours-9'"):
         by_seconds.run(PLAN, 0)
     monkeypatch.setenv(trained.PART, "ours-0")
-    with pytest.raises(RecipeError, match=r"white-twin-0, ddpm-0, .* are not trained yet \(9 of 10 runs"):
+    with pytest.raises(RecipeError, match=r"white-twin-0, ddpm-0, .* are not trained yet \(11 of 12 runs"):
         by_seconds.run(PLAN, 0)
     monkeypatch.delenv(trained.PART)
     result = by_seconds.run(PLAN, 0)
     steps = {path.name: read_metrics(path / "metrics.jsonl")[-1]["step"] for path in PLAN.root.glob("*-[01]")}
     assert steps["ours-0"] == 10
     assert steps["ddpm-0"] == 8
-    assert [steps[f"{lattice}-short-1"] for lattice in by_seconds.LATTICES] == [4, 2, 8]
+    assert [steps[f"{lattice}-short-1"] for lattice in by_seconds.LATTICES] == [4, 2, 4, 8]
     figures = result.figures
-    assert (figures["train_step_ratio"], figures["train_step_ratio_folded"]) == (0.5, 0.5)
+    ratios = [figures[f"train_step_ratio{which}"] for which in ("", "_sites_folded", "_folded")]
+    assert ratios == [0.5, 0.5, 0.5]
+    drawn = (PLAN.root / "small.svg").read_text()
+    assert all(text in drawn for text in (*by_seconds.METHODS, "seconds of an image, 4 at once", "FD["))
     curve = [row for row in result.table if row["cells"] == "curve"]
     (quality,) = (key for key in curve[0] if key.startswith("FD["))
     for method in by_seconds.METHODS:
@@ -90,19 +73,6 @@ def test_all_runs_are_trained_for_equal_seconds_and_compared(small, monkeypatch)
     assert figures["fd_sites_short_2"] == pytest.approx(sum(sites) / 2)
     assert figures["fd_sites_short_2_error"] == pytest.approx(abs(sites[0] - sites[1]) / 2)
     assert figures["time_ratio_ddpm_at_ddpm7_fd"] >= 1
-
-
-def test_steps_are_timed_by_one_process_and_for_these_models(small):
-    lock = PLAN.root / "step-seconds.lock"
-    lock.parent.mkdir(parents=True)
-    lock.touch()
-    with pytest.raises(RecipeError, match="another process times the steps"):
-        by_seconds.step_seconds(PLAN, 0)
-    lock.unlink()
-    by_seconds.step_seconds(PLAN, 0)
-    assert not lock.exists()
-    with pytest.raises(RecipeError, match="tells the steps of other models"):
-        by_seconds.step_seconds(replace(PLAN, pairs=0), 0)
 
 
 def test_a_walk_that_ran_away_has_no_figure():
@@ -120,7 +90,7 @@ def test_a_walk_that_ran_away_has_no_figure():
 
 def test_without_pairs_there_is_one_lattice():
     plan = Plan("mnist32", 10.0)
-    assert plan.trained == by_seconds.METHODS
+    assert tuple(by_seconds.recipes_of(plan, 0)) == by_seconds.METHODS
     assert list(by_seconds.trainings(plan, dict.fromkeys(by_seconds.METHODS, 1.0), 3)) == [
         f"{method}-3" for method in by_seconds.METHODS
     ]

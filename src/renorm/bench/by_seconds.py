@@ -8,18 +8,16 @@ a batch of ``TIMED``, medians of ``ROUNDS``, all methods in turn, with all that 
 
 A second comparison asks what coarse lattices are worth in training, ``Plan.short`` seconds each, ``Plan.pairs`` seeds.
 Ours enters the network in blocks of 2 x 2 sites at every scale. Beside it are ``sites``, the same network one level
-deeper, so that it sees every site (``on_sites``), and ``folded``, in blocks of 4 x 4 while fine modes are mostly noise
-(``FOLDED``).
+deeper, so that it sees every site (``on_sites``); ``sites-folded``, the latter in blocks of 2 x 2 while fine modes are
+mostly noise (``FOLDED``); and ``folded``, ours in blocks of 4 x 4 as long.
 
 It takes hours and goes in pieces below ``runs/bench/NAME``, as ``renorm.bench.trained`` does: what is there is not made
 again, and ``RENORM_BENCH_PART`` names the runs that this process shall train. All train in float32.
 """
 
-import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -29,31 +27,27 @@ from typing import Any
 import torch
 
 from renorm.bench.cores import on_all_cores, telling
+from renorm.bench.drawing import ACCENT, AGAINST, INK, QUIET, svg
 from renorm.bench.result import Result
+from renorm.bench.step_seconds import step_seconds
 from renorm.bench.timing import interleaved
 from renorm.bench.trained import ancestral, compared, contest, part_asked, train_all, walks_of
 from renorm.bench.trained_tables import table
-from renorm.data import load as load_data
 from renorm.diffusion.mode_diffusion import ModeDiffusion
-from renorm.diffusion.objective import DenoisingLoss, strata
-from renorm.errors import RecipeError
-from renorm.fit.gradient import WARM, step_of
 from renorm.nn.spec import UNetSpec
 from renorm.recipes.baselines import baseline
-from renorm.recipes.build import build_model
 from renorm.recipes.compare import compare
-from renorm.recipes.folder import machine, write_json
 from renorm.recipes.run import load_run
 from renorm.recipes.spec import Recipe, load_recipe
-from renorm.spec import override, to_mapping
+from renorm.spec import override
 
 __all__ = ["LATTICES", "METHODS", "Plan", "curve_figures", "on_sites", "pair_figures", "run", "trainings"]
 
 METHODS = ("ours", "white-twin", "ddpm", "edm")
-LATTICES = ("ours", "sites", "folded")
+LATTICES = ("ours", "sites", "sites-folded", "folded")
 FOLDED = {"model.lattices": "folded", "model.fold": 3.0, "model.network.entries": 2}
-STEPS_TIMED = 21
 TIMED, ROUNDS = 64, 5
+LOOKS = {"ours": (ACCENT, "o"), "white-twin": (INK, "s"), "ddpm": (AGAINST, "^"), "edm": (QUIET, "D")}
 MORE = {
     "white-twin": ["running@window", "running-churn@karras"],
     "edm": ["ancestral@karras", "running-churn@karras"],
@@ -92,11 +86,6 @@ class Plan:
         """Where runs and cells are."""
         return Path("runs", "bench", self.name)
 
-    @property
-    def trained(self) -> tuple[str, ...]:
-        """What is trained."""
-        return (*METHODS, *LATTICES[1:]) if self.pairs else METHODS
-
 
 def run(plan: Plan, seed: int) -> Result:
     """Time steps, train what is missing, compare, and time images.
@@ -105,7 +94,7 @@ def run(plan: Plan, seed: int) -> Result:
         RecipeError: If ``RENORM_BENCH_PART`` names no run, or asks for a part: there are no figures yet.
     """
     part_asked({name: method for name, method, _, _ in _runs(plan, seed)})  # a wrong name is told before any clock runs
-    seconds = step_seconds(plan, seed)
+    seconds = step_seconds(recipes_of(plan, seed), plan.root / "step-seconds.json")
     recipes = trainings(plan, seconds, seed)
     train_all(recipes, plan.root, f"renorm bench {plan.name}")
     first = [f"{method}-{seed}" for method in METHODS]
@@ -115,23 +104,33 @@ def run(plan: Plan, seed: int) -> Result:
     curve = compared(heats, plan.root, "curve", plan.samples)
     rows = table("curve", curve)
     time_images(plan, [row for row in rows if row["best"]], seed)
+    drawing = plan.root / f"{plan.name}.svg"
+    drawing.write_text(picture(rows, curve.quality, plan), encoding="utf-8")
     short = paired(plan, [name for name in recipes if "-short-" in name], walks["ours"])
     figures = curve_figures(rows, curve.quality, plan.ancestral[-1])
     figures |= {f"step_seconds_{name.replace('-', '_')}": value for name, value in seconds.items()}
     if short:
         figures |= pair_figures(short, curve.quality)
         figures["train_step_ratio"] = seconds["ours"] / seconds["sites"]
+        figures["train_step_ratio_sites_folded"] = seconds["sites-folded"] / seconds["sites"]
         figures["train_step_ratio_folded"] = seconds["folded"] / seconds["ours"]
     return Result(figures, [*rows, *short], tuple(seed + i for i in range(max(1, plan.pairs))))
+
+
+def recipes_of(plan: Plan, seed: int) -> dict[str, Recipe]:
+    """All that is trained, by name."""
+    names = (*METHODS, *LATTICES[1:]) if plan.pairs else METHODS
+    return {name: recipe_of(plan, name, seed) for name in names}
 
 
 def recipe_of(plan: Plan, method: str, seed: int) -> Recipe:
     """Ours, on one of ``LATTICES``, or a baseline of it."""
     recipe = load_recipe(plan.name, {"fit.seed": seed, "fit.precision": "float32", **plan.fit})
     assert isinstance(recipe, Recipe)
-    if method in LATTICES:
-        return override(recipe, {"ours": {}, "sites": on_sites(recipe.model.network), "folded": FOLDED}[method])
-    return baseline(recipe, method)
+    if method not in LATTICES:
+        return baseline(recipe, method)
+    changes = on_sites(recipe.model.network) if method.startswith("sites") else {}
+    return override(recipe, changes | (FOLDED if method.endswith("folded") else {}))
 
 
 def on_sites(network: UNetSpec) -> dict[str, Any]:
@@ -154,8 +153,8 @@ def trainings(plan: Plan, seconds: Mapping[str, float], seed: int) -> dict[str, 
 
     Example: a step of half the time, twice the steps.
         >>> plan = Plan("mnist32", 1800.0, short=600.0, pairs=3)
-        >>> seconds = {"ours": 0.4, "white-twin": 0.4, "ddpm": 0.5, "edm": 0.4, "sites": 1.0, "folded": 0.2}
-        >>> found = trainings(plan, seconds, 0)
+        >>> seconds = {"ours": 0.4, "white-twin": 0.4, "ddpm": 0.5, "edm": 0.4}
+        >>> found = trainings(plan, seconds | {"sites": 1.0, "sites-folded": 0.5, "folded": 0.2}, 0)
         >>> list(found)[:4]
         ['ours-0', 'white-twin-0', 'ddpm-0', 'edm-0']
         >>> [found[name].fit.steps for name in ("ours-0", "ddpm-0", "ours-short-2", "folded-short-2")]
@@ -175,67 +174,6 @@ def _runs(plan: Plan, seed: int) -> list[tuple[str, str, int, float]]:
     return runs
 
 
-def step_seconds(plan: Plan, seed: int) -> dict[str, float]:
-    """Seconds of a training step of every method, for each lattice by itself; measured once, then kept.
-
-    Raises:
-        RecipeError: If they were measured for other recipes, or another process is at it.
-    """
-    path = plan.root / "step-seconds.json"
-    models = {method: to_mapping(recipe_of(plan, method, seed).model) for method in plan.trained}
-    if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known["models"] != models:
-            raise RecipeError(
-                f"{path} tells the steps of other models; move {plan.root} away to begin anew, or go on with those"
-            )
-        return dict(known["seconds"])
-    with _alone(path.with_suffix(".lock")):
-        times, seconds = _timed_steps(plan, seed)
-    facts = {"seconds": seconds, "lattices": times, "threads": torch.get_num_threads(), "machine": machine()}
-    write_json(path, {**facts, "models": models})
-    return seconds
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Refuse to time steps while another process does: each would time cores that the other keeps busy."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.touch(exist_ok=False)
-    except FileExistsError:
-        raise RecipeError(
-            f"another process times the steps, says {lock}: wait until it trains (if there is none, remove that file)"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.unlink()
-
-
-def _timed_steps(plan: Plan, seed: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Median seconds of a step on each lattice of each method, and the mean of each method over its lattices."""
-    data = load_data(recipe_of(plan, "ours", seed).data, "train")
-    actions: dict[str, Callable[[], None]] = {}
-    shares: dict[str, tuple[str, float]] = {}
-    for method in plan.trained:
-        recipe = recipe_of(plan, method, seed)
-        model = build_model(recipe, data.lattice)
-        model = model.measure(data) if model.spec.needs_moments else model
-        assert model.network is not None
-        for stratum in strata(model.denoiser, model.training):  # type: ignore[arg-type]
-            loss = DenoisingLoss(model.denoiser, data, model.training)  # type: ignore[arg-type]
-            loss.strata = [stratum._replace(probability=1.0)]
-            name = f"{method} {stratum.sites}"
-            shares[name] = method, stratum.probability
-            actions[name] = step_of(model.network, loss, len(data), recipe.fit)
-    times = {name: statistics.median(of) for name, of in interleaved(actions, STEPS_TIMED, warm=WARM + 1).items()}
-    seconds = dict.fromkeys(plan.trained, 0.0)
-    for name, (method, share) in shares.items():
-        seconds[method] += share * times[name]
-    return times, seconds
-
-
 def time_images(plan: Plan, rows: Sequence[dict[str, Any]], seed: int) -> None:
     """Write into the rows the seconds of an image by their walks."""
     models = {method: load_run(plan.root / f"{method}-{seed}") for method in METHODS}
@@ -251,6 +189,35 @@ def time_images(plan: Plan, rows: Sequence[dict[str, Any]], seed: int) -> None:
     times = interleaved({str(i): action(row) for i, row in enumerate(rows)}, ROUNDS, warm=1)
     for row, of in zip(rows, times.values(), strict=True):
         row["seconds_per_image"] = statistics.median(of) / TIMED
+
+
+def picture(rows: Iterable[Mapping[str, Any]], quality: str, plan: Plan) -> str:
+    """SVG: Frechet distance against the seconds of an image, the best walk of every method; dots tell evaluations."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    best = [row for row in rows if row["best"] and row[quality] is not None]
+    for method, (colour, marker) in LOOKS.items():
+        points = sorted(
+            (row["seconds_per_image"], row[quality], row["asked"]) for row in best if row["method"] == method
+        )
+        if points:
+            x, y, asked = zip(*points, strict=True)
+            axes.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.4, label=method)
+            for place, n in zip(zip(x, y, strict=True), asked, strict=True):
+                axes.annotate(str(n), place, xytext=(3, 5), textcoords="offset points", fontsize=7, color=colour)
+    axes.set(xscale="log", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(f"seconds of an image, {TIMED} at once", fontsize=9)
+    axes.set_ylabel(quality, fontsize=9)
+    axes.set_title(f"{plan.name}, {plan.seconds / 60:.0f} minutes of training each", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    return svg(figure, plan.name)
 
 
 def paired(plan: Plan, names: Sequence[str], walks: list[str]) -> list[dict[str, Any]]:
@@ -328,9 +295,10 @@ def pair_figures(rows: Sequence[Mapping[str, Any]], quality: str) -> dict[str, f
             for lattice in LATTICES
         }
         for lattice in LATTICES:
-            figures |= _mean(f"fd_{lattice}_short_{n}", list(of[lattice].values()))
+            name = f"fd_{lattice.replace('-', '_')}"
+            figures |= _mean(f"{name}_short_{n}", list(of[lattice].values()))
             both = of[lattice].keys() & of["ours"].keys() if lattice != "ours" else ()
-            figures |= _mean(f"fd_{lattice}_less_ours_{n}", [of[lattice][seed] - of["ours"][seed] for seed in both])
+            figures |= _mean(f"{name}_less_ours_{n}", [of[lattice][seed] - of["ours"][seed] for seed in both])
     return figures
 
 

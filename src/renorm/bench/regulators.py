@@ -11,7 +11,6 @@ The least of many is lucky: it is a way to choose, no result. Below the current 
 ``runs/bench/regulators/regulators.svg`` shows all.
 """
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from renorm.bench.cores import on_all_cores, telling
+from renorm.bench.drawing import ACCENT, INK, svg
 from renorm.bench.gaussian_nfe import LATTICE, spectra
 from renorm.bench.mixture_nfe import AMPLITUDES, SEEDS, THRESHOLD, Method, judged
 from renorm.bench.mixture_work import erased, work_of
@@ -36,7 +36,6 @@ __all__ = ["Choice", "choices", "picture", "run"]
 SHARPNESS, FLOORS, EVALUATIONS, SAMPLES = (0.5, 1.0, 2.0), (1e-4, 1e-2), (5, 7, 10), 1000
 MARKERS = {"rational": "o", "log-squared": "s", "exponential": "^", "litim": "D"}
 PICTURE = Path("runs", "bench", "regulators", "regulators.svg")
-INK, ACCENT = "#20262e", "#0e7c7b"
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,6 @@ def least_work(table: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def picture(table: Sequence[Mapping[str, Any]]) -> str:
     """SVG: the larger of both distances against the work, for each spectrum; below the line a schedule passes."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     names = list(spectra())
@@ -121,10 +119,7 @@ def picture(table: Sequence[Mapping[str, Any]]) -> str:
         axes.spines[["top", "right"]].set_visible(False)
     figure.supylabel("distance from the law", fontsize=9)
     figure.legend(loc="outside right upper", fontsize=7, frameon=False)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "regulators"}):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return buffer.getvalue()
+    return svg(figure, "regulators")
 
 
 def examined(data: str, choice: Choice, seed: int) -> list[dict[str, Any]]:
