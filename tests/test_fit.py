@@ -12,12 +12,14 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from renorm.errors import CheckpointError, NonFiniteLossError, RecipeError
+from renorm.fit import gradient
 from renorm.fit.checkpoint import checkpoints, load, read_tensors
 from renorm.fit.ema import averaged, follow
 from renorm.fit.gradient import FitResult, SplitLoss, fit
@@ -594,3 +596,40 @@ def test_a_recorded_step_is_the_step(tmp_path: Path, kind: type, recwarn: pytest
     for one, other in zip(fits[0].ema.parameters(), fits[1].ema.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
     assert any("CUDA graph" in str(found.message) for found in recwarn) == (kind is Waiting)
+
+
+def test_a_step_that_no_graph_holds_leaves_those_of_other_shapes_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cut(Parted):
+        """Batches of two shapes in turn."""
+
+        def draw(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+            kept = index[: 2 + int(index[0]) % 2]
+            return super().draw(kept, generator)
+
+    replays = []
+
+    class Graph:
+        """Of three fields, not of two."""
+
+        def __init__(self, function: Any, shown: tuple[Tensor, ...]) -> None:
+            if len(shown[0]) == 2:
+                raise RuntimeError("looks at a value")
+            self.function = function
+
+        def __call__(self, shown: tuple[Tensor, ...]) -> Any:
+            replays.append(len(shown[0]))
+            return self.function(*shown)
+
+    plain = run(tmp_path / "plain", loss=Cut())
+    monkeypatch.setattr(gradient, "Recorded", Graph)
+    monkeypatch.setattr(
+        gradient._Learner, "records", property(lambda self: True, lambda self, value: None), raising=False
+    )
+    with pytest.warns(UserWarning, match="of these shapes cannot be recorded as a CUDA graph") as told:
+        again = run(tmp_path / "again", loss=Cut())
+    assert sum("CUDA graph" in str(found.message) for found in told) == 1
+    assert len(replays) > 2
+    assert set(replays) == {3}
+    assert same(plain, again)

@@ -320,7 +320,7 @@ class _Learner:
             return self._backward(lambda: loss(self.wrapped, *shown))
 
         shapes = tuple(x.shape for x in shown)
-        if self.records and shapes not in self.recorded and self.seen[shapes] >= WARM:
+        if self.records and self.seen[shapes] == WARM:  # tried once for these shapes
             self._record(compute, shown, shapes)
         self.seen[shapes] += 1
         recorded = self.recorded.get(shapes)
@@ -342,11 +342,10 @@ class _Learner:
             graph = Recorded(compute, shown)  # gradients are none here, so the graph writes them and adds to nothing
         except RuntimeError as error:
             warnings.warn(
-                f"a training step cannot be recorded as a CUDA graph, so each is taken one operation at a time, which "
-                f"is slower for small networks: {str(error).splitlines()[0]}",
+                f"a training step of these shapes cannot be recorded as a CUDA graph, so each is taken one operation "
+                f"at a time, which is slower for small networks: {str(error).splitlines()[0]}",
                 stacklevel=2,
             )
-            self.records = False
             self.optimiser.zero_grad()
         else:
             self.recorded[shapes] = _RecordedStep(graph, [parameter.grad for parameter in self.trained.values()])
