@@ -1,0 +1,115 @@
+"""Distinct rows of whole numbers, numbered in the order in which they were first seen."""
+
+import numpy as np
+from jaxtyping import Int, Int64
+
+from renorm.errors import DataError
+
+__all__ = ["Register", "distinct_rows"]
+
+FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no number of a row is lost
+
+
+class Register:
+    """A table of rows that grows: what was seen before has its number, what was not gets the next one.
+
+    Learned from two data sets in turn, it is the same table as learned from both at once. Nothing in it is larger than
+    what is in the rows: no array over pairs or over all possible rows is ever made.
+
+    Args:
+        width: Numbers in a row.
+
+    Example:
+        >>> register = Register(2)
+        >>> register.learn(np.array([[5, 1], [7, 7], [5, 1]])).tolist()
+        [0, 1, 0]
+        >>> register.learn(np.array([[0, 0], [7, 7]])).tolist(), len(register)
+        ([2, 1], 3)
+        >>> register.rows.tolist()
+        [[5, 1], [7, 7], [0, 0]]
+        >>> register.find(np.array([[7, 7], [9, 9]])).tolist()
+        [1, -1]
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._numbers: dict[bytes, int] = {}
+        self._parts: list[Int64[np.ndarray, "some width"]] = []
+
+    @classmethod
+    def of(cls, rows: Int[np.ndarray, "number width"]) -> "Register":
+        """The table that holds these rows, all different, in this order.
+
+        Raises:
+            DataError: If two are equal.
+        """
+        register = cls(rows.shape[1])
+        if register.learn(rows).tolist() != list(range(len(rows))):
+            raise DataError("a table of distinct rows holds one twice")
+        return register
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @property
+    def rows(self) -> Int64[np.ndarray, "known width"]:
+        """All, in the order of their numbers."""
+        if len(self._parts) != 1:
+            self._parts = [np.concatenate([np.empty((0, self.width), np.int64), *self._parts])]
+        return self._parts[0]
+
+    def learn(self, rows: Int[np.ndarray, "number width"]) -> Int64[np.ndarray, " number"]:
+        """Numbers of rows, those of new ones included.
+
+        Raises:
+            DataError: If rows have another width.
+        """
+        first, inverse = self._distinct(rows)
+        found, known = np.empty(len(first), np.int64), len(self)
+        for i, key in enumerate(_keys(rows[first])):
+            found[i] = self._numbers.setdefault(key, len(self._numbers))
+        if len(self) > known:
+            self._parts.append(rows[first[found >= known]].astype(np.int64))
+        return found[inverse]
+
+    def find(self, rows: Int[np.ndarray, "number width"]) -> Int64[np.ndarray, " number"]:
+        """Numbers of rows; -1 for those that were never learned."""
+        first, inverse = self._distinct(rows)
+        found = [self._numbers.get(key, -1) for key in _keys(rows[first])]
+        return np.asarray(found, np.int64)[inverse]
+
+    def _distinct(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if rows.ndim != 2 or rows.shape[1] != self.width:
+            raise DataError(f"this table has rows of {self.width} numbers, got an array of shape {rows.shape}")
+        return distinct_rows(rows)
+
+
+def distinct_rows(
+    rows: Int[np.ndarray, "number width"],
+) -> tuple[Int64[np.ndarray, " distinct"], Int64[np.ndarray, " number"]]:
+    """Where each distinct row stands first, in that order, and for every row which of them it is.
+
+    Example:
+        >>> first, which = distinct_rows(np.array([[3, 1], [0, 0], [3, 1]]))
+        >>> first.tolist(), which.tolist()
+        ([0, 1], [0, 1, 0])
+    """
+    if not len(rows):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    mark = np.zeros(len(rows), np.uint64)
+    for column in rows.T:  # sums wrap around: a fingerprint, much faster to sort than rows
+        mark = (mark ^ (mark >> np.uint64(29))) * FACTOR + column.astype(np.uint64)
+    _, first, inverse = np.unique(mark, return_index=True, return_inverse=True)
+    if not np.array_equal(rows[first][inverse], rows):  # two rows of one fingerprint
+        _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order].astype(np.int64), place[inverse.reshape(-1)].astype(np.int64)
+
+
+def _keys(rows: np.ndarray) -> list[bytes]:
+    """Each row as the bytes of int64 numbers."""
+    width = rows.shape[1] * 8
+    data = np.ascontiguousarray(rows, np.int64).tobytes()
+    return [data[i * width : (i + 1) * width] for i in range(len(rows))]
