@@ -49,6 +49,8 @@ class Breakout:
         if self.rows < SERVED + 3 or self.columns < 5:
             raise RecipeError(f"Breakout needs at least {SERVED + 3} x 5 sites, got {self.rows} x {self.columns}")
         self.space = WorldSpace((self.rows, self.columns), (GROUND, *BAT, BALL, TARGET), ACTIONS)
+        self._row = self._column = self._down = self._right = self._bat = 0
+        self._layers, self._lost = LAYERS, False
         self.reset(np.random.default_rng(0))
 
     def reset(self, generator: np.random.Generator) -> Frame:
@@ -88,8 +90,10 @@ class Breakout:
 
     def _serve(self) -> None:
         draw = self._generator.integers
-        self._row, self._column = SERVED, self.columns // 2 + int(draw(3)) - 1
-        self._down, self._right = -1, 2 * int(draw(2)) - 1
+        self._row = SERVED
+        self._column = self.columns // 2 + int(draw(3)) - 1
+        self._down = -1
+        self._right = 2 * int(draw(2)) - 1
         self._bat = self.columns // 2
         self._lost = False
 
