@@ -23,8 +23,8 @@ class Breakout:
     Below the target it takes a layer away (reward) and turns back. The last of three layers is solid in the three
     middle columns: a ball that comes up there turns back for nothing, one that comes up elsewhere breaks through
     (reward), and the target is whole again. In the lowest row the ball turns back where the middle of the bat is below
-    it; else it is lost (cost), and served anew: from row 5, in the middle or next to it, upwards to a random side, with
-    the bat in the middle. The bat leaves the picture on one side and comes back on the other.
+    it; else it is lost (cost), and served anew: from row 5, in the middle or next to it, down to a random side; the bat
+    then is in the middle. The bat leaves the picture on one side and comes back on the other.
 
     Args:
         rows, columns: Of the picture.
@@ -38,8 +38,8 @@ class Breakout:
     Example:
         >>> world = Breakout()
         >>> frame = world.reset(np.random.default_rng(0))
-        >>> [world.step(1).reward for _ in range(3)]
-        [0, 1, 0]
+        >>> [world.step(1).cost for _ in range(7)]
+        [0, 0, 0, 0, 0, 1, 0]
     """
 
     rows: int = 12
@@ -92,7 +92,7 @@ class Breakout:
         draw = self._generator.integers
         self._row = SERVED
         self._column = self.columns // 2 + int(draw(3)) - 1
-        self._down = -1
+        self._down = 1
         self._right = 2 * int(draw(2)) - 1
         self._bat = self.columns // 2
         self._lost = False

@@ -1,7 +1,7 @@
 """Distinct rows of whole numbers, numbered in the order in which they were first seen."""
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int64, Integer
 
 from renorm.errors import DataError
 
@@ -37,7 +37,7 @@ class Register:
         self._parts: list[Int64[np.ndarray, "some width"]] = []
 
     @classmethod
-    def of(cls, rows: Int[np.ndarray, "number width"]) -> "Register":
+    def of(cls, rows: Integer[np.ndarray, "number width"]) -> "Register":
         """The table that holds these rows, all different, in this order.
 
         Raises:
@@ -58,7 +58,7 @@ class Register:
             self._parts = [np.concatenate([np.empty((0, self.width), np.int64), *self._parts])]
         return self._parts[0]
 
-    def learn(self, rows: Int[np.ndarray, "number width"]) -> Int64[np.ndarray, " number"]:
+    def learn(self, rows: Integer[np.ndarray, "number width"]) -> Int64[np.ndarray, " number"]:
         """Numbers of rows, those of new ones included.
 
         Raises:
@@ -72,7 +72,7 @@ class Register:
             self._parts.append(rows[first[found >= known]].astype(np.int64))
         return found[inverse]
 
-    def find(self, rows: Int[np.ndarray, "number width"]) -> Int64[np.ndarray, " number"]:
+    def find(self, rows: Integer[np.ndarray, "number width"]) -> Int64[np.ndarray, " number"]:
         """Numbers of rows; -1 for those that were never learned."""
         first, inverse = self._distinct(rows)
         found = [self._numbers.get(key, -1) for key in _keys(rows[first])]
@@ -85,7 +85,7 @@ class Register:
 
 
 def distinct_rows(
-    rows: Int[np.ndarray, "number width"],
+    rows: Integer[np.ndarray, "number width"],
 ) -> tuple[Int64[np.ndarray, " distinct"], Int64[np.ndarray, " number"]]:
     """Where each distinct row stands first, in that order, and for every row which of them it is.
 

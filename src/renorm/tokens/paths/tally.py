@@ -1,7 +1,7 @@
 """How often each distinct row was seen."""
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int64, Integer
 
 from renorm.errors import DataError
 from renorm.tokens.paths.register import Register
@@ -28,7 +28,7 @@ class Tally:
         self._counts = np.zeros(16, np.int64)
 
     @classmethod
-    def of(cls, rows: Int[np.ndarray, "number width"], counts: Int[np.ndarray, " number"]) -> "Tally":
+    def of(cls, rows: Integer[np.ndarray, "number width"], counts: Integer[np.ndarray, " number"]) -> "Tally":
         """The tally of these rows, all different, in this order.
 
         Raises:
@@ -55,7 +55,7 @@ class Tally:
         return self._counts[: len(self)]
 
     def learn(
-        self, rows: Int[np.ndarray, "number width"], times: Int[np.ndarray, " number"] | None = None
+        self, rows: Integer[np.ndarray, "number width"], times: Integer[np.ndarray, " number"] | None = None
     ) -> Int64[np.ndarray, " number"]:
         """Numbers of rows, each counted so many times (once, if not told)."""
         found = self.register.learn(rows)
@@ -67,6 +67,6 @@ class Tally:
             np.add.at(self._counts, found, times)
         return found
 
-    def find(self, rows: Int[np.ndarray, "number width"]) -> Int64[np.ndarray, " number"]:
+    def find(self, rows: Integer[np.ndarray, "number width"]) -> Int64[np.ndarray, " number"]:
         """Numbers of rows; -1 for those that were never seen."""
         return self.register.find(rows)

@@ -1,0 +1,1 @@
+"""Acting with a token hierarchy: goals, inference of what leads to them, players."""

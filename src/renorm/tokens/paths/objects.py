@@ -1,0 +1,179 @@
+r"""Objects: tokens that are better foretold together than apart.
+
+Two tokens are linked where one, now, says something of the other, in the next frame,
+
+$$ I_{ij} = \sum_{ab} P(x_i(t) = a, x_j(t+1) = b) \ln\frac{P(x_i(t) = a, x_j(t+1) = b)}{P(a) P(b)} , \qquad
+   \ell_{ij} = \frac{I_{ij} + I_{ji}}{\sqrt{H_i H_j}} . $$
+
+Each token begins with the one that it is linked to most. Then groups that links touch are joined, the best pair first,
+as long as the evidence of what the pair does next, given what it did in two frames, gains by it:
+
+$$ \ln Z_{A \cup B} > \ln Z_A + \ln Z_B . $$
+
+A ball is found so: no two of its sites are ever seen together, and yet each says where it will be. A bat is not joined
+to it, although the two meet: together they have so many states that each is seen too rarely.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+from scipy.special import gammaln
+
+from renorm.errors import DataError
+from renorm.tokens.paths.context_law import both, evidence_gain
+from renorm.tokens.paths.register import distinct_rows
+
+__all__ = ["lagged_links", "objects_of"]
+
+LEAST = 0.05
+"""Links below this are noise."""
+
+
+def objects_of(
+    tokens: Bool[np.ndarray, "frames tokens"], follows: Bool[np.ndarray, " frames"] | None = None
+) -> Int64[np.ndarray, " tokens"]:
+    """Object of each token, numbered by their first tokens.
+
+    Args:
+        tokens: Which are there, frame by frame.
+        follows: Whether each frame but the last is followed by the next (and not by another episode); all, if not told.
+
+    Raises:
+        DataError: If there are less than three frames in a row.
+
+    Example: two lights that take turns, and a third one that nobody can foretell.
+        >>> rng = np.random.default_rng(0)
+        >>> turns = np.arange(300) % 3 == 0
+        >>> objects_of(np.stack([turns, rng.random(300) < 0.5, np.roll(turns, 1)], axis=1)).tolist()
+        [0, 1, 0]
+    """
+    follows = np.ones(len(tokens), bool) if follows is None else follows
+    now = 1 + np.flatnonzero(follows[:-2] & follows[1:-1]) if len(tokens) > 2 else np.empty(0, np.int64)
+    if not len(now):
+        raise DataError(f"objects need three frames in a row or more, got {len(tokens)} frames")
+    links = lagged_links(tokens, follows)
+    np.fill_diagonal(links, 0.0)
+    links[links < LEAST] = 0.0
+    linked = np.flatnonzero(links.any(axis=1))
+    nearest = csr_array((np.ones(len(linked)), (linked, links[linked].argmax(axis=1))), shape=links.shape)
+    group = connected_components(nearest, directed=False)[1]
+    parts = {int(g): _Part.of(np.flatnonzero(group == g), tokens[:, group == g], now) for g in np.unique(group)}
+    joined: dict[tuple[int, int], _Part] = {}
+
+    def consider(a: int, b: int) -> None:
+        if links[np.ix_(parts[a].members, parts[b].members)].any():
+            joined[a, b] = parts[a].join(parts[b], now)
+
+    def gain(pair: tuple[int, int]) -> float:
+        return joined[pair].evidence - parts[pair[0]].evidence - parts[pair[1]].evidence
+
+    for a in parts:
+        for b in parts:
+            if a < b:
+                consider(a, b)
+    while joined:
+        best = max(joined, key=gain)
+        if gain(best) <= 0:
+            break
+        kept, gone = best
+        parts[kept] = joined[best]
+        del parts[gone]
+        joined = {pair: part for pair, part in joined.items() if not {kept, gone} & set(pair)}
+        for other in parts:
+            if other != kept:
+                consider(min(kept, other), max(kept, other))
+    found = np.empty(tokens.shape[1], np.int64)
+    for g, part in enumerate(sorted(parts.values(), key=lambda part: int(part.members.min()))):
+        found[part.members] = g
+    return found
+
+
+class _Part(NamedTuple):
+    """Some tokens as one variable.
+
+    Attributes:
+        members: The tokens.
+        states: Number of their tuple in each frame.
+        room: ln of the number of states that they could have had, were the first parts independent.
+        evidence: Of what they do next, nats.
+    """
+
+    members: Int64[np.ndarray, " members"]
+    states: Int64[np.ndarray, " frames"]
+    room: float
+    evidence: float
+
+    @classmethod
+    def of(cls, members: np.ndarray, tokens: np.ndarray, now: np.ndarray) -> "_Part":
+        states = distinct_rows(tokens.view(np.uint8))[1]
+        room = float(np.log(states.max() + 1))
+        return cls(members, states, room, _evidence(states, room, now))
+
+    def join(self, other: "_Part", now: np.ndarray) -> "_Part":
+        states = both(self.states, other.states)
+        room = self.room + other.room
+        return _Part(np.concatenate([self.members, other.members]), states, room, _evidence(states, room, now))
+
+
+def _evidence(states: np.ndarray, room: float, now: np.ndarray) -> float:
+    """Of the next states, given two in a row: one count in all, shared by all states that there is room for."""
+    nothing, then = np.zeros(len(now), np.int64), states[now + 1]
+    count = np.unique(then, return_counts=True)[1].astype(np.float64)
+    # each share of the count is so small that lnG(share + n) - lnG(share) = ln share + lnG(n)
+    alone = float((gammaln(count) - room).sum() - gammaln(1.0 + len(now)))
+    one = evidence_gain(nothing, states[now], then)
+    return alone + one + evidence_gain(states[now], states[now - 1], then)
+
+
+def lagged_links(
+    tokens: Bool[np.ndarray, "frames tokens"], follows: Bool[np.ndarray, " frames"] | None = None
+) -> Float64[np.ndarray, "tokens tokens"]:
+    r"""$\ell_{ij}$, symmetric; 0 for a token that never changes.
+
+    Args:
+        tokens: Which are there, frame by frame.
+        follows: Whether each frame but the last is followed by the next (and not by another episode); all, if not told.
+
+    Raises:
+        DataError: If there are less than two frames.
+
+    Example: the second token says what the first one was; the third is by itself.
+        >>> rng = np.random.default_rng(0)
+        >>> first, third = rng.random((2, 1000)) < 0.5
+        >>> links = lagged_links(np.stack([first, np.roll(first, 1), third], axis=1))
+        >>> links.round(1).tolist()
+        [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    if len(tokens) < 2:
+        raise DataError(f"what follows what needs two frames or more, got {len(tokens)}")
+    now, then = tokens[:-1], tokens[1:]
+    if follows is not None:
+        now, then = now[follows[:-1]], then[follows[:-1]]
+    frames = len(now)
+    there = _products(now, then)
+    ones, others = now.sum(axis=0, dtype=np.float64), then.sum(axis=0, dtype=np.float64)
+    information = np.zeros(there.shape)
+    for a in (True, False):
+        for b in (True, False):
+            first, second = (ones if a else frames - ones), (others if b else frames - others)
+            joint = there if a and b else (ones[:, None] - there if a else others - there if b else None)
+            joint = frames - ones[:, None] - others + there if joint is None else joint
+            apart = np.outer(first, second)
+            ratio = np.divide(joint * frames, apart, out=np.ones_like(joint), where=(joint > 0) & (apart > 0))
+            information += joint / frames * np.log(ratio)
+    share = tokens.mean(axis=0)
+    entropy = -sum(np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0) for p in (share, 1 - share))
+    scale = np.sqrt(np.outer(entropy, entropy))
+    return np.asarray(np.divide(information + information.T, scale, out=np.zeros_like(scale), where=scale > 0))
+
+
+def _products(now: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """How often each token is there and each other one follows; float32 counts are exact below 2^24."""
+    found = np.zeros((now.shape[1], then.shape[1]))
+    for begin in range(0, len(now), 1 << 20):
+        part = slice(begin, begin + (1 << 20))
+        found += now[part].astype(np.float32).T @ then[part].astype(np.float32)
+    return found
