@@ -15,7 +15,7 @@ def foresight_of(played: Play, actions: int) -> Foresight:
 
 
 def planning_player(planner: Planner, generator: np.random.Generator) -> Player:
-    """It plans from the last two frames; where it foresees nothing, it acts at random."""
+    """It plans from the last two frames; where nothing depends on what it does, it acts at random."""
     seen: dict[bytes, np.ndarray] = {}
     last: np.ndarray | None = None
 
@@ -25,8 +25,8 @@ def planning_player(planner: Planner, generator: np.random.Generator) -> Player:
         if key not in seen:
             seen[key] = planner.foresight.look(frame.picture[None])[0]
         now = seen[key]
-        plan = planner.plan(now if last is None else last, now)
+        action = planner.action(now if last is None else last, now)
         last = now
-        return int(generator.integers(planner.foresight.actions)) if plan is None else plan.action
+        return int(generator.integers(planner.foresight.actions)) if action is None else action
 
     return player

@@ -1,107 +1,107 @@
-r"""Inductive planning: the fewest steps to a reward, around costs, among what is predicted.
+r"""Planning: the action that is worth most, by all that is foreseen of two frames in a row.
 
-From two frames in a row all actions are tried in thought, each state once, until a reward is predicted,
+$$ Q(s, a) = \sum_{s'} p(s' \mid s, a) \big[ w(s') + \gamma V(s') \, [w(s') = 0] \big] , \qquad
+   V(s) = (1 - \epsilon) \max_a Q(s, a) + \epsilon \, \overline{Q(s, \cdot)} , $$
 
-$$ n = \min \{ k : \hat r(t + k) = 1, \ \hat c(t + 1), \dots, \hat c(t + k) = 0 \} , $$
-
-and the first action of a way there is taken. Objects that move by themselves are one state a step, so the search is as
-wide as what can be controlled, not as the world.
+where w is 1 at a reward and -1 at a loss. A way ends at the first of either, or after a number of steps. With
+$\gamma < 1$ near rewards are worth more: the plan is the shortest way to a reward around losses. The hand that acts may
+tremble, and takes any action with probability $\epsilon$; so of ways of equal length the one is taken that leaves most
+time to mend. Objects that move by themselves are one state a step: what is thought through is as wide as what can be
+controlled, not as the world.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int
 
 from renorm.tokens.paths.foresight import Foresight
 
-__all__ = ["Plan", "Planner"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A way to a reward.
-
-    Attributes:
-        action: The first.
-        steps: To the reward; 0: none is within the horizon, and the action only avoids costs.
-    """
-
-    action: int
-    steps: int
+__all__ = ["Planner"]
 
 
 @dataclass
 class Planner:
-    """It remembers every plan: what was thought through once is looked up.
+    """It remembers what it thought through to the end.
 
     Args:
-        foresight: What follows from what.
+        foresight: What may follow from what.
         horizon: Steps that are thought ahead.
+        discount: $\\gamma$, of a step.
+        tremble: $\\epsilon$.
+        most: States at which thinking stops, however few steps ahead they are.
     """
 
     foresight: Foresight
     horizon: int = 64
-    _known: dict[tuple[bytes, bytes], Plan | None] = field(default_factory=dict, repr=False)
+    discount: float = 0.98
+    tremble: float = 0.1
+    most: int = 20_000
+    _known: dict[bytes, int | None] = field(default_factory=dict, repr=False)
 
-    def plan(self, before: Int[np.ndarray, " objects"], now: Int[np.ndarray, " objects"]) -> Plan | None:
-        """The shortest way; none where nothing is foreseen that is not a loss."""
-        key = before.tobytes(), now.tobytes()
+    def action(self, before: Int[np.ndarray, " objects"], now: Int[np.ndarray, " objects"]) -> int | None:
+        """The best action; none where it makes no difference as far as is foreseen."""
+        key = np.concatenate([before, now]).tobytes()
         if key not in self._known:
             self._think(before, now)
         return self._known[key]
 
     def _think(self, before: np.ndarray, now: np.ndarray) -> None:
-        """Search, step by step, and remember the plan of every two frames on the way that is found."""
-        number = self.foresight.actions
-        layers: list[_Layer] = []
-        befores, nows = before[None], now[None]
-        visited = {before.tobytes() + now.tobytes()}
+        number, objects = self.foresight.actions, len(now)
+        pairs = np.concatenate([before, now])[None]
+        places = {pairs[0].tobytes(): 0}
+        links: list[tuple[np.ndarray, ...]] = []
+        layer, begin = pairs, 0
         for _ in range(self.horizon):
-            came = np.repeat(np.arange(len(nows)), number)
-            actions = np.tile(np.arange(number), len(nows))
-            ahead = self.foresight.ahead(befores[came], nows[came], actions)
-            good = (ahead.states >= 0).all(axis=1) & (ahead.costs == 0)
-            won = np.flatnonzero(good & (ahead.rewards > 0))
-            if len(won):
-                layers.append(_Layer(befores, nows, came[won[:1]], actions[won[:1]]))
-                self._remember(layers)
-                return
+            from_ = np.repeat(np.arange(len(layer)), number)
+            actions = np.tile(np.arange(number), len(layer))
+            ahead = self.foresight.ahead(layer[from_, :objects], layer[from_, objects:], actions)
+            came = from_[ahead.source]
+            follow = np.column_stack([layer[came, objects:], ahead.states])
+            goes_on = (ahead.worth == 0) & (ahead.states >= 0).all(axis=1)
+            target = np.full(len(came), -1, np.int64)
             fresh = []
-            for i in np.flatnonzero(good):
-                mark = nows[came[i]].tobytes() + ahead.states[i].tobytes()
-                if mark not in visited:
-                    visited.add(mark)
+            for i in np.flatnonzero(goes_on).tolist():
+                key = follow[i].tobytes()
+                if key not in places:
+                    places[key] = len(places)
                     fresh.append(i)
-            if not fresh:
+                target[i] = places[key]
+            links.append(((begin + came) * number + actions[ahead.source], target, ahead.share, ahead.worth))
+            begin += len(layer)
+            layer = follow[fresh]
+            if not fresh or len(places) > self.most:
                 break
-            layers.append(_Layer(befores, nows, came[fresh], actions[fresh]))
-            befores, nows = nows[came[fresh]], ahead.states[fresh]
-        key = before.tobytes(), now.tobytes()
-        self._known[key] = None
-        if layers:  # nothing to win, so as long as possible without a loss
-            last = 0
-            for layer in reversed(layers):
-                action, last = int(layer.actions[last]), int(layer.came[last])
-            self._known[key] = Plan(action, 0)
+        choice, target, share, worth = (np.concatenate(parts) for parts in zip(*links, strict=True))
+        values = self._values(choice, target, share, worth, len(places))
+        told = np.where(np.ptp(values, axis=1) > 1e-9, values.argmax(axis=1), -1)
+        thought = self._thought(choice // number, target, begin, len(places))
+        for i, key in enumerate(places):
+            if i == 0 or thought[i]:
+                self._known[key] = int(told[i]) if told[i] >= 0 else None
 
-    def _remember(self, layers: "list[_Layer]") -> None:
-        end = 0
-        for back, layer in enumerate(reversed(layers), start=1):
-            action, end = int(layer.actions[end]), int(layer.came[end])
-            self._known[layer.befores[end].tobytes(), layer.nows[end].tobytes()] = Plan(action, back)
+    def _values(
+        self, choice: np.ndarray, target: np.ndarray, share: np.ndarray, worth: np.ndarray, states: int
+    ) -> np.ndarray:
+        """What each action is worth in each state, from the end backwards."""
+        number = self.foresight.actions
+        goes_on, value = target >= 0, np.zeros(states)
+        for _ in range(self.horizon):
+            gain = share * np.where(goes_on, self.discount * value[target], worth)
+            actions = np.bincount(choice, gain, states * number).reshape(states, number)
+            new = (1 - self.tremble) * actions.max(axis=1) + self.tremble * actions.mean(axis=1)
+            if np.array_equal(new, value):
+                break
+            value = new
+        return actions
 
-
-class _Layer(NamedTuple):
-    """One step of a search.
-
-    Attributes:
-        befores, nows: Frames from which it goes on.
-        came, actions: Of each that it leads to: from which of these, and by what.
-    """
-
-    befores: Int64[np.ndarray, "open objects"]
-    nows: Int64[np.ndarray, "open objects"]
-    came: Int64[np.ndarray, " next"]
-    actions: Int64[np.ndarray, " next"]
+    @staticmethod
+    def _thought(source: np.ndarray, target: np.ndarray, expanded: int, states: int) -> np.ndarray:
+        """Whether all ways out of each state were thought through to their ends."""
+        open_ = np.arange(states) >= expanded
+        while True:
+            more = open_.copy()
+            more[source[(target >= 0) & open_[target]]] = True
+            if np.array_equal(more, open_):
+                return ~open_
+            open_ = more

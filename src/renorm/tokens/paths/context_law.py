@@ -18,10 +18,11 @@ Source:
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Float64, Int, Int64
 from scipy.special import gammaln
 
 from renorm.errors import DataError
+from renorm.tokens.paths.register import Register
 from renorm.tokens.paths.tally import Tally
 
 __all__ = ["ContextLaw", "both", "evidence_gain"]
@@ -36,7 +37,7 @@ class ContextLaw:
     Attributes:
         variables: In the order in which they joined the context.
         tables: For none, one, ... of them: how often each (context, outcome) was seen.
-        likeliest: For the contexts of each table, the outcome that was seen most often, of equals the first.
+        books: The same, sorted for reading.
 
     Example: the outcome is the second variable; the first says nothing.
         >>> variables = np.array([[0, 0], [1, 0], [0, 1], [1, 1]] * 5)
@@ -47,7 +48,7 @@ class ContextLaw:
 
     variables: tuple[int, ...]
     tables: tuple[Tally, ...]
-    likeliest: tuple[tuple[Tally, Int64[np.ndarray, " contexts"]], ...]
+    books: "tuple[_Book, ...]"
 
     @classmethod
     def fit(
@@ -84,21 +85,67 @@ class ContextLaw:
             table = Tally(size + 1)
             table.learn(np.column_stack([variables[:, chosen[:size]], outcomes]))
             tables.append(table)
-        return cls(tuple(chosen), tuple(tables), tuple(_likeliest(table) for table in tables))
+        return cls(tuple(chosen), tuple(tables), tuple(_Book.of(table) for table in tables))
 
     def predict(self, variables: Int[np.ndarray, "number variables"]) -> Int64[np.ndarray, " number"]:
         """The likeliest outcomes; -1 where not even the first variable was ever seen so (or there is none)."""
-        found = np.full(len(variables), UNKNOWN, np.int64)
-        if not self.variables:
-            return np.full(len(variables), self.likeliest[0][1][0], np.int64)
-        for size in range(len(self.variables), 0, -1):
-            open_ = np.flatnonzero(found == UNKNOWN)
-            if not len(open_):
+        return self.options(variables, most=1)[0][:, 0]
+
+    def options(
+        self, variables: Int[np.ndarray, "number variables"], *, most: int = 4, least: float = 1 / 16
+    ) -> tuple[Int64[np.ndarray, "number most"], Float64[np.ndarray, "number most"]]:
+        """The likeliest outcomes of each, and their shares of what is told; -1 and 0 where there are no more.
+
+        Args:
+            variables: As they were learned.
+            most: Outcomes told.
+            least: Share below which an outcome is not told, unless it is the likeliest.
+        """
+        outcomes = np.full((len(variables), most), UNKNOWN, np.int64)
+        shares = np.zeros((len(variables), most))
+        open_ = np.arange(len(variables))
+        for size in range(len(self.variables), 0 if self.variables else -1, -1):
+            book = self.books[size]
+            number = book.contexts.find(variables[open_][:, list(self.variables[:size])])
+            missed = number < 0
+            here, number = open_[~missed], number[~missed]
+            for place in range(most):
+                at = book.begins[number] + place
+                there = at < book.begins[number + 1]
+                at = at[there]
+                told = book.shares[at] >= least if place else np.ones(len(at), bool)
+                rows = here[there][told]
+                outcomes[rows, place], shares[rows, place] = book.outcomes[at[told]], book.shares[at[told]]
+            if len(here) == len(open_):
                 break
-            contexts, outcomes = self.likeliest[size]
-            number = contexts.find(variables[open_][:, list(self.variables[:size])])
-            found[open_] = np.where(number >= 0, outcomes[number], UNKNOWN)
-        return found
+            open_ = open_[missed]
+        total = shares.sum(axis=1, keepdims=True)
+        return outcomes, np.divide(shares, total, out=shares, where=total > 0)
+
+
+@dataclass(frozen=True)
+class _Book:
+    """The outcomes of each context, commonest first, of equals the one first seen.
+
+    Attributes:
+        contexts: Their numbers.
+        begins: Where the outcomes of each begin, and where the last ones end.
+        outcomes, shares: Of all contexts, one after the other.
+    """
+
+    contexts: Register
+    begins: Int64[np.ndarray, " more"]
+    outcomes: Int64[np.ndarray, " outcomes"]
+    shares: Float64[np.ndarray, " outcomes"]
+
+    @classmethod
+    def of(cls, table: Tally) -> "_Book":
+        contexts = Register(table.rows.shape[1] - 1)
+        number = contexts.learn(table.rows[:, :-1])
+        order = np.lexsort((np.arange(len(number)), -table.counts, number))
+        total = np.bincount(number, table.counts)
+        begins = np.searchsorted(number[order], np.arange(len(contexts) + 1))
+        return cls(contexts, begins, table.rows[order, -1], table.counts[order] / total[number[order]])
 
 
 def evidence_gain(
@@ -144,12 +191,3 @@ def both(a: Int[np.ndarray, " number"], b: Int[np.ndarray, " number"]) -> Int64[
     low = b.min()
     codes = a.astype(np.int64) * (int(b.max()) - int(low) + 1) + (b - low)
     return np.unique(codes, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
-def _likeliest(table: Tally) -> tuple[Tally, np.ndarray]:
-    """The contexts of a table, and of each the outcome with most counts, of equals the first seen."""
-    contexts = Tally(table.rows.shape[1] - 1)
-    number = contexts.learn(table.rows[:, :-1], table.counts)
-    order = np.lexsort((np.arange(len(number)), -table.counts, number))
-    first = order[np.unique(number[order], return_index=True)[1]]
-    return contexts, table.rows[first, -1]

@@ -1,20 +1,18 @@
 r"""What comes next in a world of objects, and what it is worth: learned from frames, actions and rewards by counting.
 
 Objects are groups of tokens (``renorm.tokens.paths.objects``), their states distinct tuples of them. The next state of
-each has a law of its own, whose context may hold its last two states, those of other objects, and the action: those
-that bear it have a *controllable* path. What a frame is worth is a law of the objects' predicted states,
+each has a law of its own, whose context may hold its last two states, those of other objects, and the action: where
+it bears the action, its path is *controllable*. What a frame is worth is a law of the objects' states,
 
-$$ \hat s_f(t+1) = \arg\max_s p\big(s \mid \mathrm{context}_f(t)\big), \qquad
-   \hat r(t+1) = \arg\max_r p\big(r \mid \hat s(t+1)\big) , $$
-
-so that a plan, which sees nothing but predictions, is told the same as it learned from.
+$$ p(s_f(t+1) \mid \mathrm{context}_f(t)) , \qquad p(r(t) \mid s(t)) . $$
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int64, UInt8
+from jaxtyping import Float64, Int, Int64, UInt8
 
 from renorm.errors import DataError
 from renorm.tokens.paths.context_law import ContextLaw
@@ -29,18 +27,23 @@ ENOUGH = 5000
 """Frames from which objects are told apart; their states and laws are learned from all."""
 
 
-@dataclass(frozen=True)
-class Ahead:
-    """What is predicted of the next frame.
+LEAST = 1 / 32
+
+
+class Ahead(NamedTuple):
+    """What may follow from some frames and actions, one after the other.
 
     Attributes:
-        states: Of every object; -1 where nothing like it was seen.
-        rewards, costs: Whether something is won, or lost.
+        source: Which of them.
+        states: Of every object in the next frame; -1 where nothing like it was seen.
+        share: Its probability.
+        worth: 1 where something is won, -1 where something is lost, else 0.
     """
 
+    source: Int64[np.ndarray, " number"]
     states: Int64[np.ndarray, "number objects"]
-    rewards: Int64[np.ndarray, " number"]
-    costs: Int64[np.ndarray, " number"]
+    share: Float64[np.ndarray, " number"]
+    worth: Int64[np.ndarray, " number"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Foresight:
         groups: Object of each token.
         states: Of each object.
         laws: Of each object's next state.
-        reward, cost: Of a frame, given the predicted states of all objects.
+        reward, cost: Of a frame, given the states of all objects.
         actions: How many there are.
     """
 
@@ -100,14 +103,12 @@ class Foresight:
         now = np.flatnonzero(room[:-2] > 2) + 1  # frames with one before and one after
         if not len(now):
             raise DataError("what follows needs an episode of three frames or more, got none")
-        laws = []
-        for g in range(len(states)):
-            known = variables_of(seen[now - 1], seen[now], actions[now], g)
-            laws.append(ContextLaw.fit(known, seen[now + 1, g]))
-        made = cls(planes, groups, states, tuple(laws), laws[0], laws[0], number)
-        predicted = made._next(seen[now - 1], seen[now], actions[now])
-        reward, cost = (ContextLaw.fit(predicted, worth[now + 1]) for worth in (rewards, costs))
-        return cls(planes, groups, states, tuple(laws), reward, cost, number)
+        laws = tuple(
+            ContextLaw.fit(variables_of(seen[now - 1], seen[now], actions[now], g), seen[now + 1, g])
+            for g in range(len(states))
+        )
+        reward, cost = (ContextLaw.fit(seen, worth) for worth in (rewards, costs))
+        return cls(planes, groups, states, laws, reward, cost, number)
 
     def look(self, pictures: UInt8[np.ndarray, "frames rows columns"]) -> Int64[np.ndarray, "frames objects"]:
         """States of all objects; -1 for one that was never seen so."""
@@ -120,18 +121,28 @@ class Foresight:
         now: Int[np.ndarray, "number objects"],
         actions: Int[np.ndarray, " number"],
     ) -> Ahead:
-        """What follows, likeliest, from two frames in a row and an action."""
-        states = self._next(before, now, actions)
-        return Ahead(states, self.reward.predict(states), self.cost.predict(states))
+        """What may follow from two frames in a row and an action: objects go their ways independently.
+
+        Ways of a probability below 1/32 are not told.
+        """
+        source, share = np.arange(len(now)), np.ones(len(now))
+        states = np.empty((len(now), 0), np.int64)
+        for g, law in enumerate(self.laws):
+            outcomes, shares = law.options(variables_of(before, now, actions, g))
+            shares[outcomes[:, 0] < 0, 0] = 1.0  # nothing known is one way to go
+            rows, place = np.nonzero(share[:, None] * shares[source] >= LEAST)
+            own = outcomes[source[rows], place]
+            share = share[rows] * shares[source[rows], place]
+            states = np.column_stack([states[rows], own])
+            source = source[rows]
+        worth = (self.reward.predict(states) > 0).astype(np.int64) - (self.cost.predict(states) > 0)
+        return Ahead(source, states, share, worth)
 
     @property
     def controllable(self) -> list[bool]:
         """Whether what an object does next is told by the action."""
         last = 2 * len(self.states)
         return [last in law.variables for law in self.laws]
-
-    def _next(self, before: np.ndarray, now: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        return np.column_stack([law.predict(variables_of(before, now, actions, g)) for g, law in enumerate(self.laws)])
 
 
 def variables_of(

@@ -7,6 +7,7 @@ from renorm.errors import DataError
 
 __all__ = ["Register", "distinct_rows"]
 
+FEW = 4096  # rows that are looked up one by one
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no number of a row is lost
 
 
@@ -64,7 +65,8 @@ class Register:
         Raises:
             DataError: If rows have another width.
         """
-        first, inverse = self._distinct(rows)
+        self._check(rows)
+        first, inverse = distinct_rows(rows)
         found, known = np.empty(len(first), np.int64), len(self)
         for i, key in enumerate(_keys(rows[first])):
             found[i] = self._numbers.setdefault(key, len(self._numbers))
@@ -74,14 +76,13 @@ class Register:
 
     def find(self, rows: Integer[np.ndarray, "number width"]) -> Int64[np.ndarray, " number"]:
         """Numbers of rows; -1 for those that were never learned."""
-        first, inverse = self._distinct(rows)
-        found = [self._numbers.get(key, -1) for key in _keys(rows[first])]
-        return np.asarray(found, np.int64)[inverse]
+        self._check(rows)
+        first, inverse = distinct_rows(rows) if len(rows) > FEW else (slice(None), slice(None))
+        return np.asarray([self._numbers.get(key, -1) for key in _keys(rows[first])], np.int64)[inverse]
 
-    def _distinct(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _check(self, rows: np.ndarray) -> None:
         if rows.ndim != 2 or rows.shape[1] != self.width:
             raise DataError(f"this table has rows of {self.width} numbers, got an array of shape {rows.shape}")
-        return distinct_rows(rows)
 
 
 def distinct_rows(
