@@ -36,7 +36,7 @@ class Planner:
     horizon: int = 64
     discount: float = 0.98
     tremble: float = 0.1
-    most: int = 20_000
+    most: int = 1000
     _known: dict[bytes, int | None] = field(default_factory=dict, repr=False)
 
     def action(self, before: Int[np.ndarray, " objects"], now: Int[np.ndarray, " objects"]) -> int | None:

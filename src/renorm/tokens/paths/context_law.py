@@ -109,13 +109,11 @@ class ContextLaw:
             number = book.contexts.find(variables[open_][:, list(self.variables[:size])])
             missed = number < 0
             here, number = open_[~missed], number[~missed]
-            for place in range(most):
-                at = book.begins[number] + place
-                there = at < book.begins[number + 1]
-                at = at[there]
-                told = book.shares[at] >= least if place else np.ones(len(at), bool)
-                rows = here[there][told]
-                outcomes[rows, place], shares[rows, place] = book.outcomes[at[told]], book.shares[at[told]]
+            at = book.begins[number][:, None] + np.arange(most)
+            share = np.where(at < book.begins[number + 1][:, None], book.shares[np.minimum(at, book.last)], 0.0)
+            share[:, 1:][share[:, 1:] < least] = 0.0
+            shares[here] = share
+            outcomes[here] = np.where(share > 0, book.outcomes[np.minimum(at, book.last)], UNKNOWN)
             if len(here) == len(open_):
                 break
             open_ = open_[missed]
@@ -137,6 +135,11 @@ class _Book:
     begins: Int64[np.ndarray, " more"]
     outcomes: Int64[np.ndarray, " outcomes"]
     shares: Float64[np.ndarray, " outcomes"]
+
+    @property
+    def last(self) -> int:
+        """Place of the last outcome."""
+        return len(self.outcomes) - 1
 
     @classmethod
     def of(cls, table: Tally) -> "_Book":

@@ -5,10 +5,11 @@ Two tokens are linked where one, now, says something of the other, in the next f
 $$ I_{ij} = \sum_{ab} P(x_i(t) = a, x_j(t+1) = b) \ln\frac{P(x_i(t) = a, x_j(t+1) = b)}{P(a) P(b)} , \qquad
    \ell_{ij} = \frac{I_{ij} + I_{ji}}{\sqrt{H_i H_j}} . $$
 
-Each token begins with the one that it is linked to most. Then groups that links touch are joined, the best pair first,
-as long as the evidence of what the pair does next, given what it did in two frames, gains by it:
+Each token begins with the one that it is linked to most. Then groups are joined, the strongest link first, where that
+raises the evidence of what comes next: of the two as one variable, given its last two states, against each by itself,
+given its own last two states and, where they help, those of the other,
 
-$$ \ln Z_{A \cup B} > \ln Z_A + \ln Z_B . $$
+$$ \ln Z(A \cup B) > \ln Z(A \mid B) + \ln Z(B \mid A) . $$
 
 A ball is found so: no two of its sites are ever seen together, and yet each says where it will be. A bat is not joined
 to it, although the two meet: together they have so many states that each is seen too rarely.
@@ -18,8 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 from scipy.special import gammaln
 
 from renorm.errors import DataError
@@ -57,36 +56,27 @@ def objects_of(
     links = lagged_links(tokens, follows)
     np.fill_diagonal(links, 0.0)
     links[links < LEAST] = 0.0
-    linked = np.flatnonzero(links.any(axis=1))
-    nearest = csr_array((np.ones(len(linked)), (linked, links[linked].argmax(axis=1))), shape=links.shape)
-    group = connected_components(nearest, directed=False)[1]
-    parts = {int(g): _Part.of(np.flatnonzero(group == g), tokens[:, group == g], now) for g in np.unique(group)}
-    joined: dict[tuple[int, int], _Part] = {}
-
-    def consider(a: int, b: int) -> None:
-        if links[np.ix_(parts[a].members, parts[b].members)].any():
-            joined[a, b] = parts[a].join(parts[b], now)
-
-    def gain(pair: tuple[int, int]) -> float:
-        return joined[pair].evidence - parts[pair[0]].evidence - parts[pair[1]].evidence
-
-    for a in parts:
-        for b in parts:
-            if a < b:
-                consider(a, b)
-    while joined:
-        best = max(joined, key=gain)
-        if gain(best) <= 0:
-            break
-        kept, gone = best
-        parts[kept] = joined[best]
-        del parts[gone]
-        joined = {pair: part for pair, part in joined.items() if not {kept, gone} & set(pair)}
-        for other in parts:
-            if other != kept:
-                consider(min(kept, other), max(kept, other))
+    group = np.arange(len(links))
+    parts = [_Part.of(np.flatnonzero(group == g), tokens[:, group == g], now) for g in range(group.max() + 1)]
+    strength = np.array([[links[np.ix_(a.members, b.members)].max() for b in parts] for a in parts])
+    np.fill_diagonal(strength, 0.0)
+    open_, gone = strength.copy(), set[int]()
+    while open_.any():
+        a, b = np.unravel_index(open_.argmax(), open_.shape)
+        one = parts[a].join(parts[b], now)
+        if one.evidence <= parts[a].beside(parts[b], now) + parts[b].beside(parts[a], now):
+            open_[a, b] = open_[b, a] = 0.0
+            continue
+        parts[a] = one
+        strength[a] = np.maximum(strength[a], strength[b])
+        strength[:, a] = strength[a]
+        strength[b] = strength[:, b] = strength[a, a] = 0.0
+        open_[a], open_[:, a] = strength[a], strength[a]  # with the new one all is open again
+        open_[b] = open_[:, b] = 0.0
+        gone.add(int(b))
     found = np.empty(tokens.shape[1], np.int64)
-    for g, part in enumerate(sorted(parts.values(), key=lambda part: int(part.members.min()))):
+    left = [part for i, part in enumerate(parts) if i not in gone]
+    for g, part in enumerate(sorted(left, key=lambda part: int(part.members.min()))):
         found[part.members] = g
     return found
 
@@ -98,7 +88,7 @@ class _Part(NamedTuple):
         members: The tokens.
         states: Number of their tuple in each frame.
         room: ln of the number of states that they could have had, were the first parts independent.
-        evidence: Of what they do next, nats.
+        evidence: Of what they do next by themselves, nats.
     """
 
     members: Int64[np.ndarray, " members"]
@@ -113,9 +103,19 @@ class _Part(NamedTuple):
         return cls(members, states, room, _evidence(states, room, now))
 
     def join(self, other: "_Part", now: np.ndarray) -> "_Part":
-        states = both(self.states, other.states)
-        room = self.room + other.room
+        """Both as one variable."""
+        states, room = both(self.states, other.states), self.room + other.room
         return _Part(np.concatenate([self.members, other.members]), states, room, _evidence(states, room, now))
+
+    def beside(self, other: "_Part", now: np.ndarray) -> float:
+        """Evidence of what this one does next, where it may look at another one."""
+        context, evidence = both(self.states[now], self.states[now - 1]), self.evidence
+        for told in (other.states[now], other.states[now - 1]):
+            gain = evidence_gain(context, told, self.states[now + 1])
+            if gain <= 0:
+                break
+            context, evidence = both(context, told), evidence + gain
+        return evidence
 
 
 def _evidence(states: np.ndarray, room: float, now: np.ndarray) -> float:
