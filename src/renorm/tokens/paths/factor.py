@@ -95,7 +95,7 @@ class Factor:
         place[order] = np.arange(len(first)) - np.repeat(begins, np.diff(np.append(begins, len(first))))
         return place
 
-    def absorb(self, other: "Factor", children: list[Int64[np.ndarray, " known"]]) -> Int64[np.ndarray, " events"]:
+    def absorb(self, other: "Factor", children: list[Int64[np.ndarray, "_"]]) -> Int64[np.ndarray, " events"]:
         """Add another factor's counts, whose children have other numbers; the number here of each of its events.
 
         Args:

@@ -28,7 +28,7 @@ class Tally:
         self._counts = np.zeros(16, np.int64)
 
     @classmethod
-    def of(cls, rows: Integer[np.ndarray, "number width"], counts: Integer[np.ndarray, " number"]) -> "Tally":
+    def of(cls, rows: Integer[np.ndarray, "number width"], counts: Integer[np.ndarray, " counts"]) -> "Tally":
         """The tally of these rows, all different, in this order.
 
         Raises:

@@ -18,7 +18,7 @@ from renorm.tokens.paths.factor import Factor, Seen
 
 __all__ = ["Tower", "room_in"]
 
-Groups = Sequence[Int64[np.ndarray, " tokens"]]
+Groups = Sequence[Int64[np.ndarray, "_"]]
 
 
 class Tower:
@@ -64,7 +64,7 @@ class Tower:
         """Frames that a state of each level covers."""
         return [self.length**n for n in range(len(self.levels))]
 
-    def learn(self, episodes: Sequence[Int[np.ndarray, "frames tokens"]]) -> list[list[Seen]]:
+    def learn(self, episodes: Sequence[Int[np.ndarray, "_ tokens"]]) -> list[list[Seen]]:
         """Count what is in the episodes; what each factor saw, level by level, one episode after the other.
 
         Raises:
@@ -72,7 +72,7 @@ class Tower:
         """
         return self._pass(episodes, learn=True)
 
-    def find(self, episodes: Sequence[Int[np.ndarray, "frames tokens"]]) -> list[list[Seen]]:
+    def find(self, episodes: Sequence[Int[np.ndarray, "_ tokens"]]) -> list[list[Seen]]:
         """What each factor sees in episodes that are not learned; -1 for what it never saw."""
         return self._pass(episodes, learn=False)
 

@@ -13,11 +13,13 @@ controlled, not as the world.
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float64, Int
 
 from renorm.tokens.paths.foresight import Foresight
 
 __all__ = ["Planner"]
+
+INDIFFERENT = 1e-9
 
 
 @dataclass
@@ -37,10 +39,17 @@ class Planner:
     discount: float = 0.98
     tremble: float = 0.1
     most: int = 1000
-    _known: dict[bytes, int | None] = field(default_factory=dict, repr=False)
+    _known: dict[bytes, Float64[np.ndarray, " actions"]] = field(default_factory=dict, repr=False)
 
     def action(self, before: Int[np.ndarray, " objects"], now: Int[np.ndarray, " objects"]) -> int | None:
         """The best action; none where it makes no difference as far as is foreseen."""
+        worth = self.worth(before, now)
+        return int(worth.argmax()) if np.ptp(worth) > INDIFFERENT else None
+
+    def worth(
+        self, before: Int[np.ndarray, " objects"], now: Int[np.ndarray, " objects"]
+    ) -> Float64[np.ndarray, " actions"]:
+        """What each action is worth, Q."""
         key = np.concatenate([before, now]).tobytes()
         if key not in self._known:
             self._think(before, now)
@@ -74,11 +83,10 @@ class Planner:
                 break
         choice, target, share, worth = (np.concatenate(parts) for parts in zip(*links, strict=True))
         values = self._values(choice, target, share, worth, len(places))
-        told = np.where(np.ptp(values, axis=1) > 1e-9, values.argmax(axis=1), -1)
         thought = self._thought(choice // number, target, begin, len(places))
         for i, key in enumerate(places):
             if i == 0 or thought[i]:
-                self._known[key] = int(told[i]) if told[i] >= 0 else None
+                self._known[key] = values[i]
 
     def _values(
         self, choice: np.ndarray, target: np.ndarray, share: np.ndarray, worth: np.ndarray, states: int

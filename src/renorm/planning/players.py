@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from renorm.recipes.planning.search import Planner
+from renorm.planning.search import Planner
 from renorm.tokens.paths.foresight import Foresight
 from renorm.worlds.world import Frame, Play, Player
 
