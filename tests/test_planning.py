@@ -134,7 +134,7 @@ def test_what_follows_is_what_the_world_does(pong):
         best = ahead.share.argmax()
         worth = new.rewards[i + 1] - new.costs[i + 1]
         right.append(ahead.states[best].tolist() == seen[i + 1].tolist() and ahead.worth[best] == worth)
-    assert np.mean(right) > 0.95
+    assert np.mean(right) > 0.9
 
 
 def test_a_plan_from_random_play_plays_pong_almost_perfectly(pong):

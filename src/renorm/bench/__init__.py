@@ -34,5 +34,7 @@ BENCHMARKS = {
     "lognormal-large": "lognormal_large",
     "longrange": "longrange",
     "cascade-images": "cascade_images",
+    "pong": "pong",
+    "breakout": "breakout",
 }
 """Name -> module in this folder; imported only when run."""

@@ -24,7 +24,7 @@ INDIFFERENT = 1e-9
 
 @dataclass
 class Planner:
-    """It remembers what it thought through to the end.
+    """It remembers what it thought through, to the end or far enough.
 
     Args:
         foresight: What may follow from what.
@@ -60,7 +60,7 @@ class Planner:
         pairs = np.concatenate([before, now])[None]
         places = {pairs[0].tobytes(): 0}
         links: list[tuple[np.ndarray, ...]] = []
-        layer, begin = pairs, 0
+        layer, begin, begins = pairs, 0, list[int]()
         for _ in range(self.horizon):
             from_ = np.repeat(np.arange(len(layer)), number)
             actions = np.tile(np.arange(number), len(layer))
@@ -78,14 +78,16 @@ class Planner:
                 target[i] = places[key]
             links.append(((begin + came) * number + actions[ahead.source], target, ahead.share, ahead.worth))
             begin += len(layer)
+            begins.append(begin)
             layer = follow[fresh]
             if not fresh or len(places) > self.most:
                 break
         choice, target, share, worth = (np.concatenate(parts) for parts in zip(*links, strict=True))
         values = self._values(choice, target, share, worth, len(places))
         thought = self._thought(choice // number, target, begin, len(places))
+        thought[: begins[len(begins) // 2]] = True  # or at least half as far as this thought went
         for i, key in enumerate(places):
-            if i == 0 or thought[i]:
+            if thought[i]:
                 self._known[key] = values[i]
 
     def _values(

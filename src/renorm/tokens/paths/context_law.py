@@ -18,14 +18,14 @@ Source:
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int, Int64
+from jaxtyping import Bool, Float64, Int, Int64
 from scipy.special import gammaln
 
 from renorm.errors import DataError
 from renorm.tokens.paths.register import Register
 from renorm.tokens.paths.tally import Tally
 
-__all__ = ["ContextLaw", "both", "evidence_gain"]
+__all__ = ["ContextLaw", "both", "evidence_gain", "undecided"]
 
 UNKNOWN = -1
 
@@ -71,15 +71,17 @@ class ContextLaw:
         if not len(outcomes):
             raise DataError("a law of what follows needs one outcome or more, got none")
         chosen: list[int] = []
-        context = np.zeros(len(outcomes), np.int64)
+        rows, context = np.arange(len(outcomes)), np.zeros(len(outcomes), np.int64)
         while len(chosen) < variables.shape[1]:
+            open_ = undecided(context, outcomes[rows])  # elsewhere nothing can be gained, and nothing lost
+            rows, context = rows[open_], context[open_]
             left = [i for i in range(variables.shape[1]) if i not in chosen]
-            gains = [evidence_gain(context, variables[:, i], outcomes, strength=strength) for i in left]
+            gains = [evidence_gain(context, variables[rows, i], outcomes[rows], strength=strength) for i in left]
             best = int(np.argmax(gains))
             if gains[best] <= 0:
                 break
             chosen.append(left[best])
-            context = both(context, variables[:, left[best]])
+            context = both(context, variables[rows, left[best]])
         tables = []
         for size in range(len(chosen) + 1):
             table = Tally(size + 1)
@@ -173,6 +175,8 @@ def evidence_gain(
         >>> bool(abs(gain - by_hand) < 1e-9)
         True
     """
+    if not len(outcomes):
+        return 0.0
     larger, known = both(context, variable), both(context, outcomes)
     share = np.bincount(known)[known] / np.bincount(context)[context]
     cell = both(larger, outcomes)
@@ -182,6 +186,20 @@ def evidence_gain(
     prior = strength * share_of
     within = gammaln(prior + count) - gammaln(prior) - count * np.log(share_of)
     return float(within.sum() + (gammaln(strength) - gammaln(strength + total)).sum())
+
+
+def undecided(context: Int[np.ndarray, " number"], outcomes: Int[np.ndarray, " number"]) -> Bool[np.ndarray, " number"]:
+    """Where the context leaves more than one outcome.
+
+    Example:
+        >>> undecided(np.array([0, 0, 1, 1]), np.array([5, 5, 5, 6])).tolist()
+        [False, False, True, True]
+    """
+    if not len(outcomes):
+        return np.zeros(0, bool)
+    cells = both(context, outcomes)
+    first = np.unique(cells, return_index=True)[1]
+    return np.asarray(np.bincount(context[first], minlength=int(context.max()) + 1)[context] > 1)
 
 
 def both(a: Int[np.ndarray, " number"], b: Int[np.ndarray, " number"]) -> Int64[np.ndarray, " number"]:

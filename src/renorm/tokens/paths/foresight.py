@@ -27,7 +27,7 @@ ENOUGH = 5000
 """Frames from which objects are told apart; their states and laws are learned from all."""
 
 
-LEAST = 1 / 32
+LEAST, LIKELY = 1 / 32, 0.5
 
 
 class Ahead(NamedTuple):
@@ -123,13 +123,14 @@ class Foresight:
     ) -> Ahead:
         """What may follow from two frames in a row and an action: objects go their ways independently.
 
-        Ways of a probability below 1/32 are not told.
+        Ways of a probability below 1/32 are not told; where no state of an object is likelier than not, it is unknown.
         """
         source, share = np.arange(len(now)), np.ones(len(now))
         states = np.empty((len(now), 0), np.int64)
         for g, law in enumerate(self.laws):
             outcomes, shares = law.options(variables_of(before, now, actions, g))
-            shares[outcomes[:, 0] < 0, 0] = 1.0  # nothing known is one way to go
+            vague = shares[:, 0] < LIKELY  # also where nothing is known
+            outcomes[vague, 0], shares[vague] = -1, np.eye(1, shares.shape[1])
             rows, place = np.nonzero(share[:, None] * shares[source] >= LEAST)
             own = outcomes[source[rows], place]
             share = share[rows] * shares[source[rows], place]

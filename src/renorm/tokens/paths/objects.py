@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.special import gammaln
 
 from renorm.errors import DataError
-from renorm.tokens.paths.context_law import both, evidence_gain
+from renorm.tokens.paths.context_law import both, evidence_gain, undecided
 from renorm.tokens.paths.register import distinct_rows
 
 __all__ = ["lagged_links", "objects_of"]
@@ -110,6 +110,8 @@ class _Part(NamedTuple):
     def beside(self, other: "_Part", now: np.ndarray) -> float:
         """Evidence of what this one does next, where it may look at another one."""
         context, evidence = both(self.states[now], self.states[now - 1]), self.evidence
+        open_ = undecided(context, self.states[now + 1])
+        now, context = now[open_], context[open_]
         for told in (other.states[now], other.states[now - 1]):
             gain = evidence_gain(context, told, self.states[now + 1])
             if gain <= 0:

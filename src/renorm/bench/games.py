@@ -1,0 +1,108 @@
+"""Players of one world that learned from the same random play: by counting and planning, and by a table of values."""
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from renorm.bench.cores import on_all_cores, telling
+from renorm.planning.players import foresight_of, planning_player
+from renorm.planning.search import Planner
+from renorm.worlds.q_learner import QLearner
+from renorm.worlds.world import Play, Player, World, play, random_player
+
+__all__ = ["SEEDS", "Game", "means", "rows_of", "tuned"]
+
+SEEDS = 5
+TUNING = (9001, 9002)
+"""Seeds on which the Q-learner's rates are chosen: no result is of these."""
+Rates: TypeAlias = tuple[float, float, int]
+"""Rate, discount and sweeps."""
+RATES: tuple[Rates, ...] = tuple(itertools.product((0.1, 0.3, 0.6), (0.95, 0.98, 0.99), (10, 50)))
+
+
+@dataclass(frozen=True)
+class Game:
+    """A world, and how it is played.
+
+    Attributes:
+        name: For tables.
+        world: Makes it.
+        slip: Probability that an action is replaced by a random one, in learning and in play.
+        frames: Played for a result.
+    """
+
+    name: str
+    world: Callable[[], World]
+    slip: float = 0.0
+    frames: int = 4096
+
+    def at_random(self, frames: int, seed: int) -> Play:
+        """What all learn from."""
+        world, generator = self.world(), np.random.default_rng((seed, 0))
+        player = random_player(len(world.space.actions), generator)
+        return play(world, player, frames, generator, slip=self.slip)
+
+    def score(self, player: Player, seed: int) -> tuple[float, float]:
+        """Rewards and losses in 512 frames."""
+        return play(self.world(), player, self.frames, np.random.default_rng((seed, 1)), slip=self.slip).per_frames()
+
+
+def rows_of(game: Game, frames: Iterable[int], rates: Rates, seed: int) -> list[dict[str, Any]]:
+    """What ours and the Q-learner reach, after each number of random frames, and what random play does."""
+    jobs: list[Callable[[], Any]] = [
+        partial(_raced, game, number, rates, seed + i) for number, i in itertools.product(frames, range(SEEDS))
+    ]
+    return [row for rows in on_all_cores(jobs, telling(game.name, "plays")) for row in rows]
+
+
+def tuned(game: Game, frames: int) -> Rates:
+    """Rate, discount and sweeps at which the Q-learner wins most, on seeds of its own."""
+    jobs: list[Callable[[], Any]] = [partial(_learned, game, frames, rates, own) for rates in RATES for own in TUNING]
+    rewards = on_all_cores(jobs, telling(f"{game.name}, rates", "learners"))
+    mean = [statistics.fmean(rewards[i : i + len(TUNING)]) for i in range(0, len(rewards), len(TUNING))]
+    return RATES[int(np.argmax(mean))]
+
+
+def _learned(game: Game, frames: int, rates: Rates, seed: int) -> float:
+    """What a Q-learner of these rates wins."""
+    return game.score(_q_player(game, game.at_random(frames, seed), rates, seed), seed)[0]
+
+
+def _q_player(game: Game, played: Play, rates: Rates, seed: int) -> Player:
+    learner = QLearner(len(game.world().space.actions), *rates).learn(played, np.random.default_rng((seed, 3)))
+    return learner.player(np.random.default_rng((seed, 4)))
+
+
+def _raced(game: Game, frames: int, rates: Rates, seed: int) -> list[dict[str, Any]]:
+    """One seed, a row for each player."""
+    played = game.at_random(frames, seed)
+    foresight = foresight_of(played, len(game.world().space.actions))
+    players = {
+        "ours": planning_player(Planner(foresight), np.random.default_rng((seed, 2))),
+        "q-learner": _q_player(game, played, rates, seed),
+    }
+    found = {method: game.score(player, seed) for method, player in players.items()}
+    found["random"] = played.per_frames()
+    about = {"game": game.name, "frames": frames, "seed": seed}
+    return [
+        about | {"method": method, "rewards": rewards, "costs": costs} for method, (rewards, costs) in found.items()
+    ]
+
+
+def means(rows: Sequence[Mapping[str, Any]], what: str) -> dict[tuple[str, int], float]:
+    """Mean over seeds of a column, by method and number of frames.
+
+    Example:
+        >>> row = {"method": "ours", "frames": 5, "rewards": 1.0}
+        >>> means([row, row | {"rewards": 2.0}], "rewards")
+        {('ours', 5): 1.5}
+    """
+    found: dict[tuple[str, int], list[float]] = {}
+    for row in rows:
+        found.setdefault((row["method"], row["frames"]), []).append(row[what])
+    return {key: statistics.fmean(values) for key, values in found.items()}
