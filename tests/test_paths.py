@@ -170,3 +170,8 @@ def test_bad_towers_and_episodes_are_told():
     ):
         with pytest.raises(DataError, match=match):
             tower.learn([episode])
+    with pytest.raises(DataError, match="one episode or more, got none"):
+        tower.learn([])
+    seen = tower.learn([movie(9, 0)])
+    with pytest.raises(DataError, match="level 2 has states 0 to 7 there, got -1 to 7"):
+        tower.frames(2, 0, seen[1][0].states)

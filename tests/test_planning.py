@@ -94,6 +94,8 @@ def test_a_law_takes_what_bears_on_the_outcome_and_says_how_likely():
     asked = np.array([[1, 0, 2, 3]])
     told, shares = law.options(asked)
     assert told[0, :2].tolist() == [2, 3]
+    assert law.probability(asked, 3)[0] == pytest.approx(shares[0, 1])
+    assert law.probability(asked, 9)[0] == 0
     here = (variables[:, 0] == 1) & (variables[:, 2] == 2)
     assert shares[0, 0] == pytest.approx((outcomes[here] == 2).mean())
     assert shares.sum() == pytest.approx(1)
@@ -132,8 +134,9 @@ def test_what_follows_is_what_the_world_does(pong):
     for i in t:
         ahead = foresight.ahead(seen[i - 1][None], seen[i][None], new.actions[i][None])
         best = ahead.share.argmax()
-        worth = new.rewards[i + 1] - new.costs[i + 1]
-        right.append(ahead.states[best].tolist() == seen[i + 1].tolist() and ahead.worth[best] == worth)
+        told = ahead.reward[best] > 0.5, ahead.cost[best] > 0.5
+        states = np.where(foresight.bears, seen[i + 1], 0).tolist()
+        right.append(ahead.states[best].tolist() == states and told == (new.rewards[i + 1] > 0, new.costs[i + 1] > 0))
     assert np.mean(right) > 0.9
 
 
@@ -180,9 +183,10 @@ def test_hidden_tokens_are_neither_there_nor_absent():
     states = ObjectStates(planes, (planes.colours == 2).astype(np.int64), 0)
     assert states.learn(tokens).tolist() == [0, 1] * 20
     assert len(states) == 2
-    assert states.find(tokens).tolist() == [0, 1] * 20
-    half = np.array([[[0, 1, 0, 0]], [[2, 1, 0, 0]]], np.uint8)
-    assert states.find(planes.tokens(half)).tolist() == [-1, -1]
+    assert states.find(tokens, planes.strange(pictures)).tolist() == [0, 1] * 20
+    new = np.array([[[0, 1, 0, 0]], [[3, 1, 0, 0]]], np.uint8)  # half a pair, and half under a colour never seen
+    assert planes.strange(new).any(axis=1).tolist() == [False, True]
+    assert states.find(planes.tokens(new), planes.strange(new)).tolist() == [-1, 0]
 
 
 def test_bad_worlds_are_told(pong):
@@ -203,8 +207,12 @@ def test_bad_worlds_are_told(pong):
                 number=3,
                 lengths=lengths,
             )
-    with pytest.raises(RecipeError, match="a Q-learner needs 0 < rate <= 1"):
-        QLearner(3, rate=0.0)
+    for make, match in (
+        (lambda: QLearner(3, rate=0.0), "a Q-learner needs actions >= 1, 0 < rate <= 1"),
+        (lambda: Planner(foresight, horizon=0), "a planner needs horizon >= 1"),
+    ):
+        with pytest.raises(RecipeError, match=match):
+            make()
 
 
 def test_a_q_learner_learns_pong():

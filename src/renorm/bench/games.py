@@ -15,14 +15,14 @@ from renorm.planning.search import Planner
 from renorm.worlds.q_learner import QLearner
 from renorm.worlds.world import Play, Player, World, play, random_player
 
-__all__ = ["SEEDS", "Game", "means", "rows_of", "tuned"]
+__all__ = ["SEEDS", "Game", "means", "rows_of", "told", "tuned"]
 
 SEEDS = 5
 TUNING = (9001, 9002)
 """Seeds on which the Q-learner's rates are chosen: no result is of these."""
-Rates: TypeAlias = tuple[float, float, int]
-"""Rate, discount and sweeps."""
-RATES: tuple[Rates, ...] = tuple(itertools.product((0.1, 0.3, 0.6), (0.95, 0.98, 0.99), (10, 50)))
+Rates: TypeAlias = tuple[float, float, int, float]
+"""Rate, discount, sweeps and tremble."""
+RATES: tuple[Rates, ...] = tuple(itertools.product((0.1, 0.3, 0.6), (0.95, 0.98, 0.99), (10, 50), (0.0, 0.1)))
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,17 @@ def rows_of(game: Game, frames: Iterable[int], rates: Rates, seed: int) -> list[
 
 
 def tuned(game: Game, frames: int) -> Rates:
-    """Rate, discount and sweeps at which the Q-learner wins most, on seeds of its own."""
+    """Rates at which the Q-learner wins most and loses least, on seeds of its own."""
     jobs: list[Callable[[], Any]] = [partial(_learned, game, frames, rates, own) for rates in RATES for own in TUNING]
-    rewards = on_all_cores(jobs, telling(f"{game.name}, rates", "learners"))
-    mean = [statistics.fmean(rewards[i : i + len(TUNING)]) for i in range(0, len(rewards), len(TUNING))]
+    worth = on_all_cores(jobs, telling(f"{game.name}, rates", "learners"))
+    mean = [statistics.fmean(worth[i : i + len(TUNING)]) for i in range(0, len(worth), len(TUNING))]
     return RATES[int(np.argmax(mean))]
 
 
 def _learned(game: Game, frames: int, rates: Rates, seed: int) -> float:
-    """What a Q-learner of these rates wins."""
-    return game.score(_q_player(game, game.at_random(frames, seed), rates, seed), seed)[0]
+    """What a Q-learner of these rates wins, less what it loses."""
+    won, lost = game.score(_q_player(game, game.at_random(frames, seed), rates, seed), seed)
+    return won - lost
 
 
 def _q_player(game: Game, played: Play, rates: Rates, seed: int) -> Player:
@@ -92,6 +93,16 @@ def _raced(game: Game, frames: int, rates: Rates, seed: int) -> list[dict[str, A
     return [
         about | {"method": method, "rewards": rewards, "costs": costs} for method, (rewards, costs) in found.items()
     ]
+
+
+def told(rates: Rates) -> str:
+    """For people.
+
+    Example:
+        >>> told((0.3, 0.95, 50, 0.1))
+        'rate 0.3, discount 0.95, 50 sweeps, tremble 0.1'
+    """
+    return "rate {}, discount {}, {} sweeps, tremble {}".format(*rates)
 
 
 def means(rows: Sequence[Mapping[str, Any]], what: str) -> dict[tuple[str, int], float]:

@@ -1,1 +1,1 @@
-"""Acting with a token hierarchy: goals, inference of what leads to them, players."""
+"""Acting in a world of objects: what an action is worth by what is foreseen, and players."""

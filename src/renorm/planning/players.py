@@ -15,7 +15,10 @@ def foresight_of(played: Play, actions: int) -> Foresight:
 
 
 def planning_player(planner: Planner, generator: np.random.Generator) -> Player:
-    """It plans from the last two frames; where nothing depends on what it does, it acts at random."""
+    """It plans from the last two frames; where nothing depends on what it does, it acts at random.
+
+    It remembers the last frame: make one for each play. Plans are remembered by the planner, which many may share.
+    """
     seen: dict[bytes, np.ndarray] = {}
     last: np.ndarray | None = None
 

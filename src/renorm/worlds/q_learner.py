@@ -1,6 +1,7 @@
 r"""A tabular Q-learner: what planning by counting is compared with.
 
-$$ Q(s, a) \leftarrow Q(s, a) + \lambda \big[ r + \gamma \max_{a'} Q(s', a') - Q(s, a) \big] $$
+$$ Q(s, a) \leftarrow Q(s, a) + \lambda \Big[ r + \gamma \big( (1 - \epsilon) \max_{a'} Q(s', a') +
+   \epsilon \, \overline{Q(s', \cdot)} \big) - Q(s, a) \Big] $$
 
 Its states are the last two pictures, so that velocities are seen; r is reward less cost. It learns from frames that
 anyone played, as often as it is told to, in random order.
@@ -28,6 +29,7 @@ class QLearner:
         rate: $\lambda$.
         discount: $\gamma$, of a frame.
         sweeps: Times that it goes through the frames.
+        tremble: $\epsilon$, probability that any action is taken instead.
 
     Attributes:
         values: By the bytes of two pictures.
@@ -49,13 +51,15 @@ class QLearner:
     rate: float = 0.5
     discount: float = 0.95
     sweeps: int = 10
+    tremble: float = 0.0
     values: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if not (0 < self.rate <= 1 and 0 <= self.discount < 1 and self.sweeps >= 1):
+        right = self.actions >= 1 and 0 < self.rate <= 1 and 0 <= self.discount < 1 and self.sweeps >= 1
+        if not (right and 0 <= self.tremble <= 1):
             raise RecipeError(
-                f"a Q-learner needs 0 < rate <= 1, 0 <= discount < 1, sweeps >= 1, got {self.rate}, {self.discount}, "
-                f"{self.sweeps}"
+                "a Q-learner needs actions >= 1, 0 < rate <= 1, 0 <= discount < 1, sweeps >= 1, 0 <= tremble <= 1, got "
+                f"{self.actions}, {self.rate}, {self.discount}, {self.sweeps}, {self.tremble}"
             )
 
     def learn(self, played: Play, generator: np.random.Generator) -> "QLearner":
@@ -68,11 +72,13 @@ class QLearner:
         for _ in range(self.sweeps):
             for t in generator.permutation(len(states) - 1).tolist():
                 row, a = table[t], actions[t]
-                row[a] += self.rate * (worth[t + 1] + self.discount * table[t + 1].max() - row[a])
+                then = table[t + 1]
+                value = (1 - self.tremble) * then.max() + self.tremble * then.mean() if self.tremble else then.max()
+                row[a] += self.rate * (worth[t + 1] + self.discount * value - row[a])
         return self
 
     def player(self, generator: np.random.Generator) -> Player:
-        """It takes the best action, and draws one where it never was."""
+        """It takes the best action, and draws one where it never was. Make one for each play."""
         last: bytes | None = None
 
         def player(frame: Frame) -> int:

@@ -96,12 +96,17 @@ class ContextLaw:
     def options(
         self, variables: Int[np.ndarray, "number variables"], *, most: int = 4, least: float = 1 / 16
     ) -> tuple[Int64[np.ndarray, "number most"], Float64[np.ndarray, "number most"]]:
-        """The likeliest outcomes of each, and their shares of what is told; -1 and 0 where there are no more.
+        """The likeliest outcomes of each, and how large a share of all they were; -1 and 0 where there are no more.
 
         Args:
             variables: As they were learned.
             most: Outcomes told.
             least: Share below which an outcome is not told, unless it is the likeliest.
+
+        Example: a die, of which nothing is known beforehand, and so is not made certain by being told in part.
+            >>> law = ContextLaw.fit(np.zeros((60, 1), np.int64), np.arange(60) % 6)
+            >>> law.options(np.zeros((1, 1), np.int64), most=2)[1].round(3).tolist()
+            [[0.167, 0.167]]
         """
         outcomes = np.full((len(variables), most), UNKNOWN, np.int64)
         shares = np.zeros((len(variables), most))
@@ -119,8 +124,14 @@ class ContextLaw:
             if len(here) == len(open_):
                 break
             open_ = open_[missed]
-        total = shares.sum(axis=1, keepdims=True)
-        return outcomes, np.divide(shares, total, out=shares, where=total > 0)
+        return outcomes, shares
+
+    def probability(
+        self, variables: Int[np.ndarray, "number variables"], outcome: int
+    ) -> Float64[np.ndarray, " number"]:
+        """How large a share one outcome was in the largest context that was seen; 0 where none was."""
+        outcomes, shares = self.options(variables, most=len(self.books[0].outcomes), least=0.0)
+        return np.asarray((shares * (outcomes == outcome)).sum(axis=1))
 
 
 @dataclass(frozen=True)

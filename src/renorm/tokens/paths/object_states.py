@@ -57,12 +57,22 @@ class ObjectStates:
         _, number = distinct_rows(agreeing[:, None])
         self._number = np.full(len(order), -1, np.int64)
         self._number[agreeing] = number
+        taken = self._number >= 0  # the others were only ever seen in part
+        self._common, self._number = self._common[taken], self._number[taken]
         self._states = {row.tobytes(): int(state) for row, state in zip(rows[first], number, strict=True)}
         return number[which]
 
-    def find(self, tokens: Bool[np.ndarray, "frames tokens"]) -> Int64[np.ndarray, " frames"]:
-        """States of other frames; -1 where nothing that was learned agrees."""
+    def find(
+        self, tokens: Bool[np.ndarray, "frames tokens"], strange: Bool[np.ndarray, "frames tokens"]
+    ) -> Int64[np.ndarray, " frames"]:
+        """States of other frames; -1 where nothing that was learned agrees.
+
+        Args:
+            tokens: Which are there.
+            strange: Which are covered by what nobody knows.
+        """
         rows = self._rows(tokens)
+        rows[strange[:, self.members]] = HIDDEN
         first, which = distinct_rows(rows)
         found = np.array([self._states.get(row.tobytes(), -1) for row in rows[first]], np.int64)
         new = np.flatnonzero(found < 0)

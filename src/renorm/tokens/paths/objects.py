@@ -5,11 +5,13 @@ Two tokens are linked where one, now, says something of the other, in the next f
 $$ I_{ij} = \sum_{ab} P(x_i(t) = a, x_j(t+1) = b) \ln\frac{P(x_i(t) = a, x_j(t+1) = b)}{P(a) P(b)} , \qquad
    \ell_{ij} = \frac{I_{ij} + I_{ji}}{\sqrt{H_i H_j}} . $$
 
-Each token begins with the one that it is linked to most. Then groups are joined, the strongest link first, where that
-raises the evidence of what comes next: of the two as one variable, given its last two states, against each by itself,
-given its own last two states and, where they help, those of the other,
+Each token begins as a group of its own. Then groups are joined, the strongest link first, where that raises the
+evidence of what comes next: of the two as one variable, given its last two states, against each by itself, given its
+own last two states and, where they help, those of the other,
 
 $$ \ln Z(A \cup B) > \ln Z(A \mid B) + \ln Z(B \mid A) . $$
+
+Of a token that was hardly ever seen there is no evidence: it goes where its strongest link leads.
 
 A ball is found so: no two of its sites are ever seen together, and yet each says where it will be. A bat is not joined
 to it, although the two meet: together they have so many states that each is seen too rarely.
@@ -27,8 +29,11 @@ from renorm.tokens.paths.register import distinct_rows
 
 __all__ = ["lagged_links", "objects_of"]
 
+TINY = 30.0
 LEAST = 0.05
 """Links below this are noise."""
+RARE = 10
+"""A token that was there in fewer frames is hardly ever seen."""
 
 
 def objects_of(
@@ -55,11 +60,8 @@ def objects_of(
         raise DataError(f"objects need three frames in a row or more, got {len(tokens)} frames")
     links = lagged_links(tokens, follows)
     np.fill_diagonal(links, 0.0)
-    links[links < LEAST] = 0.0
-    group = np.arange(len(links))
-    parts = [_Part.of(np.flatnonzero(group == g), tokens[:, group == g], now) for g in range(group.max() + 1)]
-    strength = np.array([[links[np.ix_(a.members, b.members)].max() for b in parts] for a in parts])
-    np.fill_diagonal(strength, 0.0)
+    parts = [_Part.of(np.array([i]), tokens[:, i : i + 1], now) for i in range(len(links))]
+    strength = np.where(links < LEAST, 0.0, links)
     open_, gone = strength.copy(), set[int]()
     while open_.any():
         a, b = np.unravel_index(open_.argmax(), open_.shape)
@@ -76,9 +78,15 @@ def objects_of(
         gone.add(int(b))
     found = np.empty(tokens.shape[1], np.int64)
     left = [part for i, part in enumerate(parts) if i not in gone]
+    rare = [part for part in left if len(part.members) == 1 and tokens[:, part.members].sum() < RARE]
     for g, part in enumerate(sorted(left, key=lambda part: int(part.members.min()))):
         found[part.members] = g
-    return found
+    for part in rare:
+        (own,) = part.members
+        others = np.flatnonzero(links[own] * ~np.isin(np.arange(len(links)), [p.members[0] for p in rare]))
+        if len(others):
+            found[own] = found[others[links[own, others].argmax()]]
+    return np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 class _Part(NamedTuple):
@@ -124,8 +132,10 @@ def _evidence(states: np.ndarray, room: float, now: np.ndarray) -> float:
     """Of the next states, given two in a row: one count in all, shared by all states that there is room for."""
     nothing, then = np.zeros(len(now), np.int64), states[now + 1]
     count = np.unique(then, return_counts=True)[1].astype(np.float64)
-    # each share of the count is so small that lnG(share + n) - lnG(share) = ln share + lnG(n)
-    alone = float((gammaln(count) - room).sum() - gammaln(1.0 + len(now)))
+    share = np.exp(-room)
+    # of a share so small that it is lost in n, lnG(share + n) - lnG(share) = ln share + lnG(n)
+    cells = gammaln(share + count) - gammaln(share) if room < TINY else gammaln(count) - room
+    alone = float(cells.sum() - gammaln(1.0 + len(now)))
     one = evidence_gain(nothing, states[now], then)
     return alone + one + evidence_gain(states[now], states[now - 1], then)
 

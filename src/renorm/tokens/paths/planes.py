@@ -18,6 +18,7 @@ class Planes:
         shape: Rows and columns of a picture.
         sites: Of each token, row by row.
         colours: Of each token.
+        ground: The colour that has no token.
 
     Example:
         >>> pictures = np.array([[[0, 0, 7]], [[0, 3, 7]]], np.uint8)
@@ -31,6 +32,7 @@ class Planes:
     shape: tuple[int, int]
     sites: Int64[np.ndarray, " tokens"]
     colours: Int64[np.ndarray, " tokens"]
+    ground: int
 
     @classmethod
     def of(cls, pictures: UInt8[np.ndarray, "frames rows columns"]) -> "Planes":
@@ -43,11 +45,12 @@ class Planes:
         flat = pictures.reshape(frames, -1)
         often = np.stack([(flat == colour).sum(axis=0) for colour in range(int(pictures.max(initial=0)) + 1)], axis=1)
         changes = (often > 0) & (often < frames)
-        changes[:, often.sum(axis=0).argmax()] = False
+        ground = int(often.sum(axis=0).argmax())
+        changes[:, ground] = False
         sites, colours = np.nonzero(changes)
         if not len(sites):
             raise DataError(f"nothing ever changes in these {frames} pictures, so there is nothing to learn")
-        return cls((rows, columns), sites, colours)
+        return cls((rows, columns), sites, colours, ground)
 
     def tokens(self, pictures: UInt8[np.ndarray, "frames rows columns"]) -> Bool[np.ndarray, "frames tokens"]:
         """Which are there.
@@ -58,3 +61,11 @@ class Planes:
         if pictures.shape[1:] != self.shape:
             raise DataError(f"pictures here are {self.shape[0]} x {self.shape[1]}, got {pictures.shape[1:]}")
         return np.asarray(pictures.reshape(len(pictures), -1)[:, self.sites] == self.colours)
+
+    def strange(self, pictures: UInt8[np.ndarray, "frames rows columns"]) -> Bool[np.ndarray, "frames tokens"]:
+        """Which are covered by a colour that their site never showed: nothing is known of them."""
+        shown = pictures.reshape(len(pictures), -1)[:, self.sites]
+        known = shown == self.ground
+        for site, colour in zip(self.sites, self.colours, strict=True):
+            known[:, self.sites == site] |= shown[:, self.sites == site] == colour
+        return np.asarray(~known)

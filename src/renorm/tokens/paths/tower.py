@@ -52,7 +52,7 @@ class Tower:
                 raise RecipeError(f"level {level} has {below} factors below it, got groups of {len(group)}")
             below = int(group.max()) + 1
             children = [np.flatnonzero(group == g) for g in range(below)]
-            if not all(len(own) for own in children):
+            if group.min() < 0 or not all(len(own) for own in children):
                 raise RecipeError(f"groups of level {level} are numbered 0 to {below - 1}, and one of them is empty")
             self.levels.append([Factor(own, length) for own in children])
         if not self.levels:
@@ -105,7 +105,13 @@ class Tower:
             level: 1 or more.
             place: Of the factor in its level.
             states: Numbers of its states.
+
+        Raises:
+            DataError: If there is no such state (-1: it was never seen, or does not fit into its episode).
         """
+        known = len(self.levels[level - 1][place].states) if 1 <= level <= len(self.levels) else 0
+        if len(states) and not 0 <= states.min() <= states.max() < known:
+            raise DataError(f"level {level} has states 0 to {known - 1} there, got {states.min()} to {states.max()}")
         which, inverse = np.unique(states, return_inverse=True)
         factor, out = (
             self.levels[level - 1][place],
@@ -122,6 +128,8 @@ class Tower:
         return out[inverse.reshape(-1)]
 
     def _pass(self, episodes: Sequence[np.ndarray], *, learn: bool) -> list[list[Seen]]:
+        if not episodes:
+            raise DataError("a tower learns from one episode or more, got none")
         least = self.spans[-1] * self.length
         for number, episode in enumerate(episodes):
             if episode.ndim != 2 or episode.shape[1] != self.tokens:
