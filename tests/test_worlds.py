@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from renorm.errors import RecipeError
 from renorm.worlds.breakout import Breakout
+from renorm.worlds.pictures import animation, painted
 from renorm.worlds.pong import Pong
 from renorm.worlds.world import Frame, play, random_player
 
@@ -111,6 +113,25 @@ def test_slips_are_recorded_and_bad_play_is_told():
         (lambda: Pong(rows=2), "at least 3 x 3 sites, got 2 x 9"),
         (lambda: Pong(serve="often"), "serve is 'fixed' or 'random', got 'often'"),
         (lambda: Breakout(columns=4), "at least 8 x 5 sites, got 12 x 4"),
+    ):
+        with pytest.raises(RecipeError, match=match):
+            make()
+
+
+def test_frames_become_pictures(tmp_path):
+    world = Pong()
+    found = play(world, lambda frame: 2, 5, rng())
+    frames = painted(found.pictures, world.space, 3)
+    assert frames.shape == (5, 36, 27, 3)
+    row, column = site_of(found.pictures[3])
+    assert tuple(frames[3, 3 * row + 1, 3 * column + 1]) == world.space.palette[4]
+    animation(tmp_path / "pong.gif", found.pictures, world.space, scale=2)
+    with Image.open(tmp_path / "pong.gif") as gif:
+        assert (gif.n_frames, gif.size) == (5, (18, 24))
+    for make, match in (
+        (lambda: painted(found.pictures + 9, world.space), r"colours 0 to 4, got 13"),
+        (lambda: painted(found.pictures, world.space, 0), "scale >= 1, got 0"),
+        (lambda: animation(tmp_path / "x.gif", found.pictures[:0], world.space), "one frame or more"),
     ):
         with pytest.raises(RecipeError, match=match):
             make()
