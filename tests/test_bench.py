@@ -22,7 +22,7 @@ TRAINED = {
     "fd_rgdm_paper_best_20",
     "fd_floor",
 }
-PENDING = {"mnist32", "clothing64", "pong", "breakout"}
+PENDING = {"mnist32", "clothing64", "breakout"}
 FIGURES = {
     "gaussian-nfe": {"rg_best_nfe_k2", "rg_best_nfe_k3", "ddpm_ancestral_nfe_k2", "ddpm_ancestral_nfe_k3"},
     "mixture-nfe": {
@@ -74,6 +74,15 @@ FIGURES = {
     "regulators": {f"work_{prior}_{data}" for prior in ("paper", "separated") for data in ("k2", "k3")},
     "profile": {"step_seconds", "basis_changes", "part_forward", "part_backward", "compiled_ratio"},
     "cascade-images": {"bits_per_dim", "bits_per_dim_one_scale"},
+    "pong": {
+        "hits",
+        "misses",
+        "learn_seconds_10k",
+        "frames_per_second",
+        "random_serve_hits_20k",
+        "random_serve_misses_20k",
+        "q_learner_hits_20k",
+    },
     "protein": {
         *(
             f"{method}_{key}_{evaluations}"
