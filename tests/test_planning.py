@@ -134,7 +134,7 @@ def test_what_follows_is_what_the_world_does(pong):
     for i in t:
         ahead = foresight.ahead(seen[i - 1][None], seen[i][None], new.actions[i][None])
         best = ahead.share.argmax()
-        told = ahead.reward[best] > 0.5, ahead.cost[best] > 0.5
+        told = ahead.won[best] > 0.5, ahead.lost[best] > 0.5
         states = np.where(foresight.bears, seen[i + 1], 0).tolist()
         right.append(ahead.states[best].tolist() == states and told == (new.rewards[i + 1] > 0, new.costs[i + 1] > 0))
     assert np.mean(right) > 0.9

@@ -85,7 +85,7 @@ class Planner:
             ahead = self.foresight.ahead(layer[from_, :objects], layer[from_, objects:], actions)
             came = from_[ahead.source]
             follow = self._pairs(layer[came, objects:], ahead.states)
-            on = 1 - ahead.reward - ahead.cost
+            on = 1 - ahead.won - ahead.lost
             target = np.full(len(came), -1, np.int64)
             fresh = []
             for i in np.flatnonzero((on > ENDED) & (ahead.states >= 0).all(axis=1)).tolist():
@@ -95,7 +95,7 @@ class Planner:
                     fresh.append(i)
                 target[i] = places[key]
             choice = (begin + came) * number + actions[ahead.source]
-            links.append((choice, target, ahead.share, ahead.reward - ahead.cost, on))
+            links.append((choice, target, ahead.share, ahead.won - ahead.lost, on))
             begin += len(layer)
             begins.append(begin)
             layer = follow[fresh]

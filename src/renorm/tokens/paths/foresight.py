@@ -38,14 +38,14 @@ class Ahead(NamedTuple):
         source: Which of them.
         states: Of every object in the next frame; -1 where nothing like it was seen, 0 where it bears on nothing.
         share: Its probability.
-        reward, cost: Probability that something is won there, or lost.
+        won, lost: Probability that something is won there, or lost.
     """
 
     source: Int64[np.ndarray, " number"]
     states: Int64[np.ndarray, "number objects"]
     share: Float64[np.ndarray, " number"]
-    reward: Float64[np.ndarray, " number"]
-    cost: Float64[np.ndarray, " number"]
+    won: Float64[np.ndarray, " number"]
+    lost: Float64[np.ndarray, " number"]
 
 
 @dataclass(frozen=True)
