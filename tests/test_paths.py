@@ -5,9 +5,11 @@ import pytest
 
 from renorm.errors import DataError, RecipeError
 from renorm.tokens.paths.factor import Factor
-from renorm.tokens.paths.register import FACTOR, Register, distinct_rows
+from renorm.tokens.paths.register import Register
 from renorm.tokens.paths.tally import Tally
 from renorm.tokens.paths.tower import Tower, room_in
+from renorm.tokens.trees import rows as table
+from renorm.tokens.trees.rows import FACTOR, distinct_rows
 
 
 def rng(seed=0):
@@ -32,11 +34,9 @@ def test_distinct_rows_are_those_of_a_dictionary(width, values):
 
 
 def test_rows_of_one_fingerprint_are_told_apart(monkeypatch):
-    from renorm.tokens.paths import register
-
     rows = rng().integers(0, 4, (200, 3))
     expected = slow_distinct(rows)
-    monkeypatch.setattr(register, "FACTOR", np.uint64(0))  # every row has the fingerprint of its last number
+    monkeypatch.setattr(table, "FACTOR", np.uint64(0))  # every row has the fingerprint of its last number
     first, which = distinct_rows(rows)
     assert (first.tolist(), which.tolist()) == expected
     assert int(FACTOR) % 2 == 1

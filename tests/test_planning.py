@@ -56,7 +56,7 @@ def test_links_are_information_by_hand():
     halves = lagged_links(np.concatenate([tokens[:30], tokens[30:]]), cut)
     assert not np.allclose(halves, links)
     assert lagged_links(np.zeros((5, 2), bool)).tolist() == [[0, 0], [0, 0]]
-    with pytest.raises(DataError, match="two frames or more, got 1"):
+    with pytest.raises(DataError, match="two frames in a row, got 1"):
         lagged_links(tokens[:1])
 
 
@@ -207,6 +207,8 @@ def test_bad_worlds_are_told(pong):
                 number=3,
                 lengths=lengths,
             )
+    with pytest.raises(DataError, match="got 5000 frames, 4999 actions, 5000 rewards, 5000 costs"):
+        Foresight.fit(played.pictures, played.actions[1:], played.rewards, played.costs, number=3)
     for make, match in (
         (lambda: QLearner(3, rate=0.0), "a Q-learner needs actions >= 1, 0 < rate <= 1"),
         (lambda: Planner(foresight, horizon=0), "a planner needs horizon >= 1"),

@@ -12,11 +12,12 @@ from renorm.errors import DataError, RecipeError
 from renorm.tokens.codebooks.retina import RetinaCodebook
 from renorm.tokens.codebooks.values import ValueCodebook
 from renorm.tokens.families import exemplars
-from renorm.tokens.families.exemplars import PAPER, Exemplars, accuracy_by_evidence, enumerate_tuples
+from renorm.tokens.families.exemplars import PAPER, Exemplars, accuracy_by_evidence
 from renorm.tokens.families.gated import learn_in_order
 from renorm.tokens.families.grouping import groups_by_information, groups_by_place, halving_edges, pair_information
 from renorm.tokens.families.structure import Blocks
 from renorm.tokens.trees.counts import forget, gate
+from renorm.tokens.trees.rows import distinct_rows
 from renorm.tokens.trees.tree import Tree, TreeLaw
 
 PLAIN = {"neighbour": 0.0, "token_backoff": 0.0, "part_backoff": 0.0, "class_backoff": 0.0}
@@ -322,7 +323,7 @@ def test_bad_data_are_named(book):
 
 def test_tuples_are_numbered_as_they_come():
     rows = np.array([[2, 2], [1, 1], [2, 2], [0, 0], [1, 1]])
-    assert enumerate_tuples(rows).tolist() == [0, 1, 0, 2, 1]
+    assert distinct_rows(rows)[1].tolist() == [0, 1, 0, 2, 1]
 
 
 def test_groups_by_information_find_tokens_that_say_the_same():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -99,7 +99,6 @@ def play(
     generator: np.random.Generator,
     *,
     slip: float = 0.0,
-    tell: Callable[[int], Any] | None = None,
 ) -> Play:
     """Let a player act for so many frames, from the world's beginning.
 
@@ -109,7 +108,6 @@ def play(
         frames: How many; the first one counts.
         generator: Of the world, and of slips.
         slip: Probability that the player's action is replaced by one drawn at random; the action taken is recorded.
-        tell: Called with the number of frames that are done, after each.
 
     Raises:
         RecipeError: If ``frames`` or ``slip`` is out of range, or the player names an action that there is not.
@@ -138,8 +136,6 @@ def play(
         actions[t] = action
         if t + 1 < frames:
             frame = world.step(action)
-        if tell:
-            tell(t + 1)
     return Play(pictures, rewards, costs, actions)
 
 

@@ -16,10 +16,11 @@ from renorm.tokens.codebooks.codebook import Codebook
 from renorm.tokens.families.gated import learn_in_order
 from renorm.tokens.families.grouping import groups_by_information, groups_by_place, halving_edges, pair_information
 from renorm.tokens.trees.counts import Counts, smooth
+from renorm.tokens.trees.rows import distinct_rows
 from renorm.tokens.trees.tree import Tree, TreeLaw
 from renorm.tokens.trees.tree_counts import TreeCounts
 
-__all__ = ["PAPER", "Exemplars", "accuracy_by_evidence", "enumerate_tuples"]
+__all__ = ["PAPER", "Exemplars", "accuracy_by_evidence"]
 
 PAPER: dict[str, Any] = {
     "choose": "first",
@@ -370,19 +371,6 @@ class _Looks:
         return place.reshape(-1).astype(np.int64)
 
 
-def enumerate_tuples(children: Int64[np.ndarray, "number children"]) -> Int64[np.ndarray, " number"]:
-    """A state for each distinct row, numbered in the order in which they are first seen.
-
-    Example:
-        >>> enumerate_tuples(np.array([[5, 1], [0, 0], [5, 1], [2, 2]])).tolist()
-        [0, 1, 0, 2]
-    """
-    _, first, place = np.unique(children, axis=0, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[place.reshape(-1)]
-
-
 def accuracy_by_evidence(
     correct: Bool[np.ndarray, " number"],
     log_evidence: Float[np.ndarray, " number"],
@@ -435,7 +423,7 @@ def _enumerate(groups: Sequence[np.ndarray], exemplars: np.ndarray, owner: np.nd
     """State of each node in each exemplar: distinct tuples, level by level (fast structure learning)."""
     columns = [exemplars]
     for group in groups:
-        columns.append(np.stack([enumerate_tuples(columns[-1][:, group == g]) for g in range(group.max() + 1)], axis=1))
+        columns.append(np.stack([distinct_rows(columns[-1][:, group == g])[1] for g in range(group.max() + 1)], axis=1))
     return np.concatenate([owner[:, None], *columns[::-1]], axis=1)
 
 

@@ -84,26 +84,43 @@ def groups_by_place(locations: Float[np.ndarray, "tokens axes"], edge: int) -> I
     return np.unique(nearest, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def pair_information(tokens: Int[np.ndarray, "number tokens"]) -> Float[np.ndarray, "tokens tokens"]:
+def pair_information(
+    tokens: Int[np.ndarray, "number tokens"], others: Int[np.ndarray, "number others"] | None = None
+) -> Float[np.ndarray, "tokens others"]:
     r"""Mutual information of every two tokens, in nats; rows and columns of a token that never changes are 0.
 
     $$ I_{ij} = \sum_{ab} P_{ij}(a, b) \ln\frac{P_{ij}(a, b)}{P_i(a) P_j(b)} $$
+
+    Args:
+        tokens: Of each image, or frame.
+        others: What j runs over, those of the next frame say; the same tokens, if not told.
+
+    Raises:
+        DataError: If there is no image, or a hidden token.
 
     Example: a copy says all, ln 2; an independent token nothing.
         >>> pair_information(np.array([[0, 0, 0], [0, 0, 1], [1, 1, 0], [1, 1, 1]])).round(3)[0].tolist()
         [0.693, 0.693, 0.0]
     """
+    others = tokens if others is None else others
     number = len(tokens)
-    if number == 0 or tokens.min() < 0:
+    if number == 0 or min(tokens.min(), others.min()) < 0:
         raise DataError("information needs images without hidden tokens, got a hidden one (-1) or no image")
-    sizes = tokens.max(axis=0) + 1
-    start = np.concatenate([[0], np.cumsum(sizes)])
-    hot = np.zeros((number, start[-1]), np.float32)
+    (one, rows), (other, columns) = _one_hot(tokens), _one_hot(others)
+    joint = (one.T @ other).astype(np.float64) / number
+    apart = np.outer(one.mean(axis=0, dtype=np.float64), other.mean(axis=0, dtype=np.float64))
+    terms = joint * np.log(np.where(joint > 0, joint, 1.0) / np.where(joint > 0, apart, 1.0))
+    return np.asarray(np.add.reduceat(np.add.reduceat(terms, rows, axis=0), columns, axis=1))
+
+
+def _one_hot(
+    tokens: Int[np.ndarray, "number tokens"],
+) -> tuple[Float[np.ndarray, "number states"], Int64[np.ndarray, " tokens"]]:
+    """Which state each token has, as 0 and 1 (float32 counts exactly up to 2^24); where those of each begin."""
+    start = np.concatenate([[0], np.cumsum(tokens.max(axis=0) + 1)])
+    hot = np.zeros((len(tokens), start[-1]), np.float32)
     np.put_along_axis(hot, tokens + start[:-1], 1.0, axis=1)
-    joint = (hot.T @ hot).astype(np.float64) / number
-    outer = np.outer(np.diag(joint), np.diag(joint))
-    terms = joint * np.log(np.where(joint > 0, joint, 1.0) / np.where(joint > 0, outer, 1.0))
-    return np.asarray(np.add.reduceat(np.add.reduceat(terms, start[:-1], axis=0), start[:-1], axis=1))
+    return hot, start[:-1]
 
 
 def groups_by_information(information: Float[np.ndarray, "tokens tokens"], size: int) -> Int64[np.ndarray, " tokens"]:

@@ -36,8 +36,7 @@ class ContextLaw:
 
     Attributes:
         variables: In the order in which they joined the context.
-        tables: For none, one, ... of them: how often each (context, outcome) was seen.
-        books: The same, sorted for reading.
+        books: For none, one, ... of them: the outcomes of each context.
 
     Example: the outcome is the second variable; the first says nothing.
         >>> variables = np.array([[0, 0], [1, 0], [0, 1], [1, 1]] * 5)
@@ -47,7 +46,6 @@ class ContextLaw:
     """
 
     variables: tuple[int, ...]
-    tables: tuple[Tally, ...]
     books: "tuple[_Book, ...]"
 
     @classmethod
@@ -82,12 +80,8 @@ class ContextLaw:
                 break
             chosen.append(left[best])
             context = both(context, variables[rows, left[best]])
-        tables = []
-        for size in range(len(chosen) + 1):
-            table = Tally(size + 1)
-            table.learn(np.column_stack([variables[:, chosen[:size]], outcomes]))
-            tables.append(table)
-        return cls(tuple(chosen), tuple(tables), tuple(_Book.of(table) for table in tables))
+        sizes = range(len(chosen) + 1)
+        return cls(tuple(chosen), tuple(_Book.of(variables[:, chosen[:size]], outcomes) for size in sizes))
 
     def predict(self, variables: Int[np.ndarray, "number variables"]) -> Int64[np.ndarray, " number"]:
         """The likeliest outcomes; -1 where not even the first variable was ever seen so (or there is none)."""
@@ -155,8 +149,9 @@ class _Book:
         return len(self.outcomes) - 1
 
     @classmethod
-    def of(cls, table: Tally) -> "_Book":
-        contexts = Register(table.rows.shape[1] - 1)
+    def of(cls, variables: np.ndarray, outcomes: np.ndarray) -> "_Book":
+        table, contexts = Tally(variables.shape[1] + 1), Register(variables.shape[1])
+        table.learn(np.column_stack([variables, outcomes]))
         number = contexts.learn(table.rows[:, :-1])
         order = np.lexsort((np.arange(len(number)), -table.counts, number))
         total = np.bincount(number, table.counts)

@@ -8,8 +8,9 @@ that begin with the same state:
 $$ s_{t + \mathrm{stride}} = B(s_t, u_t), \qquad u = 0, 1, \dots \text{ in the order of discovery} . $$
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -17,6 +18,8 @@ from jaxtyping import Int, Int64
 from renorm.tokens.paths.tally import Tally
 
 __all__ = ["Factor", "Seen"]
+
+Numbering: TypeAlias = Callable[[Tally, Int64[np.ndarray, "number width"]], Int64[np.ndarray, " number"]]
 
 
 class Seen(NamedTuple):
@@ -64,8 +67,7 @@ class Factor:
         """The same of frames that are not learned; -1 also for what was never seen."""
         return self._seen(rows, room, stride, Tally.find)
 
-    def _seen(self, rows: np.ndarray, room: np.ndarray, stride: int, number: object) -> Seen:
-        assert callable(number)
+    def _seen(self, rows: np.ndarray, room: np.ndarray, stride: int, number: Numbering) -> Seen:
         states, events = np.full(len(rows), -1, np.int64), np.full(len(rows), -1, np.int64)
         begins = np.flatnonzero((room >= stride) & (rows >= 0).all(axis=1))
         states[begins] = number(self.states, rows[begins])

@@ -73,9 +73,9 @@ class Foresight:
     def fit(
         cls,
         pictures: UInt8[np.ndarray, "frames rows columns"],
-        actions: Int[np.ndarray, " frames"],
-        rewards: Int[np.ndarray, " frames"],
-        costs: Int[np.ndarray, " frames"],
+        actions: Int[np.ndarray, " actions"],
+        rewards: Int[np.ndarray, " rewards"],
+        costs: Int[np.ndarray, " costs"],
         *,
         number: int,
         lengths: Sequence[int] | None = None,
@@ -90,9 +90,14 @@ class Foresight:
             lengths: Frames of each episode; all are one, if not told.
 
         Raises:
-            DataError: If nothing changes, an episode's lengths do not add up, none has three frames, or there is an
+            DataError: If nothing changes, numbers of frames do not add up, no episode has three frames, or there is an
                 action beyond ``number``.
         """
+        if not len(pictures) == len(actions) == len(rewards) == len(costs):
+            raise DataError(
+                "every frame needs an action, a reward and a cost, got "
+                f"{len(pictures)} frames, {len(actions)} actions, {len(rewards)} rewards, {len(costs)} costs"
+            )
         lengths = [len(pictures)] if lengths is None else list(lengths)
         if sum(lengths) != len(pictures) or min(lengths, default=0) < 1:
             raise DataError(f"episodes of {sum(lengths)} frames in all, but there are {len(pictures)}")

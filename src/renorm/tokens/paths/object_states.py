@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from renorm.tokens.paths.planes import Planes
-from renorm.tokens.paths.register import distinct_rows
 from renorm.tokens.paths.tally import Tally
+from renorm.tokens.trees.rows import distinct_rows
 
 __all__ = ["ObjectStates"]
 

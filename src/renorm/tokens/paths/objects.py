@@ -21,11 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from scipy.special import gammaln
+from scipy.special import entr, gammaln
 
 from renorm.errors import DataError
+from renorm.tokens.families.grouping import pair_information
 from renorm.tokens.paths.context_law import both, evidence_gain, undecided
-from renorm.tokens.paths.register import distinct_rows
+from renorm.tokens.trees.rows import distinct_rows
 
 __all__ = ["lagged_links", "objects_of"]
 
@@ -150,7 +151,7 @@ def lagged_links(
         follows: Whether each frame but the last is followed by the next (and not by another episode); all, if not told.
 
     Raises:
-        DataError: If there are less than two frames.
+        DataError: If no frame follows another.
 
     Example: the second token says what the first one was; the third is by itself.
         >>> rng = np.random.default_rng(0)
@@ -159,33 +160,11 @@ def lagged_links(
         >>> links.round(1).tolist()
         [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    if len(tokens) < 2:
-        raise DataError(f"what follows what needs two frames or more, got {len(tokens)}")
-    now, then = tokens[:-1], tokens[1:]
-    if follows is not None:
-        now, then = now[follows[:-1]], then[follows[:-1]]
-    frames = len(now)
-    there = _products(now, then)
-    ones, others = now.sum(axis=0, dtype=np.float64), then.sum(axis=0, dtype=np.float64)
-    information = np.zeros(there.shape)
-    for a in (True, False):
-        for b in (True, False):
-            first, second = (ones if a else frames - ones), (others if b else frames - others)
-            joint = there if a and b else (ones[:, None] - there if a else others - there if b else None)
-            joint = frames - ones[:, None] - others + there if joint is None else joint
-            apart = np.outer(first, second)
-            ratio = np.divide(joint * frames, apart, out=np.ones_like(joint), where=(joint > 0) & (apart > 0))
-            information += joint / frames * np.log(ratio)
+    if len(tokens) < 2 or (follows is not None and not follows[:-1].any()):
+        raise DataError(f"what follows what needs two frames in a row, got {len(tokens)} frames")
+    met = np.ones(len(tokens) - 1, bool) if follows is None else follows[:-1]
+    now, then = (part[met].astype(np.int64) for part in (tokens[:-1], tokens[1:]))
+    information = pair_information(now, then)
     share = tokens.mean(axis=0)
-    entropy = -sum(np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0) for p in (share, 1 - share))
-    scale = np.sqrt(np.outer(entropy, entropy))
+    scale = np.sqrt(np.outer(*2 * [entr(share) + entr(1 - share)]))
     return np.asarray(np.divide(information + information.T, scale, out=np.zeros_like(scale), where=scale > 0))
-
-
-def _products(now: np.ndarray, then: np.ndarray) -> np.ndarray:
-    """How often each token is there and each other one follows; float32 counts are exact below 2^24."""
-    found = np.zeros((now.shape[1], then.shape[1]))
-    for begin in range(0, len(now), 1 << 20):
-        part = slice(begin, begin + (1 << 20))
-        found += now[part].astype(np.float32).T @ then[part].astype(np.float32)
-    return found

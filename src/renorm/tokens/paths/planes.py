@@ -65,7 +65,6 @@ class Planes:
     def strange(self, pictures: UInt8[np.ndarray, "frames rows columns"]) -> Bool[np.ndarray, "frames tokens"]:
         """Which are covered by a colour that their site never showed: nothing is known of them."""
         shown = pictures.reshape(len(pictures), -1)[:, self.sites]
-        known = shown == self.ground
-        for site, colour in zip(self.sites, self.colours, strict=True):
-            known[:, self.sites == site] |= shown[:, self.sites == site] == colour
-        return np.asarray(~known)
+        known = np.zeros((self.shape[0] * self.shape[1], np.iinfo(np.uint8).max + 1), bool)
+        known[:, self.ground] = known[self.sites, self.colours] = True
+        return np.asarray(~known[self.sites, shown])

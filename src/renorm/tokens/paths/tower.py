@@ -113,10 +113,8 @@ class Tower:
         if len(states) and not 0 <= states.min() <= states.max() < known:
             raise DataError(f"level {level} has states 0 to {known - 1} there, got {states.min()} to {states.max()}")
         which, inverse = np.unique(states, return_inverse=True)
-        factor, out = (
-            self.levels[level - 1][place],
-            np.zeros((len(which), self.spans[level - 1], self.tokens), np.int64),
-        )
+        factor, span = self.levels[level - 1][place], self.spans[level - 1]
+        out = np.zeros((len(which), span, self.tokens), np.int64)
         rows = factor.states.rows[which]
         for i, child in enumerate(factor.children):
             if level == 1:
