@@ -8,7 +8,7 @@ import pytest
 from scipy.special import gammaln
 
 from renorm.errors import DataError, RecipeError
-from renorm.planning.players import foresight_of, planning_player
+from renorm.planning.players import PlanningPlayer, foresight_of
 from renorm.planning.search import Planner
 from renorm.tokens.paths.context_law import ContextLaw, both, evidence_gain
 from renorm.tokens.paths.foresight import Foresight
@@ -142,7 +142,7 @@ def test_what_follows_is_what_the_world_does(pong):
 
 def test_a_plan_from_random_play_plays_pong_almost_perfectly(pong):
     _, foresight = pong
-    found = play(Pong(serve="random"), planning_player(Planner(foresight), rng()), 1024, rng(8))
+    found = play(Pong(serve="random"), PlanningPlayer(Planner(foresight), rng()), 1024, rng(8))
     hits, misses = found.per_frames(512)
     assert hits > 20
     assert misses < 3

@@ -36,5 +36,6 @@ BENCHMARKS = {
     "cascade-images": "cascade_images",
     "pong": "pong",
     "breakout": "breakout",
+    "structure-cost": "structure_cost",
 }
 """Name -> module in this folder; imported only when run."""

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from renorm.bench.cores import on_all_cores, telling
-from renorm.planning.players import foresight_of, planning_player
+from renorm.planning.players import PlanningPlayer, foresight_of
 from renorm.planning.search import Planner
 from renorm.worlds.q_learner import QLearner
 from renorm.worlds.world import Play, Player, World, play, random_player
@@ -83,8 +83,8 @@ def _raced(game: Game, frames: int, rates: Rates, seed: int) -> list[dict[str, A
     """One seed, a row for each player."""
     played = game.at_random(frames, seed)
     foresight = foresight_of(played, len(game.world().space.actions))
-    players = {
-        "ours": planning_player(Planner(foresight), np.random.default_rng((seed, 2))),
+    players: dict[str, Player] = {
+        "ours": PlanningPlayer(Planner(foresight), np.random.default_rng((seed, 2))),
         "q-learner": _q_player(game, played, rates, seed),
     }
     found = {method: game.score(player, seed) for method, player in players.items()}

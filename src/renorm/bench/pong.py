@@ -14,7 +14,7 @@ import numpy as np
 
 from renorm.bench.games import SEEDS, Game, means, rows_of, told, tuned
 from renorm.bench.result import Result
-from renorm.planning.players import foresight_of, planning_player
+from renorm.planning.players import PlanningPlayer, foresight_of
 from renorm.planning.search import Planner
 from renorm.worlds.pong import Pong
 
@@ -52,7 +52,7 @@ def _seconds(seed: int) -> dict[str, float]:
         begun = time.process_time()
         foresight = foresight_of(played, 3)
         learning.append(time.process_time() - begun)
-        player = planning_player(Planner(foresight), np.random.default_rng(seed))
+        player = PlanningPlayer(Planner(foresight), np.random.default_rng(seed))
         begun = time.process_time()
         FIXED.score(player, seed + i)
         playing.append(FIXED.frames / (time.process_time() - begun))

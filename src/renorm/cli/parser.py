@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
-from renorm.cli import chains, commands, compare, files, given
+from renorm.cli import chains, commands, compare, files, given, plan
 from renorm.cli.options import seed
 from renorm.errors import RecipeError
 from renorm.version import __version__
@@ -109,6 +109,16 @@ def build_parser() -> argparse.ArgumentParser:
     decompress.add_argument("run", help="run folder")
     decompress.add_argument("file", help="the file")
     decompress.add_argument("--out", help=".npz file, or a folder for PNG files (FILE.npz)")
+
+    plan_ = command("plan", plan.plan, "watch a world at random, learn by counting, and play it by planning")
+    plan_.add_argument("world", help="pong, breakout, or gym:ID of an environment of gymnasium")
+    plan_.add_argument("--frames", type=int, default=5000, help="of random play to learn from (5000)")
+    plan_.add_argument("--play", type=int, default=512, help="frames to play (512)")
+    plan_.add_argument("--slip", type=float, default=0.0, help="probability that an action is a random one (0)")
+    plan_.add_argument("--set", action="append", metavar="KEY=VALUE", help="a setting of the world (serve=random)")
+    plan_.add_argument("--show", action="store_true", help="draw the play in the terminal")
+    plan_.add_argument("--seed", type=seed, default=0, help="of the world and both plays (0)")
+    plan_.add_argument("--out", help="folder of the result and its animation (runs/plan-WORLD)")
 
     report = command("report", commands.report, "write the page of a run again")
     report.add_argument("run", help="run folder")

@@ -4,9 +4,9 @@ import numpy as np
 
 from renorm.planning.search import Planner
 from renorm.tokens.paths.foresight import Foresight
-from renorm.worlds.world import Frame, Play, Player
+from renorm.worlds.world import Frame, Play
 
-__all__ = ["foresight_of", "planning_player"]
+__all__ = ["PlanningPlayer", "foresight_of"]
 
 
 def foresight_of(played: Play, actions: int) -> Foresight:
@@ -14,22 +14,34 @@ def foresight_of(played: Play, actions: int) -> Foresight:
     return Foresight.fit(played.pictures, played.actions, played.rewards, played.costs, number=actions)
 
 
-def planning_player(planner: Planner, generator: np.random.Generator) -> Player:
+class PlanningPlayer:
     """It plans from the last two frames; where nothing depends on what it does, it acts at random.
 
     It remembers the last frame: make one for each play. Plans are remembered by the planner, which many may share.
+
+    Args:
+        planner: What actions are worth.
+        generator: Of actions that make no difference.
+
+    Attributes:
+        frames: How many it was shown.
+        indifferent: In how many of them no action was better than another, as far as is foreseen.
     """
-    seen: dict[bytes, np.ndarray] = {}
-    last: np.ndarray | None = None
 
-    def player(frame: Frame) -> int:
-        nonlocal last
+    def __init__(self, planner: Planner, generator: np.random.Generator) -> None:
+        self.planner, self.generator = planner, generator
+        self.frames = self.indifferent = 0
+        self._seen: dict[bytes, np.ndarray] = {}
+        self._last: np.ndarray | None = None
+
+    def __call__(self, frame: Frame) -> int:
+        """The action."""
         key = frame.picture.tobytes()
-        if key not in seen:
-            seen[key] = planner.foresight.look(frame.picture[None])[0]
-        now = seen[key]
-        action = planner.action(now if last is None else last, now)
-        last = now
-        return int(generator.integers(planner.foresight.actions)) if action is None else action
-
-    return player
+        if key not in self._seen:
+            self._seen[key] = self.planner.foresight.look(frame.picture[None])[0]
+        now = self._seen[key]
+        action = self.planner.action(now if self._last is None else self._last, now)
+        self._last = now
+        self.frames += 1
+        self.indifferent += action is None
+        return int(self.generator.integers(self.planner.foresight.actions)) if action is None else action

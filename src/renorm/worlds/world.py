@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from renorm.errors import RecipeError
+from renorm.errors import DataError, RecipeError
 
 __all__ = ["Frame", "Play", "Player", "World", "WorldSpace", "play", "random_player"]
 
@@ -111,6 +111,7 @@ def play(
 
     Raises:
         RecipeError: If ``frames`` or ``slip`` is out of range, or the player names an action that there is not.
+        DataError: If the world shows a picture of another shape than it says.
 
     Example: a player who never moves.
         >>> from renorm.worlds.pong import Pong
@@ -127,6 +128,8 @@ def play(
     rewards, costs, actions = (np.zeros(frames, np.int64) for _ in range(3))
     frame = world.reset(generator)
     for t in range(frames):
+        if frame.picture.shape != world.space.shape:
+            raise DataError(f"frame {t} has shape {frame.picture.shape}, the world says {world.space.shape}")
         pictures[t], rewards[t], costs[t] = frame
         action = player(frame)
         if not 0 <= action < len(names):

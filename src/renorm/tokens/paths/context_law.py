@@ -83,6 +83,17 @@ class ContextLaw:
         sizes = range(len(chosen) + 1)
         return cls(tuple(chosen), tuple(_Book.of(variables[:, chosen[:size]], outcomes) for size in sizes))
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of all tables, in bytes."""
+        arrays = sum(book.begins.nbytes + book.outcomes.nbytes + book.shares.nbytes for book in self.books)
+        return arrays + sum(book.contexts.nbytes for book in self.books)
+
+    @property
+    def size(self) -> int:
+        """Pairs of a context and an outcome, of the largest context."""
+        return len(self.books[-1].outcomes)
+
     def predict(self, variables: Int[np.ndarray, "number variables"]) -> Int64[np.ndarray, " number"]:
         """The likeliest outcomes; -1 where not even the first variable was ever seen so (or there is none)."""
         return self.options(variables, most=1)[0][:, 0]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int, Int64, Integer
 
 from renorm.tokens.paths.tally import Tally
 
@@ -53,7 +53,7 @@ class Factor:
     def __post_init__(self) -> None:
         self.states, self.events = Tally(len(self.children)), Tally(self.length)
 
-    def learn(self, rows: Int[np.ndarray, "frames children"], room: Int[np.ndarray, " frames"], stride: int) -> Seen:
+    def learn(self, rows: Integer[np.ndarray, "frames children"], room: Int[np.ndarray, " frames"], stride: int) -> Seen:
         """Count the tuples of all frames whose window lies within the episode, and their runs.
 
         Args:
@@ -63,7 +63,7 @@ class Factor:
         """
         return self._seen(rows, room, stride, Tally.learn)
 
-    def find(self, rows: Int[np.ndarray, "frames children"], room: Int[np.ndarray, " frames"], stride: int) -> Seen:
+    def find(self, rows: Integer[np.ndarray, "frames children"], room: Int[np.ndarray, " frames"], stride: int) -> Seen:
         """The same of frames that are not learned; -1 also for what was never seen."""
         return self._seen(rows, room, stride, Tally.find)
 

@@ -133,8 +133,8 @@ class Foresight:
     ) -> Ahead:
         """What may follow from two frames in a row and an action: objects go their ways independently.
 
-        Of each object the likeliest way is told, and others that leave a probability of 1/32 or more; where none is
-        likelier than not, it is unknown.
+        Of each object the likeliest way is told, and others that leave a probability of 1/32 or more; where all that
+        can be told is less likely than not, it is unknown.
         """
         known = np.column_stack([now, before, actions])
         source, share = np.arange(len(now)), np.ones(len(now))
@@ -143,7 +143,7 @@ class Foresight:
             if not self.bears[g]:
                 continue
             outcomes, shares = law.options(known)
-            vague = shares[:, 0] < LIKELY  # also where nothing is known
+            vague = shares.sum(axis=1) < LIKELY  # also where nothing is known
             outcomes[vague, 0], shares[vague] = -1, np.eye(1, shares.shape[1])
             kept = share[:, None] * shares[source] >= LEAST
             kept[:, 0] = True
@@ -154,6 +154,11 @@ class Foresight:
         share /= np.bincount(source, share)[source]
         told = np.column_stack([states, now[source], actions[source]])
         return Ahead(source, states, share, self.reward.probability(told, 1), self.cost.probability(told, 1))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all tables, in bytes."""
+        return sum(own.nbytes for own in self.states) + sum(law.nbytes for law in (*self.laws, self.reward, self.cost))
 
     @property
     def controllable(self) -> list[bool]:

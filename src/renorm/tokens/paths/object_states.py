@@ -1,5 +1,7 @@
 """States of an object, also where another one hides a part of it: what is hidden is not absent."""
 
+import sys
+
 import numpy as np
 from jaxtyping import Bool, Int64
 
@@ -44,6 +46,12 @@ class ObjectStates:
 
     def __len__(self) -> int:
         return 1 + max(self._states.values(), default=-1)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all tables, in bytes."""
+        keys = len(self._states) * (sys.getsizeof(b"") + len(self.members)) + sys.getsizeof(self._states)
+        return keys + self._common.nbytes + self._number.nbytes
 
     def learn(self, tokens: Bool[np.ndarray, "frames tokens"]) -> Int64[np.ndarray, " frames"]:
         """Number the states of these frames, once and for all."""

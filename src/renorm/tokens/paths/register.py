@@ -1,5 +1,7 @@
 """Distinct rows of whole numbers, numbered in the order in which they were first seen."""
 
+import sys
+
 import numpy as np
 from jaxtyping import Int64, Integer
 
@@ -9,6 +11,7 @@ from renorm.tokens.trees.rows import distinct_rows
 __all__ = ["Register"]
 
 FEW = 4096  # rows that are looked up one by one
+NUMBER = 32  # bytes of a number of Python's
 
 
 class Register:
@@ -58,6 +61,12 @@ class Register:
         if len(self._parts) != 1:
             self._parts = [np.concatenate([np.empty((0, self.width), np.int64), *self._parts])]
         return self._parts[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of rows and of the table that finds them, in bytes."""
+        keys = len(self) * (sys.getsizeof(b"") + 8 * self.width + NUMBER)
+        return self.rows.nbytes + keys + sys.getsizeof(self._numbers)
 
     def learn(self, rows: Integer[np.ndarray, "number width"]) -> Int64[np.ndarray, " number"]:
         """Numbers of rows, those of new ones included.

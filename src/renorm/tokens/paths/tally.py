@@ -54,6 +54,11 @@ class Tally:
         """Of each row."""
         return self._counts[: len(self)]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of rows, counts and the table that finds them, in bytes."""
+        return self.register.nbytes + self._counts.nbytes
+
     def learn(
         self, rows: Integer[np.ndarray, "number width"], times: Integer[np.ndarray, " number"] | None = None
     ) -> Int64[np.ndarray, " number"]:

@@ -11,7 +11,7 @@ Source:
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int, Int64, Integer
 
 from renorm.errors import DataError, RecipeError
 from renorm.tokens.paths.factor import Factor, Seen
@@ -64,7 +64,12 @@ class Tower:
         """Frames that a state of each level covers."""
         return [self.length**n for n in range(len(self.levels))]
 
-    def learn(self, episodes: Sequence[Int[np.ndarray, "_ tokens"]]) -> list[list[Seen]]:
+    @property
+    def nbytes(self) -> int:
+        """Memory of all tables, in bytes."""
+        return sum(factor.states.nbytes + factor.events.nbytes for level in self.levels for factor in level)
+
+    def learn(self, episodes: Sequence[Integer[np.ndarray, "_ tokens"]]) -> list[list[Seen]]:
         """Count what is in the episodes; what each factor saw, level by level, one episode after the other.
 
         Raises:
@@ -72,7 +77,7 @@ class Tower:
         """
         return self._pass(episodes, learn=True)
 
-    def find(self, episodes: Sequence[Int[np.ndarray, "_ tokens"]]) -> list[list[Seen]]:
+    def find(self, episodes: Sequence[Integer[np.ndarray, "_ tokens"]]) -> list[list[Seen]]:
         """What each factor sees in episodes that are not learned; -1 for what it never saw."""
         return self._pass(episodes, learn=False)
 

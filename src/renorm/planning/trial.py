@@ -1,0 +1,116 @@
+"""One world, watched at random and then played by planning: what `renorm plan` does."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from renorm.errors import RecipeError
+from renorm.planning.players import PlanningPlayer, foresight_of
+from renorm.planning.search import Planner
+from renorm.tokens.paths.foresight import Foresight
+from renorm.worlds.world import Frame, Play, World, play, random_player
+
+__all__ = ["Trial", "trial"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of it.
+
+    Attributes:
+        watched, played: Random play, and planned play.
+        foresight: What was learned from the first.
+        indifferent: Share of the played frames in which no action was better than another.
+        learn_seconds, play_seconds: On this machine.
+    """
+
+    watched: Play
+    foresight: Foresight
+    played: Play
+    indifferent: float
+    learn_seconds: float
+    play_seconds: float
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of goals that were never seen or never came in sight."""
+        seen, found = len(self.watched), []
+        if not self.watched.rewards.any() and not self.watched.costs.any():
+            found.append(f"nothing was won or lost in {seen} random frames, so it plays at random; watch more frames")
+        elif not self.watched.rewards.any():
+            found.append(
+                f"nothing was won in {seen} random frames, so it only keeps away from losses; watch more frames"
+            )
+        elif self.indifferent > 1 / 2:
+            share = f"{self.indifferent:.0%}"
+            found.append(f"in {share} of the frames no goal was in sight, so it played at random; watch more frames")
+        return found
+
+    def figures(self, frames: int = 512) -> dict[str, int | float]:
+        """Rewards and costs in so many frames, planned and at random, and what was learned."""
+        won, lost = self.played.per_frames(frames)
+        random_won, random_lost = self.watched.per_frames(frames)
+        return {
+            "frames_watched": len(self.watched),
+            "frames_played": len(self.played),
+            "objects": len(self.foresight.states),
+            "controllable": sum(self.foresight.controllable),
+            f"rewards_{frames}": won,
+            f"costs_{frames}": lost,
+            f"random_rewards_{frames}": random_won,
+            f"random_costs_{frames}": random_lost,
+            "learn_seconds": self.learn_seconds,
+            "frames_per_second": len(self.played) / max(self.play_seconds, 1e-9),
+        }
+
+
+def trial(
+    world: World,
+    *,
+    frames: int = 5000,
+    played: int = 512,
+    slip: float = 0.0,
+    seed: int = 0,
+    watch: Callable[[Frame], None] | None = None,
+) -> Trial:
+    """Press buttons at random, learn from what was seen, and play.
+
+    Args:
+        world: It is reset twice.
+        frames: Of random play.
+        played: Frames of planned play.
+        slip: Probability that an action is replaced by a random one, in both.
+        seed: Of all randomness.
+        watch: Shown each frame that is played.
+
+    Raises:
+        RecipeError: If a number is out of range.
+        DataError: If nothing ever changes in the world.
+
+    Example: a small Pong.
+        >>> from renorm.worlds.pong import Pong
+        >>> found = trial(Pong(rows=6, columns=5), frames=1500, played=200)
+        >>> figures = found.figures()
+        >>> figures["rewards_512"] > 3 * figures["random_rewards_512"], found.notes
+        (True, [])
+    """
+    if frames < 3 or played < 1:
+        raise RecipeError(f"a trial needs 3 frames of random play or more, and 1 of its own, got {frames} and {played}")
+    number = len(world.space.actions)
+    chance = np.random.default_rng((seed, 0))
+    watched = play(world, random_player(number, chance), frames, chance, slip=slip)
+    begun = time.perf_counter()
+    foresight = foresight_of(watched, number)
+    learned = time.perf_counter()
+    player = PlanningPlayer(Planner(foresight), np.random.default_rng((seed, 2)))
+
+    def shown(frame: Frame) -> int:
+        if watch is not None:
+            watch(frame)
+        return player(frame)
+
+    found = play(world, shown, played, np.random.default_rng((seed, 1)), slip=slip)
+    ended = time.perf_counter()
+    return Trial(watched, foresight, found, player.indifferent / player.frames, learned - begun, ended - learned)
