@@ -53,7 +53,9 @@ class Factor:
     def __post_init__(self) -> None:
         self.states, self.events = Tally(len(self.children)), Tally(self.length)
 
-    def learn(self, rows: Integer[np.ndarray, "frames children"], room: Int[np.ndarray, " frames"], stride: int) -> Seen:
+    def learn(
+        self, rows: Integer[np.ndarray, "frames children"], room: Int[np.ndarray, " frames"], stride: int
+    ) -> Seen:
         """Count the tuples of all frames whose window lies within the episode, and their runs.
 
         Args:

@@ -205,6 +205,20 @@ class TowerLaw:
             float(sum(_expected(q, logs) for q, logs in zip(states[0], up.logs[0], strict=True))),
         )
 
+    def outcome_laws(self, level: int, place: int) -> list[Float64[np.ndarray, "outcomes states"]]:
+        """p(outcome | state) of each child of a factor, as a dense table.
+
+        Raises:
+            RecipeError: If there is no such factor.
+        """
+        if not (1 <= level <= len(self._tables) and 0 <= place < len(self._tables[level - 1])):
+            raise RecipeError(f"this tower has levels 1 to {len(self._tables)}, got level {level}, factor {place}")
+        table = self._tables[level - 1][place]
+        return [
+            (child.onto.toarray() * table.sure[:, None] + (1 - table.sure)[:, None] * child.base).T
+            for child in table.children
+        ]
+
     def log_evidence(self, episode: Int[np.ndarray, "frames tokens"]) -> float:
         """ln p(what is seen), in nats.
 
