@@ -83,6 +83,7 @@ FIGURES = {
         "random_serve_misses_20k",
         "q_learner_hits_20k",
     },
+    "movie": {"exact", "bits_ratio_to_gzip", "completed"},
     "protein": {
         *(
             f"{method}_{key}_{evaluations}"

@@ -37,5 +37,6 @@ BENCHMARKS = {
     "pong": "pong",
     "breakout": "breakout",
     "structure-cost": "structure_cost",
+    "movie": "movie",
 }
 """Name -> module in this folder; imported only when run."""

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
-from renorm.cli import chains, commands, compare, files, given, plan
+from renorm.cli import chains, commands, compare, files, given, movie, plan
 from renorm.cli.options import seed
 from renorm.errors import RecipeError
 from renorm.version import __version__
@@ -119,6 +119,17 @@ def build_parser() -> argparse.ArgumentParser:
     plan_.add_argument("--show", action="store_true", help="draw the play in the terminal")
     plan_.add_argument("--seed", type=seed, default=0, help="of the world and both plays (0)")
     plan_.add_argument("--out", help="folder of the result and its animation (runs/plan-WORLD)")
+
+    movie_ = command(
+        "movie", movie.movie, "learn a movie by counting: tell it again, generate, complete, pack; or unpack"
+    )
+    movie_.add_argument(
+        "movie", help="GIF, folder of pictures, .npy or .npz; 'shapes' for a built-in one; .rnv to unpack"
+    )
+    movie_.add_argument("--frames", type=int, default=64, help="to generate (64)")
+    movie_.add_argument("--edges", default="8,4", help="sites of a block, level by level (8,4; the last goes on)")
+    movie_.add_argument("--seed", type=seed, default=0, help="of what is generated (0)")
+    movie_.add_argument("--out", help="folder of what is written (runs/movie-NAME), or the .npz or .gif to unpack into")
 
     report = command("report", commands.report, "write the page of a run again")
     report.add_argument("run", help="run folder")
