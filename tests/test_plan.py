@@ -107,6 +107,15 @@ def test_a_world_that_changes_its_shape_is_told():
         play(Growing(), lambda frame: 0, 3, np.random.default_rng(0))
 
 
+def test_practice_is_learned():
+    """From 100 frames of random play a small Pong is half known; two own plays tell the rest."""
+    few, more = (trial(Pong(rows=6, columns=5), frames=100, rounds=n, played=400) for n in (0, 2))
+    assert [len(own) for own in more.practised] == [400, 400]
+    assert more.figures()["frames_practised"] == 800
+    assert few.played.costs.sum() > 10
+    assert more.played.costs.sum() == 0
+
+
 def test_our_worlds_are_environments():
     environment = as_environment(Pong(serve="random"), frames=50)
     first, _ = environment.reset(seed=3)
@@ -121,7 +130,7 @@ def test_an_action_that_was_never_seen_is_no_way():
     """Who only ever saw `left` and `stay` does not know what `right` does, and plays on."""
     generator = np.random.default_rng(0)
     watched = play(Pong(), random_player(2, generator), 3000, generator)
-    player = PlanningPlayer(Planner(foresight_of(watched, 3)), generator)
+    player = PlanningPlayer(Planner(foresight_of(watched, actions=3)), generator)
     assert len(play(Pong(), player, 200, generator)) == 200
 
 

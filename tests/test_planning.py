@@ -29,7 +29,7 @@ def pong():
     """5000 frames of random play, and what they teach."""
     g = rng()
     played = play(Pong(serve="random"), random_player(3, g), 5000, g)
-    return played, foresight_of(played, 3)
+    return played, foresight_of(played, actions=3)
 
 
 def test_links_are_information_by_hand():

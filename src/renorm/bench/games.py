@@ -82,7 +82,7 @@ def _q_player(game: Game, played: Play, rates: Rates, seed: int) -> Player:
 def _raced(game: Game, frames: int, rates: Rates, seed: int) -> list[dict[str, Any]]:
     """One seed, a row for each player."""
     played = game.at_random(frames, seed)
-    foresight = foresight_of(played, len(game.world().space.actions))
+    foresight = foresight_of(played, actions=len(game.world().space.actions))
     players: dict[str, Player] = {
         "ours": PlanningPlayer(Planner(foresight), np.random.default_rng((seed, 2))),
         "q-learner": _q_player(game, played, rates, seed),

@@ -50,7 +50,7 @@ def _seconds(seed: int) -> dict[str, float]:
     for i in range(ROUNDS):
         played = FIXED.at_random(10_000, seed + i)
         begun = time.process_time()
-        foresight = foresight_of(played, 3)
+        foresight = foresight_of(played, actions=3)
         learning.append(time.process_time() - begun)
         player = PlanningPlayer(Planner(foresight), np.random.default_rng(seed))
         begun = time.process_time()

@@ -81,7 +81,7 @@ def _objects(played: Play, frames: int) -> Callable[[], dict[str, int | float]]:
     part = Play(*(array[:frames] for array in (played.pictures, played.rewards, played.costs, played.actions)))
 
     def learn() -> dict[str, int | float]:
-        foresight = foresight_of(part, len(Pong().space.actions))
+        foresight = foresight_of(part, actions=len(Pong().space.actions))
         return {
             "states": sum(len(states) for states in foresight.states),
             "events": sum(law.size for law in (*foresight.laws, foresight.reward, foresight.cost)),

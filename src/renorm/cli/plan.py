@@ -34,6 +34,7 @@ def plan(options: argparse.Namespace) -> None:
     found = trial(
         world,
         frames=options.frames,
+        rounds=options.rounds,
         played=options.play,
         slip=options.slip,
         seed=options.seed,
@@ -47,7 +48,7 @@ def plan(options: argparse.Namespace) -> None:
     save_picture(out / "strip.png", strip(pictures[:STRIP], world.space))
     with atomic(out / "played.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **vars(found.played))
-    figures, asked = found.figures(), {"frames": options.frames, "play": options.play, "slip": options.slip}
+    figures, asked = found.figures(), {key: getattr(options, key) for key in ("frames", "rounds", "play", "slip")}
     about = {"world": options.world, "settings": settings, **asked, "seed": options.seed, "machine": machine()}
     write_json(out / "result.json", {**about, "figures": figures, "notes": found.notes})
     text = "\n".join([table(figures), *(f"note: {note}" for note in found.notes), f"wrote {out}/played.gif"])

@@ -9,9 +9,13 @@ from renorm.worlds.world import Frame, Play
 __all__ = ["PlanningPlayer", "foresight_of"]
 
 
-def foresight_of(played: Play, actions: int) -> Foresight:
-    """What a play teaches."""
-    return Foresight.fit(played.pictures, played.actions, played.rewards, played.costs, number=actions)
+def foresight_of(*plays: Play, actions: int) -> Foresight:
+    """What plays teach, all together."""
+    pictures, rewards, costs, taken = (
+        np.concatenate([getattr(own, name) for own in plays]) for name in ("pictures", "rewards", "costs", "actions")
+    )
+    lengths = [len(own) for own in plays]
+    return Foresight.fit(pictures, taken, rewards, costs, number=actions, lengths=lengths)
 
 
 class PlanningPlayer:

@@ -1,4 +1,4 @@
-"""One world, watched at random and then played by planning: what `renorm plan` does."""
+"""One world, watched at random, learned further by playing, and played by planning: what `renorm plan` does."""
 
 import time
 from collections.abc import Callable
@@ -14,19 +14,25 @@ from renorm.worlds.world import Frame, Play, World, play, random_player
 
 __all__ = ["Trial", "trial"]
 
+ROUND = 400  # frames of own play that are learned from
+TREMBLE = 0.1  # slips in it at least: who never errs learns nothing of what he does not do
+
 
 @dataclass(frozen=True)
 class Trial:
     """What came of it.
 
     Attributes:
-        watched, played: Random play, and planned play.
-        foresight: What was learned from the first.
+        watched: Random play.
+        practised: Own plays that were learned from.
+        foresight: What was learned from both.
+        played: Planned play, of which nothing was learned.
         indifferent: Share of the played frames in which no action was better than another.
         learn_seconds, play_seconds: On this machine.
     """
 
     watched: Play
+    practised: list[Play]
     foresight: Foresight
     played: Play
     indifferent: float
@@ -54,6 +60,7 @@ class Trial:
         random_won, random_lost = self.watched.per_frames(frames)
         return {
             "frames_watched": len(self.watched),
+            "frames_practised": sum(len(own) for own in self.practised),
             "frames_played": len(self.played),
             "objects": len(self.foresight.states),
             "controllable": sum(self.foresight.controllable),
@@ -70,18 +77,20 @@ def trial(
     world: World,
     *,
     frames: int = 5000,
+    rounds: int = 0,
     played: int = 512,
     slip: float = 0.0,
     seed: int = 0,
     watch: Callable[[Frame], None] | None = None,
 ) -> Trial:
-    """Press buttons at random, learn from what was seen, and play.
+    """Press buttons at random, learn from what was seen, practise, and play.
 
     Args:
         world: It is reset twice.
         frames: Of random play.
+        rounds: Own plays of 400 frames, each of which is learned before the next; one action in ten slips there.
         played: Frames of planned play.
-        slip: Probability that an action is replaced by a random one, in both.
+        slip: Probability that an action is replaced by a random one, everywhere.
         seed: Of all randomness.
         watch: Shown each frame that is played.
 
@@ -96,13 +105,20 @@ def trial(
         >>> figures["rewards_512"] > 3 * figures["random_rewards_512"], found.notes
         (True, [])
     """
-    if frames < 3 or played < 1:
-        raise RecipeError(f"a trial needs 3 frames of random play or more, and 1 of its own, got {frames} and {played}")
+    if frames < 3 or played < 1 or rounds < 0:
+        raise RecipeError(
+            "a trial needs 3 frames of random play or more, rounds >= 0, and 1 frame of planned play or more, got "
+            f"{frames}, {rounds} and {played}"
+        )
     number = len(world.space.actions)
     chance = np.random.default_rng((seed, 0))
     watched = play(world, random_player(number, chance), frames, chance, slip=slip)
     begun = time.perf_counter()
-    foresight = foresight_of(watched, number)
+    foresight, practised = foresight_of(watched, actions=number), list[Play]()
+    for _ in range(rounds):
+        player = PlanningPlayer(Planner(foresight), chance)
+        practised.append(play(world, player, ROUND, chance, slip=max(slip, TREMBLE)))
+        foresight = foresight_of(watched, *practised, actions=number)
     learned = time.perf_counter()
     player = PlanningPlayer(Planner(foresight), np.random.default_rng((seed, 2)))
 
@@ -113,4 +129,6 @@ def trial(
 
     found = play(world, shown, played, np.random.default_rng((seed, 1)), slip=slip)
     ended = time.perf_counter()
-    return Trial(watched, foresight, found, player.indifferent / player.frames, learned - begun, ended - learned)
+    return Trial(
+        watched, practised, foresight, found, player.indifferent / player.frames, learned - begun, ended - learned
+    )
