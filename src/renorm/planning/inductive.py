@@ -1,0 +1,187 @@
+r"""Inductive planning on the states of a tower: the way back from goals, around losses, and actions that realise it.
+
+A state of the tower's highest level is a window of frames, the picture as a whole. What followed each window after
+each action is counted. From the windows in which something is won one goes back, never through one in which something
+is lost:
+
+$$ d(s) = 0 \text{ at goals}, \qquad d(s) = 1 + \min_{a,\, s' \text{ that followed}} d(s') . $$
+
+The action is the one that leads nearest to a goal on average,
+$\sum_{s'} p(s' \mid s, a)\,[\gamma^{d(s')} - c(s')]$. This is the planning of the paper: windows that were never seen
+are not known, so it needs to have seen nearly all of them. ``renorm.planning.search`` plans with objects instead.
+
+Source:
+    Friston et al. 2024, arXiv:2407.20292; inductive inference: Friston et al. 2023, arXiv:2312.07547.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Int, Int64, UInt8
+from scipy import sparse
+
+from renorm.errors import DataError, RecipeError
+from renorm.tokens.paths.groups import block_groups
+from renorm.tokens.paths.tally import Tally
+from renorm.tokens.paths.tower import Tower
+from renorm.worlds.world import Frame, Play
+
+__all__ = ["InductivePlanner", "InductivePlayer", "steps_to"]
+
+UNREACHED = -1
+INDIFFERENT = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class InductivePlanner:
+    """What followed what, and how far it is to a goal.
+
+    Attributes:
+        tower: Windows.
+        moves: Window, action, window that followed; how often.
+        goals, losses: Whether something was won, or lost, in the last frame of a window.
+        distance: d; -1 where no goal was ever reached from.
+        actions: How many there are.
+
+    Example: a small Pong.
+        >>> from renorm.worlds.pong import Pong
+        >>> from renorm.worlds.world import play, random_player
+        >>> rng = np.random.default_rng(0)
+        >>> watched = play(Pong(rows=6, columns=5), random_player(3, rng), 3000, rng)
+        >>> planner = InductivePlanner.fit([watched], actions=3)
+        >>> found = play(Pong(rows=6, columns=5), InductivePlayer(planner, rng), 400, rng)
+        >>> bool(found.rewards.sum() > 30 and found.costs.sum() <= 2)
+        True
+    """
+
+    tower: Tower
+    moves: Tally
+    goals: Bool[np.ndarray, " windows"]
+    losses: Bool[np.ndarray, " windows"]
+    distance: Int64[np.ndarray, " windows"]
+    actions: int
+    discount: float = 0.98
+    _begins: Int64[np.ndarray, " more"] = field(init=False, repr=False)
+    _order: Int64[np.ndarray, " moves"] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        choice = self.moves.rows[:, 0] * self.actions + self.moves.rows[:, 1]
+        order = np.argsort(choice, kind="stable")
+        begins = np.searchsorted(choice[order], np.arange(len(self.goals) * self.actions + 1))
+        object.__setattr__(self, "_order", order)
+        object.__setattr__(self, "_begins", begins)
+
+    @classmethod
+    def fit(
+        cls, plays: Sequence[Play], *, actions: int, edges: int | Sequence[int] = (6, 2), levels: int = 2
+    ) -> "InductivePlanner":
+        """Learn from plays.
+
+        Args:
+            plays: An episode each.
+            actions: How many there are.
+            edges: Sites of a block along an axis, level by level.
+            levels: Of the tower: a window has $2^{levels - 1}$ frames.
+
+        Raises:
+            RecipeError: If the levels do not end in one factor, the whole picture.
+            DataError: If a play is shorter than two windows, or there is none.
+        """
+        if not plays:
+            raise DataError("there is nothing to plan by: one play or more is needed, got none")
+        groups = block_groups(plays[0].pictures.shape[1:], edges)
+        if len(groups) > levels:
+            raise RecipeError(
+                f"blocks of {edges} need {len(groups)} levels until one is left, got {levels}; take larger blocks"
+            )
+        groups += [np.zeros(1, np.int64)] * (levels - len(groups))
+        tower = Tower(groups)
+        windows = tower.learn([own.pictures.reshape(len(own), -1) for own in plays])[-1][0].states
+        span = tower.spans[-1]
+        number = len(tower.levels[-1][0].states)
+        rewards, costs, taken = (
+            np.concatenate([getattr(own, name) for own in plays]) for name in ("rewards", "costs", "actions")
+        )
+        inside = np.flatnonzero(windows >= 0)
+        last = inside + span - 1
+        goals, losses = np.zeros(number, bool), np.zeros(number, bool)
+        goals[windows[inside[rewards[last] > 0]]] = True
+        losses[windows[inside[costs[last] > 0]]] = True
+        goals &= ~losses
+        going = inside[inside + 1 < len(windows)]
+        going = going[windows[going + 1] >= 0]
+        moves = Tally(3)
+        moves.learn(np.column_stack([windows[going], taken[going + span - 1], windows[going + 1]]))
+        return cls(tower, moves, goals, losses, steps_to(moves.rows[:, [0, 2]], goals, losses), actions)
+
+    def window(self, pictures: UInt8[np.ndarray, "frames rows columns"]) -> int:
+        """The state of the last frames; -1 if it was never seen."""
+        span = self.tower.spans[-1]
+        if len(pictures) < span:
+            return UNREACHED
+        return int(self.tower.find([pictures[-span:].reshape(span, -1)])[-1][0].states[0])
+
+    def action(self, window: int) -> int | None:
+        """The best action; none where the window is not known, or no action is better than another."""
+        if window < 0:
+            return None
+        worth = np.zeros(self.actions)
+        for action in range(self.actions):
+            choice = window * self.actions + action
+            own = self._order[self._begins[choice] : self._begins[choice + 1]]
+            if len(own):
+                then, share = self.moves.rows[own, 2], self.moves.counts[own] / self.moves.counts[own].sum()
+                near = np.where(self.distance[then] >= 0, self.discount ** self.distance[then].clip(min=0), 0.0)
+                worth[action] = share @ (near - self.losses[then])
+        return int(worth.argmax()) if np.ptp(worth) > INDIFFERENT else None
+
+
+class InductivePlayer:
+    """It acts by the last frames, and at random where they say nothing. Make one for each play.
+
+    Args:
+        planner: It may be shared.
+        generator: Of actions that make no difference.
+    """
+
+    def __init__(self, planner: InductivePlanner, generator: np.random.Generator) -> None:
+        self.planner, self.generator = planner, generator
+        self._frames: list[np.ndarray] = []
+        self._known: dict[bytes, int | None] = {}
+
+    def __call__(self, frame: Frame) -> int:
+        """The action."""
+        self._frames = [*self._frames, frame.picture][-self.planner.tower.spans[-1] :]
+        key = b"".join(picture.tobytes() for picture in self._frames)
+        if key not in self._known:
+            self._known[key] = self.planner.action(self.planner.window(np.stack(self._frames)))
+        action = self._known[key]
+        return int(self.generator.integers(self.planner.actions)) if action is None else action
+
+
+def steps_to(
+    moves: Int[np.ndarray, "moves 2"], goals: Bool[np.ndarray, " states"], losses: Bool[np.ndarray, " states"]
+) -> Int64[np.ndarray, " states"]:
+    """Steps from each state to the nearest goal on a way without losses; -1 where there is none.
+
+    Args:
+        moves: From, to.
+        goals: 0 steps from there.
+        losses: Never walked through; a loss has no way.
+
+    Example: from 0 one may go to 1, a loss, and on to the goal 3, or over 2; none comes from 4.
+        >>> moves = np.array([[0, 1], [1, 3], [0, 2], [2, 3], [3, 4]])
+        >>> steps_to(moves, np.arange(5) == 3, np.arange(5) == 1).tolist()
+        [2, -1, 1, 0, -1]
+    """
+    number = len(goals)
+    back = sparse.csr_array((np.ones(len(moves), bool), (moves[:, 1], moves[:, 0])), shape=(number, number))
+    distance = np.full(number, UNREACHED, np.int64)
+    front, steps = np.flatnonzero(goals & ~losses), 0
+    while len(front):
+        distance[front] = steps
+        came = np.unique(back[front].indices)
+        front = came[(distance[came] < 0) & ~losses[came]]
+        steps += 1
+    return distance
