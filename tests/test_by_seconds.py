@@ -26,7 +26,7 @@ TINY = {
     "model.spacing": "window",
 }
 STEP = {"ours": 0.1, "white-twin": 0.1, "ddpm": 0.125, "edm": 0.1, "sites": 0.2, "sites-folded": 0.1, "folded": 0.05}
-PLAN = Plan("small", 1.0, short=0.4, pairs=2, curve=(2, 3), ancestral=(7,), pair=(2,), samples=66)
+PLAN = Plan("small", 1.0, short=0.4, pairs=2, curve=(2, 3), ancestral=(7,), pair=(2,), samples=66, screen=66)
 
 
 @pytest.fixture
@@ -41,20 +41,24 @@ def small(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "on_all_cores", lambda jobs, told: [job() for job in jobs])
 
 
+def steps_of(plan):
+    """Steps that each run has made."""
+    return {path.name: read_metrics(path / "metrics.jsonl")[-1]["step"] for path in plan.root.glob("*-[01]")}
+
+
 def test_all_runs_are_trained_for_equal_seconds_and_compared(small, monkeypatch):
     monkeypatch.setattr(by_seconds, "step_seconds", lambda recipes, path: STEP)
     monkeypatch.setenv(trained.PART, "ours-9")
     with pytest.raises(RecipeError, match=r"must name runs of this benchmark .*, got 'ours-9'"):
         by_seconds.run(PLAN, 0)
     monkeypatch.setenv(trained.PART, "ours-0")
-    with pytest.raises(RecipeError, match=r"white-twin-0, ddpm-0, .* are not trained yet \(11 of 12 runs"):
+    with pytest.raises(RecipeError, match=r"white-twin-0, ddpm-0, edm-0 are not trained yet \(3 of 4 runs"):
         by_seconds.run(PLAN, 0)
     monkeypatch.delenv(trained.PART)
     result = by_seconds.run(PLAN, 0)
-    steps = {path.name: read_metrics(path / "metrics.jsonl")[-1]["step"] for path in PLAN.root.glob("*-[01]")}
+    steps = steps_of(PLAN)
     assert steps["ours-0"] == 10
     assert steps["ddpm-0"] == 8
-    assert [steps[f"{lattice}-short-1"] for lattice in by_seconds.LATTICES] == [4, 2, 4, 8]
     figures = result.figures
     ratios = [figures[f"train_step_ratio{which}"] for which in ("", "_sites_folded", "_folded")]
     assert ratios == [0.5, 0.5, 0.5]
@@ -67,12 +71,34 @@ def test_all_runs_are_trained_for_equal_seconds_and_compared(small, monkeypatch)
         assert figures[f"fd_{method.replace('-', '_')}_best"] == best
     assert {row["walk"] for row in curve if row["method"] == "ours"} == {"running-churn@window"}
     assert all(row["seconds_per_image"] > 0 for row in curve if row["best"])
+    screen = [row for row in result.table if row["cells"] == "screen"]
+    assert {row["method"] for row in screen} == set(by_seconds.METHODS[1:])
+    for method in by_seconds.METHODS[1:]:
+        for asked in PLAN.curve:
+            shown = {row["walk"] for row in curve if (row["method"], row["asked"]) == (method, asked)}
+            tried = sorted(
+                (row[quality], row["walk"]) for row in screen if (row["method"], row["asked"]) == (method, asked)
+            )
+            assert shown == {walk for _, walk in tried[:2]}
+    assert figures["time_ratio_ddpm_at_ddpm7_fd"] >= 1
+
+
+def test_lattices_are_compared_at_equal_seconds(small, monkeypatch):
+    monkeypatch.setattr(by_seconds, "step_seconds", lambda recipes, path: STEP)
+    monkeypatch.setenv(trained.PART, "ours-0")
+    with pytest.raises(RecipeError, match=r"must name runs of this benchmark .*, got 'ours-0'"):
+        by_seconds.run_lattices(PLAN, 0)
+    monkeypatch.delenv(trained.PART)
+    result = by_seconds.run_lattices(PLAN, 0)
+    figures, steps = result.figures, steps_of(PLAN)
+    assert [steps[f"{lattice}-short-1"] for lattice in by_seconds.LATTICES] == [4, 2, 4, 8]
+    assert result.seeds == (0, 1)
     pair = [row for row in result.table if row["cells"] == "pair"]
     assert {(row["method"], row["seed"]) for row in pair} == {(m, s) for m in by_seconds.LATTICES for s in (0, 1)}
+    (quality,) = {key for row in pair for key in row if key.startswith("FD[")}
     sites = [row[quality] for row in pair if row["method"] == "sites"]
     assert figures["fd_sites_short_2"] == pytest.approx(sum(sites) / 2)
     assert figures["fd_sites_short_2_error"] == pytest.approx(abs(sites[0] - sites[1]) / 2)
-    assert figures["time_ratio_ddpm_at_ddpm7_fd"] >= 1
 
 
 def test_a_walk_that_ran_away_has_no_figure():
@@ -91,9 +117,8 @@ def test_a_walk_that_ran_away_has_no_figure():
 def test_without_pairs_there_is_one_lattice():
     plan = Plan("mnist32", 10.0)
     assert tuple(by_seconds.recipes_of(plan, 0)) == by_seconds.METHODS
-    assert list(by_seconds.trainings(plan, dict.fromkeys(by_seconds.METHODS, 1.0), 3)) == [
-        f"{method}-3" for method in by_seconds.METHODS
-    ]
+    assert by_seconds.short_runs(plan, 3) == []
+    assert [run.name for run in by_seconds.long_runs(plan, 3)] == [f"{method}-3" for method in by_seconds.METHODS]
 
 
 @pytest.mark.parametrize("bench", [mnist32, clothing64])

@@ -1,5 +1,6 @@
 """Movies: files, exact return, completion, generation, and packing."""
 
+import contextlib
 import json
 import math
 import struct
@@ -116,11 +117,45 @@ def test_files(tmp_path, shapes):
     assert (read_movie(tmp_path / "grey.gif") == grey.repeat(2, axis=1).repeat(2, axis=2)).all()
 
 
+def test_equal_frames_are_kept(tmp_path, shapes):
+    movie = shapes[[0, 0, 0, 1, 2, 2]]
+    write_gif(tmp_path / "slow.gif", movie)
+    assert (read_movie(tmp_path / "slow.gif") == movie).all()
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    Image.fromarray(np.array([[[9, 9, 9, 0], [9, 9, 9, 255]]], np.uint8)).save(tmp_path / "clear.png")
+    assert read_movie(tmp_path / "clear.png")[0, :, :, 0].tolist() == [[255, 9]]
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png"])
+def test_a_damaged_picture_is_told_or_read(tmp_path, shapes, name):
+    """Whatever a picture's reader may raise, people see one error."""
+    path = tmp_path / name
+    frames = [Image.fromarray(frame) for frame in shapes[:4]]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    data, draw = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(150):
+        bad = bytearray(data)
+        for place in draw.integers(len(data), size=3):
+            bad[place] = draw.integers(256)
+        path.write_bytes(bytes(bad[: draw.integers(1, len(bad) + 1)]))
+        with contextlib.suppress(DataError):
+            read_movie(path)
+
+
+def test_grey_pixels_are_found_among_colours():
+    colours = Palette.of(np.array([[[[200, 0, 0], [200, 200, 200]]]], np.uint8))
+    assert colours.tokens(np.array([[[[200]]]], np.uint8)).tolist() == [[[1]]]
+    with pytest.raises(DataError, match="1 channels, the movie 3"):
+        Palette.of(np.array([[[[0], [9]]]], np.uint8)).tokens(np.array([[[[9, 0, 0]]]], np.uint8))
+
+
 def test_wrong_files(tmp_path):
     with pytest.raises(DataError, match="there is no movie"):
         read_movie(tmp_path / "none.gif")
     with pytest.raises(DataError, match="there is no movie"):
-        read_movie(tmp_path / "none.npy")
+        read_movie(tmp_path / "nowhere.npy")
     (tmp_path / "text.gif").write_text("hello")
     with pytest.raises(DataError, match="no picture or movie"):
         read_movie(tmp_path / "text.gif")
@@ -130,6 +165,14 @@ def test_wrong_files(tmp_path):
     np.save(tmp_path / "real.npy", np.zeros((2, 3, 3)))
     with pytest.raises(DataError, match="must hold bytes"):
         read_movie(tmp_path / "real.npy")
+    (tmp_path / "none.npy").touch()
+    (tmp_path / "zip.npz").write_bytes(b"PK\x03\x04 and no more")
+    for name in ("none.npy", "zip.npz"):
+        with pytest.raises(DataError, match="no array that can be read"):
+            read_movie(tmp_path / name)
+    Image.fromarray(np.full((2, 2), 4000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match="more than 8 bits"):
+        read_movie(tmp_path / "deep.png")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no picture"):
         read_movie(tmp_path / "empty")
@@ -160,15 +203,19 @@ def test_a_changed_file_is_told(shapes):
 
 
 def test_wrong_movies(shapes):
-    with pytest.raises(DataError, match="3 levels of T = 2 need episodes of 8 frames or more, got 7"):
+    with pytest.raises(DataError, match="3 levels, which need 8 frames or more, got 7; take larger blocks"):
         MovieModel.fit(two_shapes(7, 64))
     model = MovieModel.fit(shapes)
     with pytest.raises(DataError, match="frames of"):
         model.completed(two_shapes(8, 16), np.ones((8, 16, 16), bool))
     with pytest.raises(DataError, match="colours that are not among the 3"):
         model.completed(np.full_like(shapes, 5), np.ones(shapes.shape[:3], bool))
-    with pytest.raises(DataError, match="frames and pixels"):
+    with pytest.raises(DataError, match="a movie must hold bytes"):
         pack_movie(np.zeros((0, 4, 4, 1), np.uint8))
+    with pytest.raises(DataError, match="a movie must hold bytes"):
+        pack_movie(np.zeros((2, 4, 4, 4), np.uint8))
+    with pytest.raises(RecipeError, match="an edge >= 8"):
+        two_shapes(3, 4)
 
 
 def test_the_command(tmp_path, monkeypatch, capsys, shapes):
@@ -203,6 +250,7 @@ def test_the_command(tmp_path, monkeypatch, capsys, shapes):
         (["shapes", "--edges", "8,x"], "--edges are whole numbers"),
         (["shapes", "--edges", "1"], "the last edge >= 2"),
         (["foreign.rnv"], "another kind of file"),
+        (["foreign.rnv", "--out", "x.avi"], "--out must end in .npz or .gif"),
         (["none.rnv"], "cannot read or write none.rnv"),
     ],
 )

@@ -152,6 +152,7 @@ def test_wrong_worlds(name, settings, why):
     ("name", "why"),
     [
         ("Nope-v0", "cannot make 'Nope-v0'"),
+        ("nowhere:Nope-v0", "cannot make 'nowhere:Nope-v0': ModuleNotFoundError"),
         ("CartPole-v1", "observations must be"),
         ("Pendulum-v1", "must be discrete"),
     ],
@@ -159,6 +160,31 @@ def test_wrong_worlds(name, settings, why):
 def test_wrong_environments(name, why):
     with pytest.raises(RecipeError, match=why):
         make_gymnasium(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"map_name": "9x9"}, "KeyError"),
+        ({"render_mode": "human"}, "render_mode cannot be set"),
+        ({"step_cost": "much"}, "step_cost is a number"),
+        ({"step_cost": 1}, "step_cost is 0 or less"),
+    ],
+)
+def test_wrong_settings(settings, why):
+    with pytest.raises(RecipeError, match=why):
+        make_gymnasium("FrozenLake-v1", settings)
+
+
+def test_a_step_that_costs_is_no_loss():
+    """The cliff takes 1 for each step, 100 for a fall, and ends at the goal.
+
+    Thirteen steps and one back are the shortest way, along the edge; a hand that trembles goes a row or two above it.
+    """
+    world = make_gymnasium("CliffWalking-v1", {"step_cost": -1})
+    found = trial(world, frames=20_000, rounds=2, played=700)
+    assert found.played.costs.sum() == 0
+    assert found.played.rewards.sum() >= 40
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

@@ -66,10 +66,20 @@ def test_wrong_arrays(law):
         from_pymdp(arrays | {"pA": [own[:, :-1] for own in arrays["pA"]]})
     with pytest.raises(DataError, match="one factor"):
         from_pymdp(arrays | {"pB": arrays["pB"] * 2})
+    with pytest.raises(DataError, match="counts pA and pB, got nothing"):
+        from_pymdp({})
+    with pytest.raises(DataError, match="3 children and 2 pA"):
+        from_pymdp(arrays, np.arange(3))
     long = Tower([np.array([0])], length=3)
     long.learn([np.arange(12)[:, None] % 3])
     with pytest.raises(RecipeError, match="events have 3"):
         to_pymdp(TowerLaw(long), 1)
+
+
+def test_a_law_is_of_what_was_known(law):
+    law.tower.learn([np.random.default_rng(9).integers(6, size=(60, 3))])
+    with pytest.raises(DataError, match="make a new law"):
+        to_pymdp(law, 1)
 
 
 def test_more_than_memory_is_told(law, monkeypatch):

@@ -108,8 +108,10 @@ def test_inference_is_enumeration(seed):
             own = np.eye(VOCABULARY)[factor.states.rows[:, i]]
             table = (count[:, None] * own + A * bases[token]) / (count + A)[:, None]
             hidden = episode[:, token] < 0
-            np.testing.assert_allclose(beliefs.tokens[token][hidden], (q[: len(episode)] @ table)[hidden], atol=1e-10)
-            assert (beliefs.tokens[token][~hidden].argmax(1) == episode[~hidden, token]).all()
+            np.testing.assert_allclose(
+                beliefs.token(int(token))[hidden], (q[: len(episode)] @ table)[hidden], atol=1e-10
+            )
+            assert (beliefs.token(int(token))[~hidden].argmax(1) == episode[~hidden, token]).all()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -133,7 +135,8 @@ def test_draws_have_the_law():
     seen = episode >= 0
     assert (drawn[:, seen] == episode[seen]).all()
     beliefs = law.explain(episode)
-    for token, shares in enumerate(beliefs.tokens):
+    for token in range(tower.tokens):
+        shares = beliefs.token(token)
         found = np.stack([np.bincount(drawn[:, t, token], minlength=VOCABULARY) for t in range(len(episode))]) / number
         assert (np.abs(found - shares) < 4.5 * np.sqrt(shares * (1 - shares) / number) + 1e-12).all()
     # a pair of tokens far apart, by the evidence of both: not the product of its sides
@@ -163,6 +166,15 @@ def test_what_was_learned_is_likely_and_what_was_not_is_possible():
     )
 
 
+def test_what_is_almost_certain_stays_finite():
+    tower = Tower([np.array([0, 0])])
+    tower.learn([np.array([[0, 1], [1, 0]] * 8)])
+    law = TowerLaw(tower, 3, concentration=1e-17, looseness=1e-17)
+    beliefs = law.explain(np.array([[0, -1], [2, 2], [1, -1]]))
+    assert np.isfinite(beliefs.log_evidence)
+    assert beliefs.likeliest[[0, 2]].tolist() == [[0, 1], [1, 0]]
+
+
 def test_long_episodes_of_many_tokens_keep_their_digits():
     draw = np.random.default_rng(0)
     tower = Tower([np.arange(400) // 4, np.zeros(100, np.int64)])
@@ -188,5 +200,7 @@ def test_bad_input():
         TowerLaw(tower).explain(np.zeros((4, 3), np.int64))
     with pytest.raises(DataError, match="2 tokens"):
         TowerLaw(tower).explain(np.zeros((0, 2), np.int64))
+    with pytest.raises(DataError, match="whole numbers, -1 if hidden"):
+        TowerLaw(tower).explain(np.full((4, 2), -2))
     with pytest.raises(DataError, match="token 0 is 0 to 1"):
         TowerLaw(tower).explain(np.full((4, 2), 2))

@@ -10,6 +10,7 @@ BENCHMARKS = {
     "regulators": "regulators",
     "mnist16": "mnist16",
     "mnist32": "mnist32",
+    "mnist32-lattices": "mnist32_lattices",
     "clothing64": "clothing64",
     "cifar16": "cifar16",
     "gaussian16": "gaussian16",

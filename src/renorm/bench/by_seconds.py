@@ -2,11 +2,12 @@ r"""Pictures from equal seconds of training: Frechet distance against the second
 
 Ours (the recipe of the plan), its white twin, DDPM and EDM have the same network, batch and seconds of training: as
 many steps as ``Plan.seconds`` hold at the time of a step on idle cores, measured once, before any training. Ours takes
-the walk of the recipe, fixed beforehand; every other method the best of its walks at each number of evaluations, chosen
-by the very cells that are shown, which favours it: its own, and those of ``MORE``. The seconds of an image are those of
+the walk of the recipe, fixed beforehand; every other method the best of its walks at each number of evaluations, its
+own and those of ``MORE``: ``Plan.screen`` samples choose two of them, and the very cells that are shown one of these,
+which favours it. The seconds of an image are those of
 a batch of ``TIMED``, medians of ``ROUNDS``, all methods in turn, with all that a call of ``sample`` sets up.
 
-A second comparison asks what coarse lattices are worth in training, ``Plan.short`` seconds each, ``Plan.pairs`` seeds.
+``run_lattices`` asks what coarse lattices are worth in training, ``Plan.short`` seconds each, ``Plan.pairs`` seeds.
 Ours enters the network in blocks of 2 x 2 sites at every scale. Beside it are ``sites``, the same network one level
 deeper, so that it sees every site (``on_sites``); ``sites-folded``, the latter in blocks of 2 x 2 while fine modes are
 mostly noise (``FOLDED``); and ``folded``, ours in blocks of 4 x 4 as long.
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -31,7 +32,7 @@ from renorm.bench.drawing import ACCENT, AGAINST, INK, QUIET, svg
 from renorm.bench.result import Result
 from renorm.bench.step_seconds import step_seconds
 from renorm.bench.timing import interleaved
-from renorm.bench.trained import ancestral, compared, contest, part_asked, train_all, walks_of
+from renorm.bench.trained import ancestral, compared, contest, finalists, part_asked, train_all, walks_of
 from renorm.bench.trained_tables import table
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.nn.spec import UNetSpec
@@ -41,7 +42,20 @@ from renorm.recipes.run import load_run
 from renorm.recipes.spec import Recipe, load_recipe
 from renorm.spec import override
 
-__all__ = ["LATTICES", "METHODS", "Plan", "curve_figures", "on_sites", "pair_figures", "run", "trainings"]
+__all__ = [
+    "LATTICES",
+    "METHODS",
+    "Plan",
+    "curve_figures",
+    "long_runs",
+    "on_sites",
+    "pair_figures",
+    "run",
+    "run_lattices",
+    "short_runs",
+    "step_figures",
+    "trainings",
+]
 
 METHODS = ("ours", "white-twin", "ddpm", "edm")
 LATTICES = ("ours", "sites", "sites-folded", "folded")
@@ -69,6 +83,7 @@ class Plan:
         ancestral: The same of DDPM's ancestral walk alone; ours shall reach sooner what the last of them reaches.
         pair: Numbers of evaluations of the pairs.
         samples: In each cell.
+        screen: Samples by which two walks of each method are chosen.
     """
 
     name: str
@@ -80,6 +95,7 @@ class Plan:
     ancestral: tuple[int, ...] = (100, 200)
     pair: tuple[int, ...] = (10, 20)
     samples: int = 2000
+    screen: int = 500
 
     @property
     def root(self) -> Path:
@@ -93,28 +109,58 @@ def run(plan: Plan, seed: int) -> Result:
     Raises:
         RecipeError: If ``RENORM_BENCH_PART`` names no run, or asks for a part: there are no figures yet.
     """
-    part_asked({name: method for name, method, _, _ in _runs(plan, seed)})  # a wrong name is told before any clock runs
-    seconds = step_seconds(recipes_of(plan, seed), plan.root / "step-seconds.json")
-    recipes = trainings(plan, seconds, seed)
-    train_all(recipes, plan.root, f"renorm bench {plan.name}")
-    first = [f"{method}-{seed}" for method in METHODS]
-    walks = walks_of(recipes[first[0]])
-    walks = {method: [*walks[method], *MORE.get(method, [])] for method in METHODS}
-    heats = contest(first, plan.curve, walks) + ancestral(first, plan.ancestral)
-    curve = compared(heats, plan.root, "curve", plan.samples)
+    seconds, recipes = _trained(plan, long_runs(plan, seed), seed, f"renorm bench {plan.name}")
+    first = list(recipes)
+    ours = recipes[first[0]]
+    walks = {method: [*of, *MORE.get(method, [])] for method, of in walks_of(ours).items()}
+    rest = [part for part in contest(first, plan.curve, walks) if len(part.walks) > 1]
+    screen = compared(rest, plan.root, "screen", plan.screen)
+    heats = [part for n in plan.curve for part in contest(first, (n,), finalists(screen, n, ours))]
+    curve = compared(heats + ancestral(first, plan.ancestral), plan.root, "curve", plan.samples)
     rows = table("curve", curve)
     time_images(plan, [row for row in rows if row["best"]], seed)
     drawing = plan.root / f"{plan.name}.svg"
     drawing.write_text(picture(rows, curve.quality, plan), encoding="utf-8")
-    short = paired(plan, [name for name in recipes if "-short-" in name], walks["ours"])
-    figures = curve_figures(rows, curve.quality, plan.ancestral[-1])
-    figures |= {f"step_seconds_{name.replace('-', '_')}": value for name, value in seconds.items()}
-    if short:
-        figures |= pair_figures(short, curve.quality)
-        figures["train_step_ratio"] = seconds["ours"] / seconds["sites"]
-        figures["train_step_ratio_sites_folded"] = seconds["sites-folded"] / seconds["sites"]
-        figures["train_step_ratio_folded"] = seconds["folded"] / seconds["ours"]
-    return Result(figures, [*rows, *short], tuple(seed + i for i in range(max(1, plan.pairs))))
+    figures = curve_figures(rows, curve.quality, plan.ancestral[-1]) | step_figures(seconds)
+    return Result(figures, [*rows, *table("screen", screen)], (seed,))
+
+
+def run_lattices(plan: Plan, seed: int) -> Result:
+    """Time steps, train ours on each of ``LATTICES``, and compare.
+
+    Raises:
+        RecipeError: If ``RENORM_BENCH_PART`` names no run, or asks for a part: there are no figures yet.
+    """
+    runs = short_runs(plan, seed)
+    seconds, recipes = _trained(plan, runs, seed, f"renorm bench {plan.name}-lattices")
+    rows = paired(plan, list(recipes), walks_of(recipes[f"ours-short-{seed}"])["ours"])
+    (quality,) = {key for row in rows for key in row if key.startswith("FD[")}
+    return Result(pair_figures(rows, quality) | step_figures(seconds), rows, tuple(range(seed, seed + plan.pairs)))
+
+
+def step_figures(seconds: Mapping[str, float]) -> dict[str, float]:
+    """What steps cost, and the ratios of lattices.
+
+    Example:
+        >>> step_figures({"ours": 0.5, "sites": 2.0})
+        {'step_seconds_ours': 0.5, 'step_seconds_sites': 2.0, 'train_step_ratio': 0.25}
+    """
+    figures = {f"step_seconds_{name.replace('-', '_')}": value for name, value in seconds.items()}
+    pairs = {"": ("ours", "sites"), "_sites_folded": ("sites-folded", "sites"), "_folded": ("folded", "ours")}
+    return figures | {
+        f"train_step_ratio{which}": seconds[a] / seconds[b]
+        for which, (a, b) in pairs.items()
+        if a in seconds and b in seconds
+    }
+
+
+def _trained(plan: Plan, runs: "list[Run]", seed: int, command: str) -> tuple[dict[str, float], dict[str, Recipe]]:
+    """Seconds of a step of every recipe of the plan; and these runs, trained."""
+    part_asked({run.name: run for run in runs})  # a wrong name is told before any clock runs
+    seconds = step_seconds(recipes_of(plan, seed), plan.root / "step-seconds.json")
+    recipes = trainings(plan, runs, seconds)
+    train_all(recipes, plan.root, command)
+    return seconds, recipes
 
 
 def recipes_of(plan: Plan, seed: int) -> dict[str, Recipe]:
@@ -148,30 +194,43 @@ def on_sites(network: UNetSpec) -> dict[str, Any]:
     return {f"model.network.{key}": value for key, value in {"patch": 1, **levels}.items()}
 
 
-def trainings(plan: Plan, seconds: Mapping[str, float], seed: int) -> dict[str, Recipe]:
-    """Every run and its recipe: as many steps as its seconds hold.
+class Run(NamedTuple):
+    """One training: its folder, method, seed and seconds."""
+
+    name: str
+    method: str
+    seed: int
+    seconds: float
+
+
+def long_runs(plan: Plan, seed: int) -> list[Run]:
+    """Ours and the baselines."""
+    return [Run(f"{method}-{seed}", method, seed, plan.seconds) for method in METHODS]
+
+
+def short_runs(plan: Plan, seed: int) -> list[Run]:
+    """Ours on every lattice, from several seeds."""
+    seeds = range(seed, seed + plan.pairs)
+    return [Run(f"{method}-short-{own}", method, own, plan.short) for own in seeds for method in LATTICES]
+
+
+def trainings(plan: Plan, runs: Iterable[Run], seconds: Mapping[str, float]) -> dict[str, Recipe]:
+    """The recipe of each run: as many steps as its seconds hold.
 
     Example: a step of half the time, twice the steps.
         >>> plan = Plan("mnist32", 1800.0, short=600.0, pairs=3)
         >>> seconds = {"ours": 0.4, "white-twin": 0.4, "ddpm": 0.5, "edm": 0.4}
-        >>> found = trainings(plan, seconds | {"sites": 1.0, "sites-folded": 0.5, "folded": 0.2}, 0)
-        >>> list(found)[:4]
-        ['ours-0', 'white-twin-0', 'ddpm-0', 'edm-0']
-        >>> [found[name].fit.steps for name in ("ours-0", "ddpm-0", "ours-short-2", "folded-short-2")]
-        [4500, 3600, 1500, 3000]
+        >>> found = trainings(plan, long_runs(plan, 0), seconds)
+        >>> list(found), found["ours-0"].fit.steps, found["ddpm-0"].fit.steps
+        (['ours-0', 'white-twin-0', 'ddpm-0', 'edm-0'], 4500, 3600)
+        >>> found = trainings(plan, short_runs(plan, 0), seconds | {"sites": 1.0, "sites-folded": 0.5, "folded": 0.2})
+        >>> found["ours-short-2"].fit.steps, found["folded-short-2"].fit.steps
+        (1500, 3000)
     """
     return {
         name: override(recipe_of(plan, method, own), {"fit.steps": int(length / seconds[method])})
-        for name, method, own, length in _runs(plan, seed)
+        for name, method, own, length in runs
     }
-
-
-def _runs(plan: Plan, seed: int) -> list[tuple[str, str, int, float]]:
-    """Name, method, seed and seconds of every run."""
-    runs = [(f"{method}-{seed}", method, seed, plan.seconds) for method in METHODS]
-    for own in range(seed, seed + plan.pairs):
-        runs += [(f"{method}-short-{own}", method, own, plan.short) for method in LATTICES]
-    return runs
 
 
 def time_images(plan: Plan, rows: Sequence[dict[str, Any]], seed: int) -> None:
@@ -223,9 +282,7 @@ def picture(rows: Iterable[Mapping[str, Any]], quality: str, plan: Plan) -> str:
 def paired(plan: Plan, names: Sequence[str], walks: list[str]) -> list[dict[str, Any]]:
     """What the short runs reach, a row for each number of evaluations."""
     jobs: list[Callable[[], Any]] = [partial(_cells, plan, name, walks) for name in names]
-    return (
-        list(chain.from_iterable(on_all_cores(jobs, telling(str(plan.root / "compare-pair"), "runs")))) if jobs else []
-    )
+    return list(chain.from_iterable(on_all_cores(jobs, telling(str(plan.root / "compare-pair"), "runs"))))
 
 
 def _cells(plan: Plan, name: str, walks: list[str]) -> list[dict[str, Any]]:

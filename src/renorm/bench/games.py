@@ -1,4 +1,8 @@
-"""Players of one world that learned from the same random play: by counting and planning, and by a table of values."""
+"""Players of one world that learned from the same random play: by counting and planning, and by a table of values.
+
+Ours plans with objects (``renorm.planning.search``); ``tower`` on windows of whole pictures, as the paper does
+(``renorm.planning.inductive``).
+"""
 
 import itertools
 import statistics
@@ -10,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from renorm.bench.cores import on_all_cores, telling
+from renorm.planning.inductive import InductivePlanner, InductivePlayer
 from renorm.planning.players import PlanningPlayer, foresight_of
 from renorm.planning.search import Planner
 from renorm.worlds.q_learner import QLearner
@@ -79,12 +84,19 @@ def _q_player(game: Game, played: Play, rates: Rates, seed: int) -> Player:
     return learner.player(np.random.default_rng((seed, 4)))
 
 
+def _tower_player(game: Game, played: Play, seed: int) -> Player:
+    """Whole pictures, two frames long, and the way back from goals: the planning of the paper."""
+    planner = InductivePlanner.fit([played], actions=len(game.world().space.actions))
+    return InductivePlayer(planner, np.random.default_rng((seed, 5)))
+
+
 def _raced(game: Game, frames: int, rates: Rates, seed: int) -> list[dict[str, Any]]:
     """One seed, a row for each player."""
     played = game.at_random(frames, seed)
     foresight = foresight_of(played, actions=len(game.world().space.actions))
     players: dict[str, Player] = {
         "ours": PlanningPlayer(Planner(foresight), np.random.default_rng((seed, 2))),
+        "tower": _tower_player(game, played, seed),
         "q-learner": _q_player(game, played, rates, seed),
     }
     found = {method: game.score(player, seed) for method, player in players.items()}

@@ -6,7 +6,9 @@ from renorm.bench.result import Result
 
 __all__ = ["PLAN", "run"]
 
-PLAN = Plan("mnist32", seconds=1800.0, short=600.0, pairs=3, fit={"fit.warmup": 200, "fit.ema": 0.999})
+PLAN = Plan(
+    "mnist32", seconds=1800.0, short=600.0, pairs=3, fit={"fit.warmup": 200, "fit.ema": 0.999}, ancestral=(200,)
+)
 
 
 def run(seed: int) -> Result:

@@ -50,7 +50,18 @@ from renorm.recipes.folder import check_same_run, write_json
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import Recipe, load_recipe
 
-__all__ = ["Part", "ancestral", "compared", "contest", "part_asked", "run", "train_all", "trainings", "walks_of"]
+__all__ = [
+    "Part",
+    "ancestral",
+    "compared",
+    "contest",
+    "finalists",
+    "part_asked",
+    "run",
+    "train_all",
+    "trainings",
+    "walks_of",
+]
 
 STEPS = 5000
 METHODS = {"ours": 3, "white-twin": 3, "edm": 3, "ddpm": 3, "rgdm-paper": 1}  # how many seeds of each
@@ -83,7 +94,7 @@ def run(name: str, seed: int, methods: Mapping[str, int] | None = None) -> Resul
     first = [run for run in recipes if run.endswith(f"-{seed}")]
     heats = contest(first, CURVE, walks_of(ours)) + ancestral(first, CURVE_ANCESTRAL)
     curve = compared(heats, folder, "curve", CURVE_SAMPLES)
-    finals = [part for n in HEADLINE for part in contest([*recipes], (n,), _finalists(curve, n, ours))]
+    finals = [part for n in HEADLINE for part in contest([*recipes], (n,), finalists(curve, n, ours))]
     head = compared(finals + ancestral([*recipes], HEADLINE_ANCESTRAL), folder, "headline", HEADLINE_SAMPLES)
     seeds = tuple(seed + i for i in range(max((methods or METHODS).values())))
     tables = [*trained_tables.table("headline", head), *trained_tables.table("curve", curve)]
@@ -194,7 +205,7 @@ def ancestral(names: Sequence[str], evaluations: Sequence[int]) -> list[Part]:
     return [Part(runs, evaluations, ["ancestral"])] if (runs := [n for n in names if method_of(n) == "ddpm"]) else []
 
 
-def _finalists(curve: Comparison, evaluations: int, ours: Recipe) -> dict[str, list[str]]:
+def finalists(curve: Comparison, evaluations: int, ours: Recipe) -> dict[str, list[str]]:
     """The walks of each method that stand best in the curve, ``FINALISTS`` of them; all where none has a figure."""
     found: dict[str, list[tuple[float, str]]] = {}
     for row in curve.rows:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["movie"]
 
 LARGE = 256  # pixels that a picture is made large enough for
+COMPLETED = 128  # frames, at most
 VEIL = 0.25  # how much is seen of what is hidden
 
 
@@ -25,6 +26,7 @@ def movie(options: argparse.Namespace) -> None:
     from renorm.fit.checkpoint import atomic
     from renorm.fit.progress import Counted
     from renorm.recipes.folder import machine, write_json
+    from renorm.tokens.codec.range_coder import RangeEncoder
     from renorm.tokens.movies.frames import read_movie, write_gif
     from renorm.tokens.movies.movie_file import pack_movie
     from renorm.tokens.movies.movie_model import MovieModel
@@ -32,6 +34,7 @@ def movie(options: argparse.Namespace) -> None:
 
     if options.frames < 1:
         raise RecipeError(f"--frames must be >= 1, got {options.frames}")
+    RangeEncoder()  # refuses here, not after all the work
     edges = _edges(options.edges)
     source = Path(options.movie)
     shown = two_shapes() if options.movie == "shapes" else read_movie(source)
@@ -39,28 +42,29 @@ def movie(options: argparse.Namespace) -> None:
     generator = np.random.default_rng(options.seed)
     known = np.zeros(shown.shape[:3], bool)
     known[:, : -(-shown.shape[1] // 2), : -(-shown.shape[2] // 2)] = True
-    completed = model.completed(shown, known)
-    hidden = ~known
+    part = slice(0, COMPLETED)
+    completed, hidden = model.completed(shown[part], known[part]), ~known[part]
     told = {
         "frames": len(shown),
         "colours": len(model.palette),
         "states": model.states,
         "exact": bool((model.regenerated() == shown).all()),
-        "completed": float((completed == shown).all(axis=-1)[hidden].mean()) if hidden.any() else 1.0,
+        "completed": float((completed == shown[part]).all(axis=-1)[hidden].mean()) if hidden.any() else 1.0,
         "bytes_raw": shown.size,
     }
-    out = Path(options.out or f"runs/movie-{source.stem}")
-    out.mkdir(parents=True, exist_ok=True)
     with Counted("pack", "frames", shown=not options.quiet) as counted:
         data = pack_movie(shown, counted)
     told["bytes"] = len(data)
+    out = Path(options.out or f"runs/movie-{source.stem}")
+    out.mkdir(parents=True, exist_ok=True)
     with atomic(out / "movie.rnv") as temporary:
         temporary.write_bytes(data)
     scale = max(1, LARGE // max(shown.shape[1:3]))
-    veiled = np.where(known[..., None], shown, (255 - VEIL * (255 - shown.astype(float))).astype(np.uint8))
+    pale = (255 - VEIL * (255 - shown[part].astype(float))).astype(np.uint8)
+    veiled = np.where(known[part][..., None], shown[part], pale)
     pictures = {
         "regenerated": model.regenerated(),
-        "completed": _beside(shown, veiled, completed),
+        "completed": _beside(shown[part], veiled, completed),
         "generated": model.generated(options.frames, generator),
     }
     for name, frames in pictures.items():
@@ -79,9 +83,9 @@ def _unpack(options: argparse.Namespace) -> None:
     from renorm.tokens.movies.movie_file import unpack_movie
 
     source = Path(options.movie)
+    out = out_file(options, source.with_suffix(".npz"), ".npz", ".gif")
     with Counted("unpack", "frames", shown=not options.quiet) as counted:
         found = unpack_movie(source.read_bytes(), counted)
-    out = out_file(options, source.with_suffix(".npz"), ".npz", ".gif")
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic(out) as temporary:
         if out.suffix == ".gif":

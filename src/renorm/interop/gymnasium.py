@@ -25,8 +25,9 @@ class GymnasiumWorld:
     that ends without a reward ends in a cost, one that is only cut short does not; the next frame is that of a new one.
 
     Args:
-        environment: It is reset here.
-        step_cost: Rewards at or above this, and below 0, are no cost: what every step takes.
+        environment: No other may use it meanwhile.
+        step_cost: What every step costs, 0 or less, as -1 in ``CliffWalking``: rewards down to this are no cost, and an
+            episode that ends with no less is won.
 
     Raises:
         RecipeError: If its actions are not discrete, or its observations are none of these.
@@ -47,6 +48,8 @@ class GymnasiumWorld:
 
         if not isinstance(environment.action_space, spaces.Discrete):
             raise RecipeError(f"actions must be discrete, got {environment.action_space}")
+        if step_cost > 0:
+            raise RecipeError(f"step_cost is 0 or less, got {step_cost}")
         self.environment, self.step_cost = environment, step_cost
         self._first = int(environment.action_space.start)
         self._over = False
@@ -67,8 +70,9 @@ class GymnasiumWorld:
             return Frame(self._picture(self.environment.reset()[0]))
         seen, reward, ended, cut, _ = self.environment.step(self._first + action)
         self._over = ended or cut
-        lost = float(reward) < min(0.0, self.step_cost) or (ended and float(reward) <= 0)
-        return Frame(self._picture(seen), int(float(reward) > 0), int(lost))
+        won = float(reward) > 0 or (self.step_cost < 0 and ended and float(reward) >= self.step_cost)
+        lost = float(reward) < self.step_cost or (ended and not won)
+        return Frame(self._picture(seen), int(won), int(lost))
 
     def _seen_as(self, space: Any) -> tuple[tuple[int, int], int]:
         from gymnasium import spaces
@@ -112,6 +116,10 @@ class GymnasiumWorld:
 def make_gymnasium(name: str, settings: dict[str, Any] | None = None) -> GymnasiumWorld:
     """A world by the name that Gymnasium knows it by.
 
+    Args:
+        name: Of the environment.
+        settings: What its maker takes; and ``step_cost`` of the world.
+
     Raises:
         RecipeError: If Gymnasium is not installed, or has no such environment, or none that can be seen as a world.
     """
@@ -119,10 +127,17 @@ def make_gymnasium(name: str, settings: dict[str, Any] | None = None) -> Gymnasi
         import gymnasium
     except ImportError:
         raise RecipeError("worlds of gymnasium need it: pip install 'renorm[plan]'") from None
+    asked = dict(settings or {})
+    step_cost = asked.pop("step_cost", 0.0)
+    if "render_mode" in asked:
+        raise RecipeError("render_mode cannot be set: the world draws its own pictures")
+    if not isinstance(step_cost, int | float):
+        raise RecipeError(f"step_cost is a number, got {step_cost!r}")
     try:
-        return GymnasiumWorld(gymnasium.make(name, **(settings or {})))
-    except (gymnasium.error.Error, TypeError) as error:
-        raise RecipeError(f"gymnasium cannot make '{name}': {error}") from None
+        environment = gymnasium.make(name, **asked)
+    except Exception as error:  # what makes an environment is foreign code
+        raise RecipeError(f"gymnasium cannot make '{name}': {type(error).__name__}: {error}") from None
+    return GymnasiumWorld(environment, step_cost=float(step_cost))
 
 
 def as_environment(world: World, *, frames: int | None = None) -> "gymnasium.Env[Any, Any]":

@@ -41,6 +41,7 @@ def to_pymdp(law: TowerLaw, level: int, place: int = 0) -> dict[str, list[Any]]:
     Raises:
         RecipeError: If there is no such factor, its events are longer than two states, or the arrays, which are dense,
             would take more than a gibibyte.
+        DataError: If the tower has learned since its law was made.
 
     Example:
         >>> from renorm.tokens.paths.tower import Tower
@@ -60,13 +61,15 @@ def to_pymdp(law: TowerLaw, level: int, place: int = 0) -> dict[str, list[Any]]:
         raise RecipeError(f"pymdp's transitions join two states, this tower's events have {factor.length}")
     size, paths = len(factor.states), factor.paths
     number = int(paths.max()) + 1
-    tables = law.outcome_laws(level, place)
-    needed = 16 * size * (size * number + sum(table.shape[0] for table in tables))
+    needed = 16 * size * (size * number + sum(law.outcome_sizes(level, place)))
     if needed > MOST_BYTES:
         raise RecipeError(
             f"dense arrays of {size} states and {number} paths take {needed / 2**30:.1f} GiB, more than "
             f"{MOST_BYTES / 2**30:.0f}; take a lower level, or smaller groups"
         )
+    tables = law.outcome_laws(level, place)
+    if tables[0].shape[1] != size:
+        raise DataError("this tower has learned since its law was made; make a new law of it")
     first, then = factor.events.rows.T
     counts = np.zeros((size, size, number))
     counts[then, first, paths] = factor.events.counts
@@ -94,14 +97,19 @@ def to_pymdp(law: TowerLaw, level: int, place: int = 0) -> dict[str, list[Any]]:
 def from_pymdp(arrays: dict[str, list[Any]], children: Int64[np.ndarray, " children"] | None = None) -> Factor:
     """A factor from counts pA and pB: states in their order, and paths; events are numbered state by state.
 
+    pymdp's arrays do not say in which order events were first seen. So the numbers of events are others than in the
+    tower that they came from, and the factor cannot be put back below its parents there.
+
     Args:
         arrays: As ``to_pymdp`` gives them; only pA and pB are read.
         children: Places of its children in the level below; in order, if not given.
 
     Raises:
-        DataError: If the arrays do not fit each other, counts are no whole numbers, or a state has not one outcome of
-            each child, or not one successor on each path.
+        DataError: If arrays are missing or do not fit each other, counts are no whole numbers, or a state has not one
+            outcome of each child, or not one successor on each path.
     """
+    if not (arrays.get("pA") and arrays.get("pB")):
+        raise DataError(f"a factor is read from its counts pA and pB, got {', '.join(arrays) or 'nothing'}")
     outcomes, moves = [np.asarray(own) for own in arrays["pA"]], np.asarray(arrays["pB"][0])
     if len(arrays["pB"]) != 1 or moves.ndim != 3 or not outcomes:
         raise DataError(f"one factor has one pB (states, states, paths) and one pA or more, got {moves.shape}")
@@ -118,6 +126,8 @@ def from_pymdp(arrays: dict[str, list[Any]], children: Int64[np.ndarray, " child
     counts = outcomes[0].sum(axis=0)
     if any((own.sum(axis=0) != counts).any() for own in outcomes):
         raise DataError("all pA must count each state equally often")
+    if children is not None and len(children) != len(outcomes):
+        raise DataError(f"each child has one pA, got {len(children)} children and {len(outcomes)} pA")
     factor = Factor(np.arange(len(outcomes)) if children is None else children)
     rows = np.stack([own.argmax(axis=0) for own in outcomes], axis=1)
     factor.states = Tally.of(rows, counts.astype(np.int64))

@@ -1,17 +1,19 @@
 """Movies as files and as tokens: each distinct colour is one."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, Integer, UInt8
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from jaxtyping import Int64, Integer, Shaped, UInt8
+from PIL import Image, ImageSequence
 
 from renorm.errors import DataError, RecipeError
 
-__all__ = ["Palette", "read_movie", "write_gif"]
+__all__ = ["Palette", "check_movie", "read_movie", "write_gif"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+DEEP = ("I", "F")
 LUMA = (299, 587, 114)  # of red, green, blue, in thousandths
 
 
@@ -35,7 +37,12 @@ class Palette:
 
     @classmethod
     def of(cls, movie: UInt8[np.ndarray, "frames rows columns channels"]) -> "Palette":
-        """The colours of a movie."""
+        """The colours of a movie.
+
+        Raises:
+            DataError: If it is not frames of bytes, grey or of three channels.
+        """
+        check_movie(movie, "a movie")
         colours = np.unique(movie.reshape(-1, movie.shape[-1]), axis=0)
         return cls(colours[np.argsort(_luma(colours), kind="stable")])
 
@@ -45,11 +52,16 @@ class Palette:
     def tokens(
         self, movie: UInt8[np.ndarray, "frames rows columns channels"]
     ) -> Int64[np.ndarray, "frames rows columns"]:
-        """The place of each pixel's colour.
+        """The place of each pixel's colour; grey pixels have three equal channels where colours have three.
 
         Raises:
             DataError: If the movie has a colour that is not here.
         """
+        channels = self.colours.shape[1]
+        if movie.shape[-1] == 1 and channels == 3:
+            movie = movie.repeat(3, axis=-1)
+        if movie.shape[-1] != channels:
+            raise DataError(f"this palette has {channels} channels, the movie {movie.shape[-1]}")
         order = np.argsort(_codes(self.colours))
         known, asked = _codes(self.colours)[order], _codes(movie)
         place = np.searchsorted(known, asked).clip(max=len(known) - 1)
@@ -67,33 +79,49 @@ class Palette:
 def read_movie(path: Path) -> UInt8[np.ndarray, "frames rows columns channels"]:
     """Frames of a movie, grey (one channel) where all of it is.
 
+    What is transparent is white. A frame of a GIF that lasts several times as long as the shortest one is as many
+    frames: equal frames in a row are kept so.
+
     Args:
         path: A GIF or another file of several frames, a folder of pictures in the order of their names, or an ``.npy``
             or ``.npz`` array of bytes, (frames, rows, columns) or (frames, rows, columns, 3).
 
     Raises:
-        DataError: If there is no such file, no frame in it, or frames of several sizes.
+        DataError: If there is no such file, no frame in it, frames of several sizes, or values that are no bytes.
     """
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         frames = [_opened(file)[0] for file in files]
     elif path.suffix in (".npy", ".npz"):
-        return _from_array(path)
+        return _grey(_from_array(path))
     else:
         frames = _opened(path)
     if not frames:
         raise DataError(f"{path} holds no picture ({', '.join(sorted(SUFFIXES))}); name a folder that does")
     if len({frame.shape for frame in frames}) > 1:
         raise DataError(f"all frames of {path} need one size, got {sorted({f.shape[:2] for f in frames})}")
-    movie = np.stack(frames)
-    grey = (movie == movie[..., :1]).all()
-    return movie[..., :1] if grey else movie
+    return _grey(np.stack(frames))
+
+
+def check_movie(movie: Shaped[np.ndarray, "..."], what: str) -> None:
+    """Refuse what is no movie.
+
+    Raises:
+        DataError: If it is not (frames, rows, columns, 1 or 3) bytes, or there are none.
+    """
+    if movie.ndim != 4 or movie.shape[-1] not in (1, 3) or movie.dtype != np.uint8 or not movie.size:
+        raise DataError(
+            f"{what} must hold bytes, (frames, rows, columns, 1 or 3), got {movie.dtype} of shape {movie.shape}"
+        )
 
 
 def write_gif(
     path: Path, movie: UInt8[np.ndarray, "frames rows columns channels"], *, scale: int = 1, seconds: float = 0.08
 ) -> None:
-    """Frames as a GIF that begins again and again; colours beyond 256 are drawn with the nearest.
+    """Frames as a GIF that begins again and again.
+
+    A GIF is for the eye: of more than 256 colours in a frame it draws the nearest, and equal frames in a row are one
+    that lasts longer.
 
     Raises:
         RecipeError: If there is no frame, or the scale is below 1.
@@ -111,31 +139,56 @@ def write_gif(
 
 
 def _opened(path: Path) -> list[np.ndarray]:
+    if not path.is_file():
+        raise DataError(f"there is no movie {path}")
+    frames, lasts = list[np.ndarray](), list[float]()
     try:
         with Image.open(path) as image:
-            return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
-    except FileNotFoundError:
-        raise DataError(f"there is no movie {path}") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(
-            f"{path} is no picture or movie that can be read ({error}); give a GIF, or its frames"
-        ) from None
+            for frame in ImageSequence.Iterator(image):
+                if frame.mode in DEEP or frame.mode.startswith("I;"):
+                    raise DataError(f"{path} has more than 8 bits a channel (mode {frame.mode}); give bytes")
+                frames.append(_opaque(frame))
+                lasts.append(float(frame.info.get("duration", 0) or 0))
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # a damaged picture may raise anything
+        raise DataError(f"{path} is no picture or movie that can be read ({error}); give a GIF or frames") from None
+    shortest = min(lasts, default=0)
+    times = [round(own / shortest) if shortest > 0 else 1 for own in lasts]
+    return [frame for frame, often in zip(frames, times, strict=True) for _ in range(often)]
+
+
+def _opaque(frame: Image.Image) -> np.ndarray:
+    """Red, green and blue on white."""
+    if not frame.has_transparency_data:
+        return np.asarray(frame.convert("RGB"))
+    clear = frame.convert("RGBA")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB"))
+
+
+def _grey(movie: np.ndarray) -> np.ndarray:
+    """One channel where all are equal."""
+    return movie[..., :1] if (movie == movie[..., :1]).all() else movie
 
 
 def _from_array(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise DataError(f"there is no movie {path}")
     try:
-        found = np.load(path, allow_pickle=False)
-        array = found if isinstance(found, np.ndarray) else found[found.files[0]]
-    except FileNotFoundError:
-        raise DataError(f"there is no movie {path}") from None
-    except (OSError, ValueError, IndexError, KeyError) as error:
+        if path.suffix == ".npz" and not zipfile.is_zipfile(path):
+            raise ValueError("an .npz file is a zip archive, this one is not")
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            with array as members:
+                array = members[members.files[0]]
+        if not isinstance(array, np.ndarray):
+            raise ValueError("its first member is no array")
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged archive may raise anything
         raise DataError(f"{path} is no array that can be read ({error})") from None
     array = array[..., None] if array.ndim == 3 else array
-    if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.dtype != np.uint8 or not array.size:
-        raise DataError(
-            f"{path} must hold bytes, (frames, rows, columns) or (frames, rows, columns, 3), got "
-            f"{array.dtype} {array.shape}"
-        )
+    check_movie(array, str(path))
     return array
 
 

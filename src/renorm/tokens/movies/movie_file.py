@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from renorm.errors import DataError
-from renorm.tokens.movies.frames import Palette
+from renorm.tokens.movies.frames import Palette, check_movie
 from renorm.tokens.movies.neighbours import Offset, choose_offsets
 from renorm.tokens.movies.ranked_code import decode_tokens, encode_tokens
 
@@ -32,7 +32,7 @@ def pack_movie(
         told: Called with (frames done, frames) after each.
 
     Raises:
-        DataError: If a movie has no pixel.
+        DataError: If it is not frames of bytes, grey or of three channels.
         RecipeError: If constriction is not installed.
 
     Example:
@@ -42,8 +42,7 @@ def pack_movie(
         >>> len(data) < 200, bool((unpack_movie(data) == movie).all())
         (True, True)
     """
-    if not movie.size:
-        raise DataError(f"a movie needs frames and pixels, got {movie.shape}")
+    check_movie(movie, "a movie")
     frames, rows, columns, channels = movie.shape
     palette = Palette.of(movie)
     tokens = palette.tokens(movie)

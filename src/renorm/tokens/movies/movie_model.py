@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from renorm.errors import DataError
-from renorm.tokens.movies.frames import Palette
+from renorm.tokens.movies.frames import Palette, check_movie
 from renorm.tokens.paths.factor import Seen
 from renorm.tokens.paths.groups import block_groups
 from renorm.tokens.paths.tower import Tower
@@ -60,11 +60,18 @@ class MovieModel:
             edges: Sites of a block along an axis, level by level; the last one goes on until one block is left.
 
         Raises:
-            DataError: If the movie has fewer frames than two states of the highest level.
+            DataError: If it is not frames of bytes, or fewer than two states of the highest level span.
         """
+        check_movie(movie, "a movie")
         frames, rows, columns, _ = movie.shape
         palette = Palette.of(movie)
-        tower = Tower(block_groups((rows, columns), edges))
+        groups = block_groups((rows, columns), edges)
+        if frames < 2 ** len(groups):
+            raise DataError(
+                f"blocks of {edges} on {rows} x {columns} pixels make {len(groups)} levels, which need "
+                f"{2 ** len(groups)} frames or more, got {frames}; take larger blocks"
+            )
+        tower = Tower(groups)
         seen = tower.learn([palette.tokens(movie).reshape(frames, -1)])
         law = TowerLaw(tower, len(palette), concentration=CONCENTRATION, looseness=LOOSENESS)
         return cls(palette, (rows, columns), tower, seen, law)
@@ -107,8 +114,10 @@ class MovieModel:
         Raises:
             DataError: If the movie has another size, or colours that were never learned.
         """
-        if movie.shape[1:3] != self.shape:
-            raise DataError(f"this model has frames of {self.shape}, got {movie.shape[1:3]}")
+        if movie.shape[1:3] != self.shape or known.shape != movie.shape[:3]:
+            raise DataError(
+                f"this model has frames of {self.shape}, got {movie.shape}, of which {known.shape} are known"
+            )
         tokens = np.full(known.shape, -1, np.int64)
         tokens[known] = self.palette.tokens(movie[known][None, None])[0, 0]
         episode = tokens.reshape(len(movie), -1)

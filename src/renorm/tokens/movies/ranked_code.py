@@ -12,6 +12,7 @@ Source:
     Krichevsky & Trofimov 1981.
 """
 
+from array import array
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -68,8 +69,7 @@ class _Writer:
     reading = False
 
     def __init__(self) -> None:
-        self.bits: list[int] = []
-        self.weights: list[int] = []
+        self.bits, self.weights = array("b"), array("l")
 
     def decide(self, no: int, bit: int) -> int:
         self.bits.append(bit)

@@ -41,37 +41,6 @@ Array = Float64[np.ndarray, "..."]
 
 
 @dataclass(frozen=True, eq=False)
-class Beliefs:
-    """What an episode makes likely.
-
-    Attributes:
-        log_evidence: ln p(what is seen), in nats.
-        states: For each level from the lowest, for each of its factors, p(state | episode) of (windows, states).
-        filtered: For each factor of the highest level the same from what was seen until the end of each window.
-        tokens: For each token p(token | episode), (frames, tokens); what is seen is certain.
-        complexity: Of each level from the lowest, in nats.
-        accuracy: Expected log likelihood of what is seen, in nats.
-    """
-
-    log_evidence: float
-    states: list[list[Array]]
-    filtered: list[Array]
-    tokens: list[Array]
-    complexity: Float64[np.ndarray, " levels"]
-    accuracy: float
-
-    @property
-    def free_energy(self) -> float:
-        """Complexity less accuracy: minus the log evidence, since the beliefs are exact."""
-        return float(self.complexity.sum()) - self.accuracy
-
-    @property
-    def likeliest(self) -> Int64[np.ndarray, "frames tokens"]:
-        """Of each token by itself the likeliest; what is seen stays."""
-        return np.stack([shares.argmax(axis=1) for shares in self.tokens], axis=1)
-
-
-@dataclass(frozen=True, eq=False)
 class _Child:
     """p(outcome | state) of one child: a row's own outcome, or any as often as it is seen."""
 
@@ -89,15 +58,67 @@ class _Table:
     """A factor as a law.
 
     Attributes:
-        sure: Of each state, how much of an outcome's law is the row's own: $n_s / (n_s + a)$.
+        sure, loose: Of each state, how much of an outcome's law is the row's own, $n_s / (n_s + a)$, and the rest.
         children: One after the other.
         steps: For each place in an event (events, states): 1 for the state there.
     """
 
     sure: Array
+    loose: Array
     children: list[_Child]
     steps: list[sparse.csr_array]
     runs: Int64[np.ndarray, "events length"]
+
+
+@dataclass(frozen=True, eq=False)
+class Beliefs:
+    """What an episode makes likely.
+
+    Attributes:
+        log_evidence: ln p(what is seen), in nats.
+        episode: What was seen; -1 where it was hidden.
+        states: For each level from the lowest, for each of its factors, p(state | episode) of (windows, states).
+        filtered: For each factor of the highest level the same from what was seen until the end of each window.
+        complexity: Of each level from the lowest, in nats.
+        accuracy: Expected log likelihood of what is seen, in nats.
+    """
+
+    log_evidence: float
+    episode: Int64[np.ndarray, "frames tokens"]
+    states: list[list[Array]]
+    filtered: list[Array]
+    complexity: Float64[np.ndarray, " levels"]
+    accuracy: float
+    _outcomes: list[tuple[int, _Table, _Child]] = field(repr=False)
+
+    @property
+    def free_energy(self) -> float:
+        """Complexity less accuracy: minus the log evidence, since the beliefs are exact."""
+        return float(self.complexity.sum()) - self.accuracy
+
+    def token(self, place: int) -> Float64[np.ndarray, "frames tokens"]:
+        """p(token | episode) of one token in each frame; what is seen is certain."""
+        seen = np.flatnonzero(self.episode[:, place] >= 0)
+        shares = self._shares(place, np.arange(len(self.episode)))
+        shares[seen] = 0
+        shares[seen, self.episode[seen, place]] = 1
+        return shares
+
+    @property
+    def likeliest(self) -> Int64[np.ndarray, "frames tokens"]:
+        """Of each token by itself the likeliest; what is seen stays."""
+        found = self.episode.copy()
+        for place in range(found.shape[1]):
+            hidden = np.flatnonzero(found[:, place] < 0)
+            if len(hidden):
+                found[hidden, place] = self._shares(place, hidden).argmax(axis=1)
+        return found
+
+    def _shares(self, place: int, frames: np.ndarray) -> np.ndarray:
+        """Of a token, as if it were hidden."""
+        factor, table, child = self._outcomes[place]
+        belief = self.states[0][factor][frames]
+        return (belief * table.sure) @ child.onto + (belief @ table.loose)[:, None] * child.base
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +142,7 @@ class TowerLaw:
     """The law of a tower that has learned.
 
     Args:
-        tower: Its counts.
+        tower: Its counts, as they are now: what it learns later needs a new law.
         vocabulary: How many tokens there are of each kind, one number for all or one each; those that were seen, if not
             given. Tokens that were never seen get the share of a count of one that all tokens have in common.
         concentration: $a$, Dirichlet counts of outcomes that a state was never seen with.
@@ -190,7 +211,7 @@ class TowerLaw:
                 for child, message, which in zip(
                     table.children, up.messages[level][place], factor.children, strict=True
                 ):
-                    events = _given(belief, table.sure, child, message)
+                    events = _given(belief, table, child, message)
                     complexity[level - 1] += float(
                         xlogy(events, message.outcomes).sum() - xlogy(belief, message.states).sum()
                     )
@@ -198,12 +219,21 @@ class TowerLaw:
             states[level - 1] = [belief for belief in below if belief is not None]
         return Beliefs(
             sum(walk.log_evidence for walk in walks),
+            np.asarray(episode, np.int64),
             states,
             [walk.filtered for walk in walks],
-            self._token_beliefs(states[0], episode),
             complexity,
             float(sum(_expected(q, logs) for q, logs in zip(states[0], up.logs[0], strict=True))),
+            self._outcomes,
         )
+
+    def outcome_sizes(self, level: int, place: int) -> list[int]:
+        """How many outcomes each child of a factor has.
+
+        Raises:
+            RecipeError: If there is no such factor.
+        """
+        return [len(child.base) for child in self._table_of(level, place).children]
 
     def outcome_laws(self, level: int, place: int) -> list[Float64[np.ndarray, "outcomes states"]]:
         """p(outcome | state) of each child of a factor, as a dense table.
@@ -211,11 +241,9 @@ class TowerLaw:
         Raises:
             RecipeError: If there is no such factor.
         """
-        if not (1 <= level <= len(self._tables) and 0 <= place < len(self._tables[level - 1])):
-            raise RecipeError(f"this tower has levels 1 to {len(self._tables)}, got level {level}, factor {place}")
-        table = self._tables[level - 1][place]
+        table = self._table_of(level, place)
         return [
-            (child.onto.toarray() * table.sure[:, None] + (1 - table.sure)[:, None] * child.base).T
+            (child.onto.toarray() * table.sure[:, None] + table.loose[:, None] * child.base).T
             for child in table.children
         ]
 
@@ -261,11 +289,17 @@ class TowerLaw:
                 out[:, :, token] = np.where(seen[:, token] >= 0, seen[:, token], drawn)
         return out[:, : len(episode)]
 
+    def _table_of(self, level: int, place: int) -> _Table:
+        if not (1 <= level <= len(self._tables) and 0 <= place < len(self._tables[level - 1])):
+            raise RecipeError(f"this tower has levels 1 to {len(self._tables)}, got level {level}, factor {place}")
+        return self._tables[level - 1][place]
+
     def _table(self, factor: Factor, bases: list[Array]) -> _Table:
         counts, rows, runs = factor.states.counts, factor.states.rows, factor.events.rows
         children = [_Child(rows[:, i], bases[child]) for i, child in enumerate(factor.children)]
         steps = [_one_hot(runs[:, k], len(counts)) for k in range(factor.length)]
-        return _Table(counts / (counts + self.concentration), children, steps, runs)
+        total = counts + self.concentration
+        return _Table(counts / total, self.concentration / total, children, steps, runs)
 
     def _token_bases(self) -> list[Array]:
         """How often each token was seen, one count shared by all."""
@@ -275,7 +309,7 @@ class TowerLaw:
                 known[token] = np.bincount(factor.states.rows[:, i], factor.states.counts)
         seen = [len(counts) for counts in known]
         given = self.vocabulary
-        sizes = seen if given is None else [given] * len(seen) if isinstance(given, int) else list(given)
+        sizes = seen if given is None else [int(given)] * len(seen) if isinstance(given, int) else list(given)
         if len(sizes) != len(seen) or any(size < own for size, own in zip(sizes, seen, strict=True)):
             raise DataError(f"the vocabulary must hold all tokens that were learned, {seen}, got {sizes}")
         padded = [np.pad(counts, (0, size - len(counts))) for counts, size in zip(known, sizes, strict=True)]
@@ -284,6 +318,8 @@ class TowerLaw:
     def _upward(self, episode: np.ndarray) -> _Up:
         if episode.ndim != 2 or episode.shape[1] != self.tower.tokens or not len(episode):
             raise DataError(f"an episode here is (frames, {self.tower.tokens} tokens), got {episode.shape}")
+        if not np.issubdtype(episode.dtype, np.integer) or episode.min() < -1:
+            raise DataError(f"tokens are whole numbers, -1 if hidden, got {episode.dtype} down to {episode.min()}")
         span, length = self.tower.spans[-1], self.tower.length
         tokens = _padded(episode, -(-len(episode) // span) * span)
         lowest = zip(self._tables[0], self.tower.levels[0], strict=True)
@@ -297,7 +333,7 @@ class TowerLaw:
             now, sent = [], []
             for table, factor in zip(self._tables[level], self.tower.levels[level], strict=True):
                 told = [
-                    _message(events[which], table.sure, child)
+                    _message(events[which], table, child)
                     for child, which in zip(table.children, factor.children, strict=True)
                 ]
                 sent.append([message for message, _ in told])
@@ -315,33 +351,31 @@ class TowerLaw:
                 raise DataError(f"token {token} is 0 to {len(child.base) - 1}, or -1 if hidden, got {seen.max()}")
             some = np.flatnonzero(seen >= 0)
             own = table.sure * (child.own == seen[some, None])
-            logs[some] += np.log(own + (1 - table.sure) * child.base[seen[some], None])
+            logs[some] += np.log(own + table.loose * child.base[seen[some], None])
         return logs
 
-    def _token_beliefs(self, states: list[Array], episode: np.ndarray) -> list[Array]:
-        out: list[Array] = [np.empty(0)] * self.tower.tokens
-        for table, factor, full in zip(self._tables[0], self.tower.levels[0], states, strict=True):
-            belief = full[: len(episode)]
-            for child, token in zip(table.children, factor.children, strict=True):
-                shares = (belief * table.sure) @ child.onto + (belief @ (1 - table.sure))[:, None] * child.base
-                seen = np.flatnonzero(episode[:, token] >= 0)
-                shares[seen] = 0
-                shares[seen, episode[seen, token]] = 1
-                out[token] = shares
-        return out
+    @property
+    def _outcomes(self) -> list[tuple[int, _Table, _Child]]:
+        """Of each token its factor, and how it comes of that."""
+        found: dict[int, tuple[int, _Table, _Child]] = {}
+        for place, (table, factor) in enumerate(zip(self._tables[0], self.tower.levels[0], strict=True)):
+            for child, token in zip(table.children, factor.children.tolist(), strict=True):
+                found[token] = place, table, child
+        return [found[token] for token in range(self.tower.tokens)]
 
 
-def _message(events: Array, sure: Array, child: _Child) -> tuple[_Message, Array]:
+def _message(events: Array, table: _Table, child: _Child) -> tuple[_Message, Array]:
     """Likelihoods of a child's events, and of its parent's states; and the logarithm of what was taken off."""
     scale = events.max(axis=1, keepdims=True)
     outcomes = np.exp(events - scale)
-    return _Message(outcomes, sure * outcomes[:, child.own] + (1 - sure) * (outcomes @ child.base)[:, None]), scale
+    states = table.sure * outcomes[:, child.own] + table.loose * (outcomes @ child.base)[:, None]
+    return _Message(outcomes, states), scale
 
 
-def _given(belief: Array, sure: Array, child: _Child, message: _Message) -> Array:
+def _given(belief: Array, table: _Table, child: _Child, message: _Message) -> Array:
     """p(event | episode) from that of the parent's states."""
     share = belief / message.states
-    return ((share * sure) @ child.onto + (share @ (1 - sure))[:, None] * child.base) * message.outcomes
+    return ((share * table.sure) @ child.onto + (share @ table.loose)[:, None] * child.base) * message.outcomes
 
 
 def _unrolled(events: Array, steps: list[sparse.csr_array]) -> Array:
