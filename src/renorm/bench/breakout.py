@@ -20,7 +20,8 @@ def run(seed: int) -> Result:
     rows = rows_of(GAME, FRAMES, rates, seed)
     found, lost = means(rows, "rewards"), means(rows, "costs")
     figures = {}
-    for method, name in (("ours", "score"), ("random", "score_random"), ("q-learner", "score_q_learner")):
+    for method in ("ours", "tower", "random", "q-learner"):
+        name = "score" if method == "ours" else f"score_{method.replace('-', '_')}"
         figures[name] = found[method, FRAMES[-1]]
         figures |= {f"{name}_{n // 1000}k": found[method, n] for n in FRAMES[:-1]}
         figures[name.replace("score", "lost")] = lost[method, FRAMES[-1]]

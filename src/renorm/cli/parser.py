@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
-from renorm.cli import chains, commands, compare, files, given, movie, plan
+from renorm.cli import chains, commands, compare, files, given, movie, plan, sound
 from renorm.cli.options import seed
 from renorm.errors import RecipeError
 from renorm.version import __version__
@@ -131,6 +131,15 @@ def build_parser() -> argparse.ArgumentParser:
     movie_.add_argument("--edges", default="8,4", help="sites of a block, level by level (8,4; the last goes on)")
     movie_.add_argument("--seed", type=seed, default=0, help="of what is generated (0)")
     movie_.add_argument("--out", help="folder of what is written (runs/movie-NAME), or the .npz or .gif to unpack into")
+
+    sound_ = command("sound", sound.sound, "learn a sound by counting: tell it again, generate, complete")
+    sound_.add_argument("sound", help="WAV file, or 'melody' for a built-in one")
+    sound_.add_argument("--seconds", type=float, default=8.0, help="to generate (8)")
+    sound_.add_argument("--size", type=int, default=256, help="samples from block to block (256)")
+    sound_.add_argument("--bands", type=int, default=8, help="of the spectrum, a power of 2 (8)")
+    sound_.add_argument("--tokens", type=int, help="in each band, by k-means (all that differ: nothing is lost)")
+    sound_.add_argument("--seed", type=seed, default=0, help="of what is generated, and of k-means (0)")
+    sound_.add_argument("--out", help="folder of what is written (runs/sound-NAME)")
 
     report = command("report", commands.report, "write the page of a run again")
     report.add_argument("run", help="run folder")

@@ -235,7 +235,7 @@ class TowerLaw:
         """
         return [len(child.base) for child in self._table_of(level, place).children]
 
-    def outcome_laws(self, level: int, place: int) -> list[Float64[np.ndarray, "outcomes states"]]:
+    def outcome_laws(self, level: int, place: int) -> list[Float64[np.ndarray, "_ states"]]:
         """p(outcome | state) of each child of a factor, as a dense table.
 
         Raises:

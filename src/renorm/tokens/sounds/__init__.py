@@ -1,0 +1,1 @@
+"""Sounds as tokens in time and frequency: learned, told again, generated, and completed."""
