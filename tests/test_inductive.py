@@ -3,9 +3,12 @@
 import networkx
 import numpy as np
 import pytest
+from scipy.stats import dirichlet
 
 from renorm.errors import DataError, RecipeError
+from renorm.planning.attractors import basin, endless, steady_state
 from renorm.planning.inductive import InductivePlanner, InductivePlayer, steps_to
+from renorm.tokens.paths.novelty import novelty
 from renorm.worlds.pong import Pong
 from renorm.worlds.world import Frame, Play, WorldSpace, play, random_player
 
@@ -73,6 +76,84 @@ def test_without_a_goal_it_keeps_away_from_losses():
     planner = InductivePlanner.fit([seen], actions=2, edges=3)
     assert (planner.distance == -1).all()
     assert play(Ledge(), InductivePlayer(planner, rng), 300, rng).costs.sum() == 0
+
+
+def test_the_basin_is_enough(watched):
+    """What is on no way to or from a goal is forgotten, and it plays as well."""
+    whole = InductivePlanner.fit([watched], actions=3)
+    part = whole.in_basin(steps=16)
+    assert 0 < len(part.moves) < len(whole.moves)
+    assert not part.losses[np.unique(part.moves.rows[:, [0, 2]])].any()
+    found = play(
+        Pong(rows=6, columns=5), InductivePlayer(part, np.random.default_rng(1)), 1000, np.random.default_rng(1)
+    )
+    assert found.rewards.sum() > 90
+    assert found.costs.sum() <= 3
+
+
+def test_who_is_curious_sees_more():
+    """Both know little, and go on from there; one prefers what it does not know."""
+    rng = np.random.default_rng(2)
+    seen = play(Pong(rows=6, columns=5), random_player(3, rng), 60, rng)
+
+    def learned(curiosity):
+        plays, world = [seen], Pong(rows=6, columns=5)
+        for round_ in range(12):
+            planner = InductivePlanner.fit(plays, actions=3, curiosity=curiosity)
+            draw = np.random.default_rng(round_)
+            plays.append(play(world, InductivePlayer(planner, draw), 60, draw))
+        return len({tuple(row) for row in InductivePlanner.fit(plays, actions=3).moves.rows[:, :2].tolist()})
+
+    assert learned(10.0) > 1.1 * learned(0.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_basin_is_that_of_a_search(seed):
+    draw = np.random.default_rng(seed)
+    moves = draw.integers(40, size=(60, 2))
+    goals, losses = draw.random(40) < 0.1, draw.random(40) < 0.2
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(np.flatnonzero(~losses).tolist())
+    graph.add_edges_from((a, b) for a, b in moves.tolist() if not losses[a] and not losses[b])
+    near = set()
+    for goal in np.flatnonzero(goals & ~losses).tolist():
+        for way in (graph, graph.reverse()):
+            near |= set(networkx.single_source_shortest_path_length(way, goal, cutoff=3))
+    assert set(np.flatnonzero(basin(moves, goals, losses, steps=3)).tolist()) == near
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_steady_state_is_an_eigenvector(seed):
+    draw = np.random.default_rng(seed)
+    moves = np.concatenate([np.stack([np.arange(12), np.roll(np.arange(12), 1)], 1), draw.integers(12, size=(20, 2))])
+    moves = np.unique(moves, axis=0)
+    counts = draw.integers(1, 9, size=len(moves))
+    states = endless(moves, np.ones(12, bool))
+    assert states.all()
+    table = np.zeros((12, 12))
+    table[tuple(moves.T)] = counts
+    table /= table.sum(1, keepdims=True)
+    values, vectors = np.linalg.eig(table.T)
+    exact = np.real(vectors[:, np.argmax(values.real)])
+    np.testing.assert_allclose(steady_state(moves, counts, states), exact / exact.sum(), atol=1e-8)
+
+
+def test_novelty_is_what_a_look_teaches():
+    """By drawing laws as they are after an outcome."""
+    counts, draw, total = np.array([2.0, 1.0, 0.5]), np.random.default_rng(0), 0.0
+    for outcome, share in enumerate(counts / counts.sum()):
+        after = counts + np.eye(3)[outcome]
+        x = draw.dirichlet(after, size=100_000).T
+        x /= x.sum(axis=0)
+        total += share * (dirichlet.logpdf(x, after) - dirichlet.logpdf(x, counts)).mean()
+    assert float(novelty(counts)) == pytest.approx(total, abs=0.005)
+    with pytest.raises(DataError, match="> 0"):
+        novelty(np.array([1.0, 0.0]))
+
+
+def test_without_a_way_on_there_is_no_steady_state():
+    with pytest.raises(DataError, match="go on among themselves"):
+        steady_state(np.array([[0, 1]]), np.array([1]), np.ones(2, bool))
 
 
 def test_wrong_input(watched):

@@ -6,12 +6,18 @@ is lost:
 
 $$ d(s) = 0 \text{ at goals}, \qquad d(s) = 1 + \min_{a,\, s' \text{ that followed}} d(s') . $$
 
-The action is the one that leads nearest to a goal on average,
-$\sum_{s'} p(s' \mid s, a)\,[\gamma^{d(s')} - c(s')]$. This is the planning of the paper: windows that were never seen
+The action is the one of the least expected free energy: what it leads to is preferred the nearer it is to a goal, and
+what it teaches is worth $\lambda$,
+
+$$ -G(s, a) = \sum_{s'} p(s' \mid s, a)\,\big[\gamma^{d(s')} - c(s')\big] +
+   \lambda\, \mathrm{E}\,\mathrm{KL}\big[\text{counts after} \,\|\, \text{counts before}\big] . $$
+
+This is the planning of the paper: windows that were never seen
 are not known, so it needs to have seen nearly all of them. ``renorm.planning.search`` plans with objects instead.
 
 Source:
-    Friston et al. 2024, arXiv:2407.20292; inductive inference: Friston et al. 2023, arXiv:2312.07547.
+    Friston et al. 2024, arXiv:2407.20292; inductive inference: Friston et al. 2023, arXiv:2312.07547. What is taught is
+    whether what follows is known: counts of what was seen and of anything else, see ``renorm.tokens.paths.novelty``.
 """
 
 from collections.abc import Sequence
@@ -22,7 +28,9 @@ from jaxtyping import Bool, Int, Int64, UInt8
 from scipy import sparse
 
 from renorm.errors import DataError, RecipeError
+from renorm.planning.attractors import basin
 from renorm.tokens.paths.groups import block_groups
+from renorm.tokens.paths.novelty import novelty
 from renorm.tokens.paths.tally import Tally
 from renorm.tokens.paths.tower import Tower
 from renorm.worlds.world import Frame, Play
@@ -43,6 +51,8 @@ class InductivePlanner:
         goals, losses: Whether something was won, or lost, in the last frame of a window.
         distance: d; -1 where no goal was ever reached from.
         actions: How many there are.
+        discount: $\\gamma$, of a step.
+        curiosity: $\\lambda$; 0: what an action teaches is worth nothing.
 
     Example: a small Pong.
         >>> from renorm.worlds.pong import Pong
@@ -62,6 +72,7 @@ class InductivePlanner:
     distance: Int64[np.ndarray, " windows"]
     actions: int
     discount: float = 0.98
+    curiosity: float = 0.0
     _begins: Int64[np.ndarray, " more"] = field(init=False, repr=False)
     _order: Int64[np.ndarray, " moves"] = field(init=False, repr=False)
 
@@ -74,7 +85,13 @@ class InductivePlanner:
 
     @classmethod
     def fit(
-        cls, plays: Sequence[Play], *, actions: int, edges: int | Sequence[int] = (6, 2), levels: int = 2
+        cls,
+        plays: Sequence[Play],
+        *,
+        actions: int,
+        edges: int | Sequence[int] = (6, 2),
+        levels: int = 2,
+        curiosity: float = 0.0,
     ) -> "InductivePlanner":
         """Learn from plays.
 
@@ -82,6 +99,7 @@ class InductivePlanner:
             plays: An episode each.
             actions: How many there are.
             edges: Sites of a block along an axis, level by level.
+            curiosity: What a nat about what follows is worth, in goals.
             levels: Of the tower: a window has $2^{levels - 1}$ frames.
 
         Raises:
@@ -113,7 +131,22 @@ class InductivePlanner:
         going = going[windows[going + 1] >= 0]
         moves = Tally(3)
         moves.learn(np.column_stack([windows[going], taken[going + span - 1], windows[going + 1]]))
-        return cls(tower, moves, goals, losses, steps_to(moves.rows[:, [0, 2]], goals, losses), actions)
+        return cls(
+            tower, moves, goals, losses, steps_to(moves.rows[:, [0, 2]], goals, losses), actions, curiosity=curiosity
+        )
+
+    def in_basin(self, steps: int = 32) -> "InductivePlanner":
+        """The planner without what lies on no way of so many steps to a goal, or from one.
+
+        Windows keep their numbers; moves into or out of what is left out are forgotten.
+        """
+        kept = basin(self.moves.rows[:, [0, 2]], self.goals, self.losses, steps=steps)
+        inside = kept[self.moves.rows[:, 0]] & kept[self.moves.rows[:, 2]]
+        moves = Tally.of(self.moves.rows[inside], self.moves.counts[inside])
+        distance = np.where(kept, self.distance, UNREACHED)
+        return InductivePlanner(
+            self.tower, moves, self.goals & kept, self.losses, distance, self.actions, self.discount, self.curiosity
+        )
 
     def window(self, pictures: UInt8[np.ndarray, "frames rows columns"]) -> int:
         """The state of the last frames; -1 if it was never seen."""
@@ -134,6 +167,9 @@ class InductivePlanner:
                 then, share = self.moves.rows[own, 2], self.moves.counts[own] / self.moves.counts[own].sum()
                 near = np.where(self.distance[then] >= 0, self.discount ** self.distance[then].clip(min=0), 0.0)
                 worth[action] = share @ (near - self.losses[then])
+            if self.curiosity:
+                known = float(self.moves.counts[own].sum())
+                worth[action] += self.curiosity * float(novelty(np.array([known + 1, 1.0])))
         return int(worth.argmax()) if np.ptp(worth) > INDIFFERENT else None
 
 

@@ -1,0 +1,103 @@
+r"""Where ways lead in the end: what lies between goals, and how often each state is visited.
+
+A state is in the *basin* of some goals if it lies on a way from a goal, or to one, that is no longer than so many steps
+and goes through no loss. What is outside can be forgotten: a planner that stays in the basin never needs it.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int, Int64
+from scipy import sparse
+
+from renorm.errors import DataError
+
+__all__ = ["basin", "endless", "steady_state"]
+
+SWEEPS, STILL = 10_000, 1e-12
+
+
+def basin(
+    moves: Int[np.ndarray, "moves 2"],
+    goals: Bool[np.ndarray, " states"],
+    losses: Bool[np.ndarray, " states"],
+    *,
+    steps: int = 32,
+) -> Bool[np.ndarray, " states"]:
+    """States on a way of so many steps to a goal, or from one, that goes through no loss; goals too.
+
+    Example: 0 leads to the goal 1, that to 2; 3 is a loss, and 4 comes after it.
+        >>> moves = np.array([[0, 1], [1, 2], [1, 3], [3, 4]])
+        >>> basin(moves, np.arange(5) == 1, np.arange(5) == 3).tolist()
+        [True, True, True, False, False]
+    """
+    found = goals & ~losses
+    for from_, to in ((1, 0), (0, 1)):
+        table = _table(moves[:, [from_, to]], len(goals))
+        front = np.flatnonzero(goals & ~losses)
+        reached = goals & ~losses
+        for _ in range(steps):
+            front = np.unique(table[front].indices)
+            front = front[~reached[front] & ~losses[front]]
+            if not len(front):
+                break
+            reached[front] = True
+        found = found | reached
+    return found
+
+
+def endless(moves: Int[np.ndarray, "moves 2"], states: Bool[np.ndarray, " states"]) -> Bool[np.ndarray, " states"]:
+    """Of some states those from which one can go on for ever among them: childless ones are left out, again and again.
+
+    Example: a ring of two, and a way out of it that ends.
+        >>> endless(np.array([[0, 1], [1, 0], [1, 2]]), np.ones(3, bool)).tolist()
+        [True, True, False]
+    """
+    kept = states.copy()
+    while True:
+        inside = moves[kept[moves[:, 0]] & kept[moves[:, 1]]]
+        going = np.zeros(len(kept), bool)
+        going[inside[:, 0]] = True
+        if (going == kept).all():
+            return kept
+        kept &= going
+
+
+def steady_state(
+    moves: Int[np.ndarray, "moves 2"], counts: Int64[np.ndarray, " moves"], states: Bool[np.ndarray, " states"]
+) -> Float64[np.ndarray, " states"]:
+    r"""How often each state is visited in the long run by who goes on as was gone, among states that go on for ever.
+
+    $$ p(s') = \sum_s p(s' \mid s)\, p(s), \qquad p(s' \mid s) \propto n_{ss'} . $$
+
+    Args:
+        moves: From, to.
+        counts: Of each move.
+        states: Those that are looked at; see ``endless``.
+
+    Raises:
+        DataError: If there is no state, or one that has no successor among them.
+
+    Example: of a ring of three one place is passed by half the time.
+        >>> moves = np.array([[0, 1], [1, 2], [1, 0], [2, 0]])
+        >>> steady_state(moves, np.array([1, 1, 1, 1]), np.ones(3, bool)).round(3).tolist()
+        [0.4, 0.4, 0.2]
+    """
+    number = len(states)
+    inside = states[moves[:, 0]] & states[moves[:, 1]]
+    table = sparse.csr_array(
+        (counts[inside].astype(np.float64), (moves[inside, 0], moves[inside, 1])), shape=(number, number)
+    )
+    leaving = table.sum(axis=1)
+    if not states.any() or (leaving[states] == 0).any():
+        raise DataError("a steady state needs states that all go on among themselves; leave out those that do not")
+    share = table.multiply(np.divide(1.0, leaving, out=np.zeros(number), where=leaving > 0)[:, None]).tocsr()
+    visits = states / states.sum()
+    for _ in range(SWEEPS):
+        after = (visits + visits @ share) / 2  # half stay: a ring has no beat
+        if abs(after - visits).max() < STILL:
+            break
+        visits = after
+    return np.asarray(visits)
+
+
+def _table(moves: np.ndarray, number: int) -> sparse.csr_array:
+    return sparse.csr_array((np.ones(len(moves), bool), (moves[:, 0], moves[:, 1])), shape=(number, number))
