@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from renorm.errors import DataError, RecipeError
+from renorm.tokens.paths.growth import grow_tower, place_groups
 from renorm.tokens.paths.tower import Tower
 from renorm.tokens.paths.tower_law import TowerLaw
 
@@ -204,3 +205,38 @@ def test_bad_input():
         TowerLaw(tower).explain(np.full((4, 2), -2))
     with pytest.raises(DataError, match="token 0 is 0 to 1"):
         TowerLaw(tower).explain(np.full((4, 2), 2))
+
+
+def test_a_tower_that_grows_explains_better_than_one_of_strangers():
+    """Four bits, each thrice, shuffled: factors of copies have few states, and new throws are likelier."""
+    draw = np.random.default_rng(0)
+    order = draw.permutation(12)
+    bits = draw.integers(2, size=(400, 4)).repeat(3, axis=1)[:, order]
+    grown = grow_tower([bits[:300]], size=3, levels=1)
+    found = {tuple(sorted((order[factor.children] // 3).tolist())) for factor in grown.levels[0]}
+    assert found == {(i, i, i) for i in range(4)}
+    mixed = Tower([np.arange(12) % 4])
+    if any(len(set((order[factor.children] // 3).tolist())) == 1 for factor in mixed.levels[0]):
+        pytest.fail("this shuffle is no shuffle")
+    mixed.learn([bits[:300]])
+    new = bits[300:]
+    assert TowerLaw(grown).log_evidence(new) > TowerLaw(mixed).log_evidence(new) + 50
+
+
+def test_places_are_halved():
+    rows, columns = np.divmod(np.arange(64.0), 8)
+    groups = place_groups(np.stack([rows, columns], axis=1))
+    assert [len(np.unique(group)) for group in groups] == [16, 4, 1]
+    assert groups[0].reshape(8, 8)[:2, :2].tolist() == [[0, 0], [0, 0]]
+    tower = Tower(groups)
+    tower.learn([np.random.default_rng(0).integers(2, size=(9, 64))])
+    assert len(tower.levels[-1]) == 1
+
+
+def test_wrong_growth():
+    with pytest.raises(RecipeError, match="size >= 2"):
+        grow_tower([np.zeros((4, 3), np.int64)], 1)
+    with pytest.raises(DataError, match="one episode or more"):
+        grow_tower([], 2)
+    with pytest.raises(DataError, match="need episodes of"):
+        grow_tower([np.eye(3, 16, dtype=np.int64)], 2)
