@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from renorm.errors import DataError, RecipeError
+from renorm.tokens.paths.groups import block_groups, with_streams
 from renorm.tokens.paths.growth import grow_tower, place_groups
 from renorm.tokens.paths.tower import Tower
 from renorm.tokens.paths.tower_law import TowerLaw
+from renorm.worlds.pong import Pong
+from renorm.worlds.world import play, random_player
 
 A, B, VOCABULARY = 0.3, 0.7, 3
 
@@ -240,3 +243,51 @@ def test_wrong_growth():
         grow_tower([], 2)
     with pytest.raises(DataError, match="need episodes of"):
         grow_tower([np.eye(3, 16, dtype=np.int64)], 2)
+
+
+def test_streams_renormalise_side_by_side():
+    """Pictures tell rewards and losses that are hidden, and those tell pictures."""
+    draw = np.random.default_rng(0)
+    watched = play(Pong(rows=6, columns=5), random_player(3, draw), 4000, draw)
+    rows = np.column_stack([watched.pictures.reshape(4000, -1), watched.rewards, watched.costs])
+    tower = Tower(with_streams(block_groups((6, 5), (3, 2)), 2))
+    tower.learn([rows])
+    law = TowerLaw(tower, concentration=1e-4)
+    new = play(Pong(rows=6, columns=5), random_player(3, draw), 400, draw)
+    asked = np.column_stack([new.pictures.reshape(400, -1), np.full((400, 2), -1)])
+    found = law.explain(asked).likeliest[:, -2:]
+    assert (found == np.column_stack([new.rewards, new.costs])).mean() > 0.99
+    wanted = np.full((2, 32), -1)
+    wanted[1, -2:] = 1, 0  # a reward in the second frame
+    for drawn in law.sample(wanted, 20, draw):
+        assert drawn[1, 25:30].tolist().count(4) == 1  # the ball is in the lowest row
+    with pytest.raises(RecipeError, match="one group of pixels"):
+        with_streams([np.array([0, 1])], 1)
+
+
+def test_one_level_has_nothing_to_count_twice():
+    draw = np.random.default_rng(0)
+    tower = Tower([np.array([0, 0])])
+    tower.learn([draw.integers(2, size=(30, 2))])
+    law, episode = TowerLaw(tower), draw.integers(-1, 2, size=(9, 2))
+    np.testing.assert_allclose(law.filtered_twice(episode)[0], law.explain(episode).filtered[0], atol=1e-12)
+
+
+def test_a_posterior_that_is_passed_counts_expectations_twice():
+    """Two levels, one window: the prior of events times their likelihood stands for the likelihood."""
+    draw = np.random.default_rng(3)
+    tower = Tower([np.array([0]), np.array([0])])
+    tower.learn([draw.integers(2, size=(12, 1))])
+    law = TowerLaw(tower, concentration=A, looseness=B)
+    episode = np.array([[1], [-1]])
+    root, below = tower.levels[1][0], tower.levels[0][0]
+    prior = root.states.counts / root.states.counts.sum()
+    (table,) = law.outcome_laws(2, 0)
+    (tokens,) = law.outcome_laws(1, 0)
+    likelihood = tokens[1][below.events.rows[:, 0]]  # of each event, by its first state
+    twice = table.T @ ((table @ prior) * likelihood)
+    found = law.filtered_twice(episode)[0][0]
+    np.testing.assert_allclose(found, prior * twice / (prior @ twice), atol=1e-12)
+    once = table.T @ likelihood
+    np.testing.assert_allclose(law.explain(episode).filtered[0][0], prior * once / (prior @ once), atol=1e-12)
+    assert not np.allclose(found, prior * once / (prior @ once), atol=1e-3)

@@ -8,7 +8,7 @@ from jaxtyping import Int64
 
 from renorm.errors import RecipeError
 
-__all__ = ["block_groups"]
+__all__ = ["block_groups", "with_streams"]
 
 
 def block_groups(
@@ -45,3 +45,26 @@ def block_groups(
         levels.append(place.reshape(-1).astype(np.int64).repeat(tokens))
         sites, tokens = blocks, 1
     return levels
+
+
+def with_streams(groups: Sequence[Int64[np.ndarray, "_"]], number: int) -> list[Int64[np.ndarray, "_"]]:
+    """Groups for a tower with streams beside the pixels, such as rewards, costs and actions: tokens after all others.
+
+    Each stream renormalises by itself, a factor at every level, and joins the pixels at the highest one. So a state
+    there says what is seen, won and done, and any of them can be told from the others.
+
+    Args:
+        groups: Of the pixels; the last level is one group.
+        number: Of streams, a token each.
+
+    Raises:
+        RecipeError: If the last level has several groups, or a number is below 0.
+
+    Example: two pixels, and a reward.
+        >>> [level.tolist() for level in with_streams([np.array([0, 0]), np.array([0])], 1)]
+        [[0, 0, 1], [0, 0]]
+    """
+    if number < 0 or not groups or groups[-1].any():
+        raise RecipeError(f"streams join one group of pixels, and their number is >= 0, got {number}")
+    levels = [np.append(group, group.max() + 1 + np.arange(number)) for group in groups[:-1]]
+    return [*levels, np.zeros(len(groups[-1]) + number, np.int64)]

@@ -23,51 +23,29 @@ Source:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64, Int, Int64
-from scipy import sparse
 from scipy.special import xlogy
 
 from renorm.errors import DataError, RecipeError
 from renorm.tokens.paths.factor import Factor
-from renorm.tokens.paths.state_chain import StateChain, choose, shares_of
+from renorm.tokens.paths.state_chain import StateChain, shares_of
 from renorm.tokens.paths.tower import Tower
+from renorm.tokens.paths.tower_tables import (
+    Child,
+    Message,
+    Table,
+    draw_events,
+    events_given,
+    message_of,
+    one_hot,
+    unrolled,
+)
 
 __all__ = ["Beliefs", "TowerLaw"]
 
 Array = Float64[np.ndarray, "..."]
-
-
-@dataclass(frozen=True, eq=False)
-class _Child:
-    """p(outcome | state) of one child: a row's own outcome, or any as often as it is seen."""
-
-    own: Int64[np.ndarray, " states"]
-    base: Array
-
-    @cached_property
-    def onto(self) -> sparse.csr_array:
-        """(states, outcomes): 1 for each row's own."""
-        return _one_hot(self.own, len(self.base))
-
-
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """A factor as a law.
-
-    Attributes:
-        sure, loose: Of each state, how much of an outcome's law is the row's own, $n_s / (n_s + a)$, and the rest.
-        children: One after the other.
-        steps: For each place in an event (events, states): 1 for the state there.
-    """
-
-    sure: Array
-    loose: Array
-    children: list[_Child]
-    steps: list[sparse.csr_array]
-    runs: Int64[np.ndarray, "events length"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +67,7 @@ class Beliefs:
     filtered: list[Array]
     complexity: Float64[np.ndarray, " levels"]
     accuracy: float
-    _outcomes: list[tuple[int, _Table, _Child]] = field(repr=False)
+    _outcomes: list[tuple[int, Table, Child]] = field(repr=False)
 
     @property
     def free_energy(self) -> float:
@@ -122,19 +100,11 @@ class Beliefs:
 
 
 @dataclass(frozen=True, eq=False)
-class _Message:
-    """What a child's likelihoods are, scaled to 1 at most, and what they make of each state of its parent."""
-
-    outcomes: Array
-    states: Array
-
-
-@dataclass(frozen=True, eq=False)
 class _Up:
     """The sweep up: log likelihood of each state in its window, and for levels above 1 the messages of children."""
 
     logs: list[list[Array]]
-    messages: list[list[list[_Message]]]
+    messages: list[list[list[Message]]]
 
 
 @dataclass(frozen=True)
@@ -169,7 +139,7 @@ class TowerLaw:
     vocabulary: int | Sequence[int] | None = None
     concentration: float = 1 / 16
     looseness: float = 1 / 16
-    _tables: list[list[_Table]] = field(init=False, repr=False, compare=False)
+    _tables: list[list[Table]] = field(init=False, repr=False, compare=False)
     _chains: list[StateChain] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -211,11 +181,11 @@ class TowerLaw:
                 for child, message, which in zip(
                     table.children, up.messages[level][place], factor.children, strict=True
                 ):
-                    events = _given(belief, table, child, message)
+                    events = events_given(belief, table, child, message)
                     complexity[level - 1] += float(
                         xlogy(events, message.outcomes).sum() - xlogy(belief, message.states).sum()
                     )
-                    below[which] = _unrolled(events, self._tables[level - 1][which].steps)
+                    below[which] = unrolled(events, self._tables[level - 1][which].steps)
             states[level - 1] = [belief for belief in below if belief is not None]
         return Beliefs(
             sum(walk.log_evidence for walk in walks),
@@ -226,6 +196,43 @@ class TowerLaw:
             float(sum(_expected(q, logs) for q, logs in zip(states[0], up.logs[0], strict=True))),
             self._outcomes,
         )
+
+    def filtered_twice(self, episode: Int[np.ndarray, "frames tokens"]) -> list[Array]:
+        """Filtered beliefs of the highest level as SPM passes them: what a child tells is its posterior.
+
+        That posterior holds what the parent expected already, so expectations count once at every level below, and
+        beliefs are too sure. ``explain`` passes likelihoods, and is exact; with one level both are the same.
+
+        Raises:
+            DataError: If an episode has no frame, or other tokens.
+        """
+        up, found = self._upward(episode), []
+        for place, (chain, logs) in enumerate(zip(self._chains, up.logs[-1], strict=True)):
+            beliefs = np.empty_like(logs)
+            for window in range(len(logs)):
+                prior = chain.next(beliefs[window - 1]) if window else chain.first
+                told = self._told_twice(len(self._tables) - 1, place, window, prior, up.logs[0])
+                joint = prior * np.exp(told - told.max())
+                beliefs[window] = joint / joint.sum()
+            found.append(beliefs)
+        return found
+
+    def _told_twice(self, level: int, place: int, window: int, prior: Array, lowest: list[Array]) -> Array:
+        """Log likelihood of each state of a factor in one window, if children tell posteriors."""
+        if not level:
+            return lowest[place][window]
+        table, below, length = self._tables[level][place], self._tables[level - 1], self.tower.length
+        logs = np.zeros(len(prior))
+        for child, which in zip(table.children, self.tower.levels[level][place].children.tolist(), strict=True):
+            expected = (prior * table.sure) @ child.onto + (prior @ table.loose) * child.base
+            events = np.zeros(len(expected))
+            for k, step in enumerate(below[which].steps):
+                own = self._told_twice(level - 1, which, window * length + k, expected @ step, lowest)
+                events += own[below[which].runs[:, k]]
+            posterior = expected * np.exp(events - events.max())
+            posterior /= posterior.sum()
+            logs += np.log(table.sure * posterior[child.own] + table.loose * (posterior @ child.base))
+        return logs
 
     def outcome_sizes(self, level: int, place: int) -> list[int]:
         """How many outcomes each child of a factor has.
@@ -274,7 +281,7 @@ class TowerLaw:
                     table.children, up.messages[level][place], self.tower.levels[level][place].children, strict=True
                 )
                 for child, message, which in children:
-                    events = _drawn(states[place], table.sure, child, message, generator)
+                    events = draw_events(states[place], table.sure, child, message, generator)
                     below[which] = self._tables[level - 1][which].runs[events].reshape(number, -1)
             states = [own for own in below if own is not None]
         seen = _padded(episode, states[0].shape[1])
@@ -289,17 +296,17 @@ class TowerLaw:
                 out[:, :, token] = np.where(seen[:, token] >= 0, seen[:, token], drawn)
         return out[:, : len(episode)]
 
-    def _table_of(self, level: int, place: int) -> _Table:
+    def _table_of(self, level: int, place: int) -> Table:
         if not (1 <= level <= len(self._tables) and 0 <= place < len(self._tables[level - 1])):
             raise RecipeError(f"this tower has levels 1 to {len(self._tables)}, got level {level}, factor {place}")
         return self._tables[level - 1][place]
 
-    def _table(self, factor: Factor, bases: list[Array]) -> _Table:
+    def _table(self, factor: Factor, bases: list[Array]) -> Table:
         counts, rows, runs = factor.states.counts, factor.states.rows, factor.events.rows
-        children = [_Child(rows[:, i], bases[child]) for i, child in enumerate(factor.children)]
-        steps = [_one_hot(runs[:, k], len(counts)) for k in range(factor.length)]
+        children = [Child(rows[:, i], bases[child]) for i, child in enumerate(factor.children)]
+        steps = [one_hot(runs[:, k], len(counts)) for k in range(factor.length)]
         total = counts + self.concentration
-        return _Table(counts / total, self.concentration / total, children, steps, runs)
+        return Table(counts / total, self.concentration / total, children, steps, runs)
 
     def _token_bases(self) -> list[Array]:
         """How often each token was seen, one count shared by all."""
@@ -324,7 +331,7 @@ class TowerLaw:
         tokens = _padded(episode, -(-len(episode) // span) * span)
         lowest = zip(self._tables[0], self.tower.levels[0], strict=True)
         logs = [[self._from_tokens(table, factor, tokens) for table, factor in lowest]]
-        messages: list[list[list[_Message]]] = [[]]
+        messages: list[list[list[Message]]] = [[]]
         for level in range(1, len(self._tables)):
             events = []
             for table, own in zip(self._tables[level - 1], logs[-1], strict=True):
@@ -333,7 +340,7 @@ class TowerLaw:
             now, sent = [], []
             for table, factor in zip(self._tables[level], self.tower.levels[level], strict=True):
                 told = [
-                    _message(events[which], table, child)
+                    message_of(events[which], table, child)
                     for child, which in zip(table.children, factor.children, strict=True)
                 ]
                 sent.append([message for message, _ in told])
@@ -342,7 +349,7 @@ class TowerLaw:
             messages.append(sent)
         return _Up(logs, messages)
 
-    def _from_tokens(self, table: _Table, factor: Factor, tokens: np.ndarray) -> Array:
+    def _from_tokens(self, table: Table, factor: Factor, tokens: np.ndarray) -> Array:
         """Log likelihood of each state in each frame."""
         logs = np.zeros((len(tokens), len(table.sure)))
         for child, token in zip(table.children, factor.children, strict=True):
@@ -355,53 +362,17 @@ class TowerLaw:
         return logs
 
     @property
-    def _outcomes(self) -> list[tuple[int, _Table, _Child]]:
+    def _outcomes(self) -> list[tuple[int, Table, Child]]:
         """Of each token its factor, and how it comes of that."""
-        found: dict[int, tuple[int, _Table, _Child]] = {}
+        found: dict[int, tuple[int, Table, Child]] = {}
         for place, (table, factor) in enumerate(zip(self._tables[0], self.tower.levels[0], strict=True)):
             for child, token in zip(table.children, factor.children.tolist(), strict=True):
                 found[token] = place, table, child
         return [found[token] for token in range(self.tower.tokens)]
 
 
-def _message(events: Array, table: _Table, child: _Child) -> tuple[_Message, Array]:
-    """Likelihoods of a child's events, and of its parent's states; and the logarithm of what was taken off."""
-    scale = events.max(axis=1, keepdims=True)
-    outcomes = np.exp(events - scale)
-    states = table.sure * outcomes[:, child.own] + table.loose * (outcomes @ child.base)[:, None]
-    return _Message(outcomes, states), scale
-
-
-def _given(belief: Array, table: _Table, child: _Child, message: _Message) -> Array:
-    """p(event | episode) from that of the parent's states."""
-    share = belief / message.states
-    return ((share * table.sure) @ child.onto + (share @ table.loose)[:, None] * child.base) * message.outcomes
-
-
-def _unrolled(events: Array, steps: list[sparse.csr_array]) -> Array:
-    """p(state | episode) in each window, from that of events of several windows."""
-    return np.stack([events @ step for step in steps], axis=1).reshape(-1, steps[0].shape[1])
-
-
-def _drawn(
-    states: np.ndarray, sure: Array, child: _Child, message: _Message, generator: np.random.Generator
-) -> np.ndarray:
-    """An event for each drawn state in each window."""
-    windows = np.arange(states.shape[1])
-    own = child.own[states]
-    keep = sure[states] * message.outcomes[windows, own] / message.states[windows, states]
-    other = np.stack(
-        [choose(np.repeat((child.base * row)[None], len(states), axis=0), generator) for row in message.outcomes], 1
-    )
-    return np.where(generator.random(states.shape) < keep, own, other)
-
-
 def _padded(episode: np.ndarray, frames: int) -> np.ndarray:
     return np.pad(np.asarray(episode, np.int64), ((0, frames - len(episode)), (0, 0)), constant_values=-1)
-
-
-def _one_hot(columns: np.ndarray, width: int) -> sparse.csr_array:
-    return sparse.csr_array((np.ones(len(columns)), columns, np.arange(len(columns) + 1)), shape=(len(columns), width))
 
 
 def _expected(belief: Array, logs: Array) -> float:
