@@ -72,7 +72,10 @@ def message_of(events: Array, table: Table, child: Child) -> tuple[Message, Arra
 
 
 def events_given(belief: Array, table: Table, child: Child, message: Message) -> Array:
-    r"""p(event | episode) from that of the parent's states: $\sum_s Q(s)\, p(e \mid s)\, m(e) / \sum_{e} p(e \mid s)\, m(e)$."""
+    r"""p(event | episode) from that of the parent's states.
+
+    $$ Q(e) = \sum_s Q(s)\, \frac{p(e \mid s)\, m(e)}{\sum_{e'} p(e' \mid s)\, m(e')} . $$
+    """
     share = belief / message.states
     return ((share * table.sure) @ child.onto + (share @ table.loose)[:, None] * child.base) * message.outcomes
 
