@@ -45,6 +45,12 @@ def test_a_sound_comes_back_to_the_step(tune):
     assert model.states[-1] < blocks - 7  # the tune comes again, and has the same states
 
 
+def test_samples_of_16_bits_come_back_as_they_were():
+    whole = np.random.default_rng(0).integers(-(2**15), 2**15, size=6000)
+    model = SoundModel.fit(whole / 2**15)
+    assert (np.round(model.regenerated() * 2**15) == whole).all()
+
+
 def test_few_tokens_lose_something(tune):
     exact, rough = SoundModel.fit(tune), SoundModel.fit(tune, tokens=8)
     assert max(len(words) for words in rough.words) == 8 < max(len(words) for words in exact.words)
@@ -85,7 +91,11 @@ def test_files(tmp_path, tune):
     write_wav(tmp_path / "a.wav", tune, 8000)
     found, rate = read_wav(tmp_path / "a.wav")
     assert rate == 8000
-    assert abs(found - tune).max() < 2**-14
+    assert abs(found - tune).max() <= 2**-16
+    loud = np.array([-1.0, 1 - 2**-15, 0.7, -(2**-15)]) * 1.0
+    loud[2] = round(0.7 * 2**15) / 2**15
+    write_wav(tmp_path / "loud.wav", loud, 8000)
+    assert read_wav(tmp_path / "loud.wav")[0].tolist() == loud.tolist()
     both = np.stack([tune, -tune], axis=1).astype(np.float32)
     wavfile.write(tmp_path / "stereo.wav", 8000, both)
     assert abs(read_wav(tmp_path / "stereo.wav")[0]).max() == 0
@@ -113,8 +123,12 @@ def test_wrong_sounds(tmp_path, tune):
         with pytest.raises(RecipeError, match=why):
             SoundModel.fit(tune, **options)
     model = SoundModel.fit(tune)
-    with pytest.raises(DataError, match="tokens"):
-        model.completed(np.ones((3, 8), bool))
+    assert len(model.completed(np.ones((3, 8), bool))) == 3 * 256
+    for shape in ((3, 7), (0, 8), (10_000, 8)):
+        with pytest.raises(DataError, match="tokens"):
+            model.completed(np.ones(shape, bool))
+    with pytest.raises(DataError, match="take smaller blocks"):
+        SoundModel.fit(tune, size=2**16)
     with pytest.raises(RecipeError, match="blocks >= 1"):
         model.generated(0, np.random.default_rng(0))
     with pytest.raises(RecipeError, match=">= 1"):
@@ -142,6 +156,7 @@ def test_the_command(tmp_path, monkeypatch, capsys, tune):
     [
         (["none.wav"], "there is no sound none.wav"),
         (["melody", "--seconds", "0"], "--seconds must be > 0"),
+        (["melody", "--seconds", "inf"], "--seconds must be > 0 and finite"),
         (["melody", "--bands", "5"], "power of 2"),
     ],
 )

@@ -191,6 +191,14 @@ def test_long_episodes_of_many_tokens_keep_their_digits():
     np.testing.assert_allclose(beliefs.states[0][0].sum(1), 1, atol=1e-9)
 
 
+def test_more_than_memory_is_told(monkeypatch):
+    monkeypatch.setattr("renorm.tokens.paths.tower_law.MOST_BYTES", 1000)
+    tower = Tower([np.array([0])])
+    tower.learn([np.arange(40)[:, None] % 20])
+    with pytest.raises(DataError, match="ask for fewer frames"):
+        TowerLaw(tower).explain(np.zeros((40, 1), np.int64))
+
+
 def test_bad_input():
     tower = Tower([np.array([0, 1]), np.array([0, 0])])
     with pytest.raises(DataError, match="learned nothing"):

@@ -428,7 +428,7 @@ def test_finalists_are_the_first_of_equals_and_all_where_none_has_a_figure():
     rows = [row_of("edm", walk, 2.0) for walk in ("heun@karras", "dpm2m@karras", "ddim@karras")]
     rows += [row_of("ddpm", "ancestral@linear-beta", None)]
     curve = Comparison("FD[x]", {}, tuple(rows), (), (), (), {}, {})
-    found = trained._finalists(curve, 10, load_recipe("mnist16"))
+    found = trained.finalists(curve, 10, load_recipe("mnist16"))
     assert found["edm"] == ["heun@karras", "dpm2m@karras"]
     assert found["ddpm"] == ["ancestral@auto", "ancestral-small@auto", "ddim@auto"]
     assert found["ours"] == ["running@window"]

@@ -3,9 +3,9 @@ r"""Pictures from equal seconds of training: Frechet distance against the second
 Ours (the recipe of the plan), its white twin, DDPM and EDM have the same network, batch and seconds of training: as
 many steps as ``Plan.seconds`` hold at the time of a step on idle cores, measured once, before any training. Ours takes
 the walk of the recipe, fixed beforehand; every other method the best of its walks at each number of evaluations, its
-own and those of ``MORE``: ``Plan.screen`` samples choose two of them, and the very cells that are shown one of these,
-which favours it. The seconds of an image are those of
-a batch of ``TIMED``, medians of ``ROUNDS``, all methods in turn, with all that a call of ``sample`` sets up.
+own and those of ``MORE``. ``Plan.screen`` samples choose two of them, by which the best one may be lost; then the very
+cells that are shown choose one of these, which favours it. The seconds of an image are those of a batch of ``TIMED``,
+medians of ``ROUNDS``, all methods in turn, with all that a call of ``sample`` sets up.
 
 ``run_lattices`` asks what coarse lattices are worth in training, ``Plan.short`` seconds each, ``Plan.pairs`` seeds.
 Ours enters the network in blocks of 2 x 2 sites at every scale. Beside it are ``sites``, the same network one level
@@ -115,7 +115,7 @@ def run(plan: Plan, seed: int) -> Result:
     walks = {method: [*of, *MORE.get(method, [])] for method, of in walks_of(ours).items()}
     rest = [part for part in contest(first, plan.curve, walks) if len(part.walks) > 1]
     screen = compared(rest, plan.root, "screen", plan.screen)
-    heats = [part for n in plan.curve for part in contest(first, (n,), finalists(screen, n, ours))]
+    heats = [part for n in plan.curve for part in contest(first, (n,), finalists(screen, n, ours, walks))]
     curve = compared(heats + ancestral(first, plan.ancestral), plan.root, "curve", plan.samples)
     rows = table("curve", curve)
     time_images(plan, [row for row in rows if row["best"]], seed)

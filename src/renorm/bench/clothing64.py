@@ -16,6 +16,7 @@ PLAN = Plan(
     curve=(10, 20),
     ancestral=(200,),
     samples=372,
+    screen=200,
 )
 
 

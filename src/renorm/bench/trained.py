@@ -205,14 +205,16 @@ def ancestral(names: Sequence[str], evaluations: Sequence[int]) -> list[Part]:
     return [Part(runs, evaluations, ["ancestral"])] if (runs := [n for n in names if method_of(n) == "ddpm"]) else []
 
 
-def finalists(curve: Comparison, evaluations: int, ours: Recipe) -> dict[str, list[str]]:
-    """The walks of each method that stand best in the curve, ``FINALISTS`` of them; all where none has a figure."""
+def finalists(
+    curve: Comparison, evaluations: int, ours: Recipe, walks: Mapping[str, list[str]] | None = None
+) -> dict[str, list[str]]:
+    """The walks of each method that stand best, ``FINALISTS`` of them; all, or ``walks``, where none has a figure."""
     found: dict[str, list[tuple[float, str]]] = {}
     for row in curve.rows:
         if row.asked == evaluations and row.quality.value is not None:
             found.setdefault(row.method, []).append((row.quality.value, row.walk))
     best = {m: [walk for _, walk in sorted(of, key=lambda each: each[0])[:FINALISTS]] for m, of in found.items()}
-    return walks_of(ours) | best
+    return dict(walks or walks_of(ours)) | best
 
 
 def compared(asked: Sequence[Part], folder: Path, title: str, samples: int) -> Comparison:
@@ -267,8 +269,8 @@ def _joined(parts: Sequence[Comparison]) -> Comparison:
     told = {key: text for key, text in told.items() if key not in ORIGINS} | origin_notes(cells, whole, first.code)
     told["best"] = (
         "ours takes one walk, fixed beforehand; every other method, its white twin too, the walk of the smallest mean "
-        "over its seeds, chosen by the very cells that are shown, which favours it; the headline knows the two walks "
-        "that stand best in the curve, with the first seed"
+        "over its seeds, chosen by the very cells that are shown, which favours it; where walks were screened, by "
+        "fewer samples or the first seed alone, the two that stood best went on"
     )
     told["seconds"] = (
         "left out: cells were measured side by side on busy cores, so that their seconds tell of the crowd, not of a "

@@ -48,6 +48,7 @@ def movie(options: argparse.Namespace) -> None:
         "frames": len(shown),
         "colours": len(model.palette),
         "states": model.states,
+        "completed_frames": len(completed),
         "exact": bool((model.regenerated() == shown).all()),
         "completed": float((completed == shown[part]).all(axis=-1)[hidden].mean()) if hidden.any() else 1.0,
         "bytes_raw": shown.size,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["sound"]
 
+COMPLETED = 1024  # blocks, at most
+
 
 def sound(options: argparse.Namespace) -> None:
     import numpy as np
@@ -22,12 +24,12 @@ def sound(options: argparse.Namespace) -> None:
     from renorm.tokens.sounds.files import melody, read_wav, write_wav
     from renorm.tokens.sounds.sound_model import SoundModel
 
-    if not options.seconds > 0:
-        raise RecipeError(f"--seconds must be > 0, got {options.seconds}")
+    if not 0 < options.seconds < math.inf:
+        raise RecipeError(f"--seconds must be > 0 and finite, got {options.seconds}")
     source = Path(options.sound)
     heard, rate = (melody(), 8000) if options.sound == "melody" else read_wav(source)
     model = SoundModel.fit(heard, size=options.size, bands=options.bands, tokens=options.tokens, seed=options.seed)
-    known = np.zeros(model.tokens.shape, bool)
+    known = np.zeros((min(len(model.tokens), COMPLETED), options.bands), bool)
     known[:, : -(-options.bands // 2)] = True
     blocks = max(1, round(options.seconds * rate / model.size))
     sounds = {
@@ -41,7 +43,8 @@ def sound(options: argparse.Namespace) -> None:
         "tokens": [len(words) for words in model.words],
         "states": model.states,
         "snr_db": _snr(heard, sounds["regenerated"]),
-        "completed_snr_db": _snr(heard, sounds["completed"]),
+        "completed_seconds": len(sounds["completed"]) / rate,
+        "completed_snr_db": _snr(heard[: len(sounds["completed"])], sounds["completed"]),
     }
     out = Path(options.out or f"runs/sound-{source.stem}")
     out.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,7 @@ def to_pymdp(law: TowerLaw, level: int, place: int = 0) -> dict[str, list[Any]]:
             f"{MOST_BYTES / 2**30:.0f}; take a lower level, or smaller groups"
         )
     tables = law.outcome_laws(level, place)
-    if tables[0].shape[1] != size:
+    if not law.is_current:
         raise DataError("this tower has learned since its law was made; make a new law of it")
     first, then = factor.events.rows.T
     counts = np.zeros((size, size, number))
@@ -108,7 +108,7 @@ def from_pymdp(arrays: dict[str, list[Any]], children: Int64[np.ndarray, " child
         DataError: If arrays are missing or do not fit each other, counts are no whole numbers, or a state has not one
             outcome of each child, or not one successor on each path.
     """
-    if not (arrays.get("pA") and arrays.get("pB")):
+    if any(len(arrays.get(key, ())) == 0 for key in ("pA", "pB")):
         raise DataError(f"a factor is read from its counts pA and pB, got {', '.join(arrays) or 'nothing'}")
     outcomes, moves = [np.asarray(own) for own in arrays["pA"]], np.asarray(arrays["pB"][0])
     if len(arrays["pB"]) != 1 or moves.ndim != 3 or not outcomes:

@@ -104,10 +104,17 @@ class InductivePlanner:
 
         Raises:
             RecipeError: If the levels do not end in one factor, the whole picture.
-            DataError: If a play is shorter than two windows, or there is none.
+            DataError: If a play is shorter than two windows, there is none, or it has an action beyond ``actions``.
         """
         if not plays:
             raise DataError("there is nothing to plan by: one play or more is needed, got none")
+        if levels < 2:
+            raise RecipeError(
+                f"a window has two frames or more, so that it shows what moves: levels >= 2, got {levels}"
+            )
+        highest = max(int(own.actions.max()) for own in plays)
+        if highest >= actions:
+            raise DataError(f"actions here are 0 to {actions - 1}, got {highest}")
         groups = block_groups(plays[0].pictures.shape[1:], edges)
         if len(groups) > levels:
             raise RecipeError(
@@ -138,10 +145,11 @@ class InductivePlanner:
     def in_basin(self, steps: int = 32) -> "InductivePlanner":
         """The planner without what lies on no way of so many steps to a goal, or from one.
 
-        Windows keep their numbers; moves into or out of what is left out are forgotten.
+        Windows keep their numbers. What follows those that are left out is forgotten; that one may come there, and be
+        lost, is not.
         """
         kept = basin(self.moves.rows[:, [0, 2]], self.goals, self.losses, steps=steps)
-        inside = kept[self.moves.rows[:, 0]] & kept[self.moves.rows[:, 2]]
+        inside = kept[self.moves.rows[:, 0]]
         moves = Tally.of(self.moves.rows[inside], self.moves.counts[inside])
         distance = np.where(kept, self.distance, UNREACHED)
         return InductivePlanner(

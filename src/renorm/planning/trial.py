@@ -42,13 +42,13 @@ class Trial:
     @property
     def notes(self) -> list[str]:
         """What a reader must know of goals that were never seen or never came in sight."""
-        seen, found = len(self.watched), []
-        if not self.watched.rewards.any() and not self.watched.costs.any():
-            found.append(f"nothing was won or lost in {seen} random frames, so it plays at random; watch more frames")
-        elif not self.watched.rewards.any():
-            found.append(
-                f"nothing was won in {seen} random frames, so it only keeps away from losses; watch more frames"
-            )
+        known = [self.watched, *self.practised]
+        seen, found = sum(len(own) for own in known), list[str]()
+        won, lost = (any(getattr(own, what).any() for own in known) for what in ("rewards", "costs"))
+        if not won and not lost:
+            found.append(f"nothing was won or lost in {seen} frames, so it plays at random; watch more frames")
+        elif not won:
+            found.append(f"nothing was won in {seen} frames, so it only keeps away from losses; watch more frames")
         elif self.indifferent > 1 / 2:
             share = f"{self.indifferent:.0%}"
             found.append(f"in {share} of the frames no goal was in sight, so it played at random; watch more frames")
@@ -86,7 +86,7 @@ def trial(
     """Press buttons at random, learn from what was seen, practise, and play.
 
     Args:
-        world: It is reset twice.
+        world: It is reset for every play.
         frames: Of random play.
         rounds: Own plays of 400 frames, each of which is learned before the next; one action in ten slips there.
         played: Frames of planned play.

@@ -45,7 +45,7 @@ def grow_tower(
 
     Args:
         episodes: What it learns.
-        size: Most children of a factor.
+        size: Most children of a factor that hang together; tokens that say nothing of each other are all in one.
         length: T, states in an event.
         levels: At most so many; the highest one may then have several factors.
 

@@ -47,6 +47,8 @@ __all__ = ["Beliefs", "TowerLaw"]
 
 Array = Float64[np.ndarray, "..."]
 
+MOST_BYTES = 2**31  # of beliefs; what is worked with is a few times as much
+
 
 @dataclass(frozen=True, eq=False)
 class Beliefs:
@@ -139,6 +141,7 @@ class TowerLaw:
     vocabulary: int | Sequence[int] | None = None
     concentration: float = 1 / 16
     looseness: float = 1 / 16
+    _counted: int = field(init=False, repr=False, compare=False)
     _tables: list[list[Table]] = field(init=False, repr=False, compare=False)
     _chains: list[StateChain] = field(init=False, repr=False, compare=False)
 
@@ -156,6 +159,7 @@ class TowerLaw:
             tables.append([self._table(factor, bases) for factor in level])
             bases = [shares_of(factor.events.counts) for factor in level]
         object.__setattr__(self, "_tables", tables)
+        object.__setattr__(self, "_counted", _counted(self.tower))
         object.__setattr__(self, "_chains", [StateChain.of(root, self.looseness) for root in self.tower.levels[-1]])
 
     def explain(self, episode: Int[np.ndarray, "frames tokens"]) -> Beliefs:
@@ -233,6 +237,11 @@ class TowerLaw:
             posterior /= posterior.sum()
             logs += np.log(table.sure * posterior[child.own] + table.loose * (posterior @ child.base))
         return logs
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the tower has learned nothing since this law was made."""
+        return self._counted == _counted(self.tower)
 
     def outcome_sizes(self, level: int, place: int) -> list[int]:
         """How many outcomes each child of a factor has.
@@ -329,6 +338,16 @@ class TowerLaw:
             raise DataError(f"tokens are whole numbers, -1 if hidden, got {episode.dtype} down to {episode.min()}")
         span, length = self.tower.spans[-1], self.tower.length
         tokens = _padded(episode, -(-len(episode) // span) * span)
+        needed = 8 * sum(
+            len(tokens) // n * (len(table.sure) + len(table.runs))
+            for n, level in zip(self.tower.spans, self._tables, strict=True)
+            for table in level
+        )
+        if needed > MOST_BYTES:
+            raise DataError(
+                f"beliefs of {len(episode)} frames over all states would take {needed / 2**30:.0f} GiB, more than "
+                f"{MOST_BYTES / 2**30:.0f}; ask for fewer frames, or learn fewer states"
+            )
         lowest = zip(self._tables[0], self.tower.levels[0], strict=True)
         logs = [[self._from_tokens(table, factor, tokens) for table, factor in lowest]]
         messages: list[list[list[Message]]] = [[]]
@@ -369,6 +388,11 @@ class TowerLaw:
             for child, token in zip(table.children, factor.children.tolist(), strict=True):
                 found[token] = place, table, child
         return [found[token] for token in range(self.tower.tokens)]
+
+
+def _counted(tower: Tower) -> int:
+    """How often states of the lowest level were seen in all."""
+    return sum(int(factor.states.counts.sum()) for factor in tower.levels[0])
 
 
 def _padded(episode: np.ndarray, frames: int) -> np.ndarray:

@@ -29,14 +29,14 @@ def read_wav(path: Path) -> tuple[Float64[np.ndarray, " samples"], int]:
         raise
     except Exception as error:  # a damaged file may raise anything
         raise DataError(f"{path} is no WAV file that can be read ({error})") from None
-    if not samples.size:
-        raise DataError(f"{path} holds no sample")
+    if not samples.size or rate < 1:
+        raise DataError(f"{path} holds {samples.size} samples, {rate} in a second")
     return _scaled(samples), int(rate)
 
 
 def write_wav(path: Path, sound: Float64[np.ndarray, " samples"], rate: int) -> None:
     """A WAV file of 16 bits; what is louder than 1 is cut."""
-    wavfile.write(path, rate, np.round(sound.clip(-1, 1) * (2**15 - 1)).astype(np.int16))
+    wavfile.write(path, rate, np.round(sound * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16))
 
 
 def melody(

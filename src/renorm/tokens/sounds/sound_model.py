@@ -17,7 +17,7 @@ from renorm.tokens.trees.rows import distinct_rows
 
 __all__ = ["SoundModel", "bands_of"]
 
-FINE = 2.0**-15  # a step of 16 bits: amplitudes are told apart down to it
+FINE = 2.0**-18  # amplitudes are told apart down to it: samples of 16 bits come back as they were
 CONCENTRATION, LOOSENESS = 1e-6, 1e-2
 LOWEST = 4  # amplitudes in the lowest band
 ITERATIONS = 50
@@ -68,8 +68,8 @@ class SoundModel:
             sound: -1 to 1.
             size: Samples from block to block.
             bands: Groups of amplitudes, wider and wider; a power of 2.
-            tokens: In each band, by k-means; if not given, all that differ by a step of 16 bits are, and nothing is
-                lost.
+            tokens: In each band, by k-means; if not given, all amplitudes that differ by $2^{-18}$ are, and samples of
+                16 bits come back as they were.
             seed: Of k-means.
 
         Raises:
@@ -84,13 +84,13 @@ class SoundModel:
             raise RecipeError(f"bands are a power of 2, got {bands}")
         if tokens is not None and tokens < 2:
             raise RecipeError(f"a band needs tokens >= 2, got {tokens}")
-        edges, amplitudes = bands_of(size, bands), lapped(sound, size)
-        groups = block_groups((bands,))
-        if len(amplitudes) < 2 ** len(groups):
+        edges, groups = bands_of(size, bands), block_groups((bands,))
+        if -(-len(sound) // size) + 1 < 2 ** len(groups):
             raise DataError(
                 f"{len(groups)} levels need {2 ** len(groups)} blocks of {size} samples or more, got "
                 f"{len(sound)} samples; take smaller blocks or fewer bands"
             )
+        amplitudes = lapped(sound, size)
         words, rows = [], np.empty((len(amplitudes), bands), np.int64)
         for band, (low, high) in enumerate(itertools.pairwise(edges)):
             words_here, rows[:, band] = _tokens(amplitudes[:, low:high], tokens, seed)
@@ -130,13 +130,18 @@ class SoundModel:
     def completed(self, known: Bool[np.ndarray, "blocks bands"]) -> Float64[np.ndarray, " samples"]:
         """The sound that was learned, with its hidden tokens filled in by their likeliest.
 
+        Args:
+            known: Of ``tokens``, or of its first blocks: so many are completed.
+
         Raises:
-            DataError: If ``known`` has another shape than ``tokens``.
+            DataError: If ``known`` has more blocks or other bands than ``tokens``, or is too long for memory.
         """
         tokens = self.tokens
-        if known.shape != tokens.shape:
+        if known.shape[1] != tokens.shape[1] or not 1 <= len(known) <= len(tokens):
             raise DataError(f"this sound has {tokens.shape} tokens (blocks, bands), got {known.shape}")
-        return self._sound(self.law.explain(np.where(known, tokens, -1)).likeliest, self.samples)
+        tokens = tokens[: len(known)]
+        samples = min(self.samples, len(known) * self.size)
+        return self._sound(self.law.explain(np.where(known, tokens, -1)).likeliest, samples)
 
     def _sound(self, tokens: np.ndarray, samples: int) -> np.ndarray:
         amplitudes = np.concatenate([own[tokens[:, i]] for i, own in enumerate(self.words)], axis=1)
