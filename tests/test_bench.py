@@ -22,7 +22,7 @@ TRAINED = {
     "fd_rgdm_paper_best_20",
     "fd_floor",
 }
-PENDING = {"mnist32", "mnist32-lattices", "clothing64", "breakout", "structure-cost"}
+PENDING = {"mnist32-lattices", "clothing64", "breakout", "structure-cost"}
 FIGURES = {
     "gaussian-nfe": {"rg_best_nfe_k2", "rg_best_nfe_k3", "ddpm_ancestral_nfe_k2", "ddpm_ancestral_nfe_k3"},
     "mixture-nfe": {
@@ -82,6 +82,14 @@ FIGURES = {
         "random_serve_hits_20k",
         "random_serve_misses_20k",
         "q_learner_hits_20k",
+    },
+    "mnist32": {
+        "time_ratio_at_ddpm200_fd",
+        "fd_ours_best",
+        "fd_ddpm_best",
+        "fd_edm_best",
+        "fd_white_twin_best",
+        "train_step_ratio",
     },
     "movie": {"exact", "bits_ratio_to_gzip", "completed"},
     "protein": {
