@@ -28,7 +28,7 @@ class Child:
 
     @cached_property
     def onto(self) -> sparse.csr_array:
-        """(states, outcomes): 1 for each row's own."""
+        """1 for each row's own outcome, a table of states and outcomes."""
         return one_hot(self.own, len(self.base))
 
 
