@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import dirichlet
 
 from renorm.errors import DataError, RecipeError
-from renorm.planning.attractors import basin, endless, steady_state
-from renorm.planning.inductive import InductivePlanner, InductivePlayer, steps_to
+from renorm.planning.attractors import basin, endless, steady_state, steps_to
+from renorm.planning.inductive import InductivePlanner, InductivePlayer
 from renorm.tokens.paths.novelty import novelty
 from renorm.worlds.pong import Pong
 from renorm.worlds.world import Frame, Play, WorldSpace, play, random_player

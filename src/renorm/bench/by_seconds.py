@@ -103,6 +103,15 @@ class Plan:
         return Path("runs", "bench", self.name)
 
 
+class Run(NamedTuple):
+    """One training: its folder, method, seed and seconds."""
+
+    name: str
+    method: str
+    seed: int
+    seconds: float
+
+
 def run(plan: Plan, seed: int) -> Result:
     """Time steps, train what is missing, compare, and time images.
 
@@ -154,7 +163,7 @@ def step_figures(seconds: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def _trained(plan: Plan, runs: "list[Run]", seed: int, command: str) -> tuple[dict[str, float], dict[str, Recipe]]:
+def _trained(plan: Plan, runs: list[Run], seed: int, command: str) -> tuple[dict[str, float], dict[str, Recipe]]:
     """Seconds of a step of every recipe of the plan; and these runs, trained."""
     part_asked({run.name: run for run in runs})  # a wrong name is told before any clock runs
     seconds = step_seconds(recipes_of(plan, seed), plan.root / "step-seconds.json")
@@ -192,15 +201,6 @@ def on_sites(network: UNetSpec) -> dict[str, Any]:
         "attention": [l + 1 for l in network.attention],
     }
     return {f"model.network.{key}": value for key, value in {"patch": 1, **levels}.items()}
-
-
-class Run(NamedTuple):
-    """One training: its folder, method, seed and seconds."""
-
-    name: str
-    method: str
-    seed: int
-    seconds: float
 
 
 def long_runs(plan: Plan, seed: int) -> list[Run]:

@@ -9,7 +9,7 @@ from renorm.errors import RecipeError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["changed", "one_field", "out_file", "seed", "with_walk"]
+__all__ = ["changed", "one_field", "out_file", "seed", "settings_of", "with_walk"]
 
 
 def changed(recipe: Any, options: argparse.Namespace) -> Any:
@@ -22,12 +22,7 @@ def changed(recipe: Any, options: argparse.Namespace) -> Any:
         if options.schedule is not None:
             raise RecipeError("--baseline has a schedule of its own; drop --schedule, or --baseline")
         recipe = baseline(recipe, options.baseline)
-    changes: dict[str, Any] = {}
-    for text in options.set or []:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise RecipeError(f"--set takes KEY=VALUE, such as fit.steps=1000, got '{text}'")
-        changes[key.strip()] = value.strip()
+    changes: dict[str, Any] = dict(settings_of(options, "fit.steps=1000"))
     short = {"schedule": "model.schedule", "steps": "fit.steps", "seed": f"{recipe.SEED}.seed"}
     for name, wings in (("schedule", ("diffusion", "chains")), ("steps", ("diffusion", "cascade", "chains"))):
         if recipe.wing not in wings and getattr(options, name, None) is not None:
@@ -37,6 +32,17 @@ def changed(recipe: Any, options: argparse.Namespace) -> Any:
         if getattr(options, name, None) is not None:
             changes[key] = getattr(options, name)
     return override(recipe, changes) if changes else recipe
+
+
+def settings_of(options: argparse.Namespace, example: str) -> dict[str, str]:
+    """What --set says, key by key."""
+    found = {}
+    for text in options.set or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RecipeError(f"--set takes KEY=VALUE, such as {example}, got '{text}'")
+        found[key.strip()] = value.strip()
+    return found
 
 
 def with_walk(model: Any, options: argparse.Namespace) -> Any:

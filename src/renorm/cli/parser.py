@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from renorm.cli import chains, commands, compare, files, given, movie, plan, sound
 from renorm.cli.options import seed
@@ -10,6 +10,10 @@ from renorm.errors import RecipeError
 from renorm.version import __version__
 
 __all__ = ["build_parser"]
+
+
+Command: TypeAlias = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
+"""Name, function and help of a command."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -110,6 +114,34 @@ def build_parser() -> argparse.ArgumentParser:
     decompress.add_argument("file", help="the file")
     decompress.add_argument("--out", help=".npz file, or a folder for PNG files (FILE.npz)")
 
+    _paths_commands(command)
+
+    report = command("report", commands.report, "write the page of a run again")
+    report.add_argument("run", help="run folder")
+
+    bench = command("bench", commands.bench, "run a benchmark (without a name: list them)")
+    bench.add_argument("name", nargs="?", help="benchmark")
+    bench.add_argument("--seed", type=seed, default=0)
+    bench.add_argument("--keep", metavar="FOLDER", help="also write FOLDER/NAME.json")
+
+    data = command("data", commands.data, "download a data set, or read your structures (without a name: list them)")
+    data.add_argument("name", nargs="?", help="data set, or proteins")
+    data.add_argument("folder", nargs="?", help="of your own .pdb and .cif files, for proteins")
+
+    command("doctor", commands.doctor, "say what is installed, and what of it works")
+
+    reproduce = command("reproduce", commands.reproduce, "make a shipped artefact again")
+    reproduce.add_argument("artefact", choices=["mnist-cnn"])
+    reproduce.add_argument("--seed", type=seed, default=0)
+    reproduce.add_argument("--out", help="file to write")
+
+    demo = command("demo", commands.demo, "train, sample, measure and report on embedded data")
+    _recipe_options(demo)
+    return parser
+
+
+def _paths_commands(command: Command) -> None:
+    """Worlds, movies and sounds, which are learned by counting."""
     plan_ = command("plan", plan.plan, "watch a world at random, learn by counting, and play it by planning")
     plan_.add_argument("world", help="pong, breakout, or gym:ID of an environment of gymnasium")
     plan_.add_argument("--frames", type=int, default=5000, help="of random play to learn from (5000)")
@@ -140,29 +172,6 @@ def build_parser() -> argparse.ArgumentParser:
     sound_.add_argument("--tokens", type=int, help="in each band, by k-means (all that differ: nothing is lost)")
     sound_.add_argument("--seed", type=seed, default=0, help="of what is generated, and of k-means (0)")
     sound_.add_argument("--out", help="folder of what is written (runs/sound-NAME)")
-
-    report = command("report", commands.report, "write the page of a run again")
-    report.add_argument("run", help="run folder")
-
-    bench = command("bench", commands.bench, "run a benchmark (without a name: list them)")
-    bench.add_argument("name", nargs="?", help="benchmark")
-    bench.add_argument("--seed", type=seed, default=0)
-    bench.add_argument("--keep", metavar="FOLDER", help="also write FOLDER/NAME.json")
-
-    data = command("data", commands.data, "download a data set, or read your structures (without a name: list them)")
-    data.add_argument("name", nargs="?", help="data set, or proteins")
-    data.add_argument("folder", nargs="?", help="of your own .pdb and .cif files, for proteins")
-
-    command("doctor", commands.doctor, "say what is installed, and what of it works")
-
-    reproduce = command("reproduce", commands.reproduce, "make a shipped artefact again")
-    reproduce.add_argument("artefact", choices=["mnist-cnn"])
-    reproduce.add_argument("--seed", type=seed, default=0)
-    reproduce.add_argument("--out", help="file to write")
-
-    demo = command("demo", commands.demo, "train, sample, measure and report on embedded data")
-    _recipe_options(demo)
-    return parser
 
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from renorm.cli.options import settings_of
 from renorm.cli.output import save_picture, say, table
 from renorm.errors import RecipeError
 
@@ -56,12 +57,7 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def _world(options: argparse.Namespace) -> "tuple[World, dict[str, str]]":
-    settings = {}
-    for text in options.set or []:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise RecipeError(f"--set takes KEY=VALUE, such as serve=random, got '{text}'")
-        settings[key.strip()] = value.strip()
+    settings = settings_of(options, "serve=random")
     if options.world.startswith("gym:"):
         from renorm.interop.gymnasium import make_gymnasium
 

@@ -1,6 +1,7 @@
 """Gymnasium's environments as worlds to plan in, and our worlds as environments of Gymnasium (``renorm[plan]``)."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GymnasiumWorld", "as_environment", "make_gymnasium"]
 
+Painter: TypeAlias = Callable[[np.ndarray, np.ndarray], None]
 GROUND = (243, 245, 247)
 COLOURS = 255
 
@@ -53,7 +55,7 @@ class GymnasiumWorld:
         self.environment, self.step_cost = environment, step_cost
         self._first = int(environment.action_space.start)
         self._over = False
-        shape, colours = self._seen_as(environment.observation_space)
+        shape, colours, self._paint = _seen_as(environment.observation_space)
         names = tuple(str(i) for i in range(int(environment.action_space.n)))
         self.space = WorldSpace(shape, _palette(colours), names)
 
@@ -74,43 +76,46 @@ class GymnasiumWorld:
         lost = float(reward) < self.step_cost or (ended and not won)
         return Frame(self._picture(seen), int(won), int(lost))
 
-    def _seen_as(self, space: Any) -> tuple[tuple[int, int], int]:
-        from gymnasium import spaces
-
-        if isinstance(space, spaces.Discrete):
-            return (1, int(space.n)), 2
-        if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-            return (len(space.nvec), int(space.nvec.max())), 2
-        if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
-            return (1, space.shape[0]), 2
-        if isinstance(space, spaces.Box) and len(space.shape) == 2 and space.dtype == np.uint8:
-            return (space.shape[0], space.shape[1]), int(space.high.max()) + 1
-        if len(space.shape or ()) == 3 and space.dtype == np.bool_:
-            return (space.shape[0], space.shape[1]), space.shape[2] + 1
-        raise RecipeError(
-            f"observations must be discrete, bits, or a picture of unsigned bytes or of planes of bits, got {space}"
-        )
-
     def _picture(self, seen: Any) -> np.ndarray:
-        from gymnasium import spaces
-
-        space = self.environment.observation_space
-        picture = np.zeros(self.space.shape, np.uint8)
-        if isinstance(space, spaces.Discrete):
-            picture[0, int(seen) - int(space.start)] = 1
-            return picture
         seen = np.asarray(seen)
-        if seen.shape != space.shape:
-            raise DataError(f"the observation changed its shape from {space.shape} to {seen.shape}")
-        if isinstance(space, spaces.MultiDiscrete):
-            picture[np.arange(len(seen)), seen - space.start] = 1
-        elif isinstance(space, spaces.MultiBinary):
-            picture[0] = seen
-        elif seen.ndim == 2:
-            picture[:] = seen
-        else:
-            picture[:] = (seen * np.arange(1, seen.shape[2] + 1)).max(axis=2)
+        if seen.shape != self.environment.observation_space.shape:
+            raise DataError(
+                f"the observation changed its shape from {self.environment.observation_space.shape} to {seen.shape}"
+            )
+        picture = np.zeros(self.space.shape, np.uint8)
+        self._paint(picture, seen)
         return picture
+
+
+def _seen_as(space: Any) -> tuple[tuple[int, int], int, Painter]:
+    """Shape and colours of the pictures of a space, and what draws one."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        return (1, int(space.n)), 2, lambda picture, seen: _light(picture, seen[None] - space.start)
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        shape = len(space.nvec), int(space.nvec.max())
+        return shape, 2, lambda picture, seen: _light(picture, seen - space.start)
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        return (1, space.shape[0]), 2, _copy
+    if isinstance(space, spaces.Box) and len(space.shape) == 2 and space.dtype == np.uint8:
+        return (space.shape[0], space.shape[1]), int(space.high.max()) + 1, _copy
+    if len(space.shape or ()) == 3 and space.dtype == np.bool_:
+        planes = np.arange(1, space.shape[2] + 1, dtype=np.uint8)
+        shape = space.shape[0], space.shape[1]
+        return shape, len(planes) + 1, lambda picture, seen: _copy(picture, (seen * planes).max(axis=2))
+    raise RecipeError(
+        f"observations must be discrete, bits, or a picture of unsigned bytes or of planes of bits, got {space}"
+    )
+
+
+def _copy(picture: np.ndarray, seen: np.ndarray) -> None:
+    picture[:] = seen
+
+
+def _light(picture: np.ndarray, places: np.ndarray) -> None:
+    """One site of each row."""
+    picture[np.arange(len(places)), places] = 1
 
 
 def make_gymnasium(name: str, settings: dict[str, Any] | None = None) -> GymnasiumWorld:

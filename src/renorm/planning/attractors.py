@@ -10,8 +10,9 @@ from scipy import sparse
 
 from renorm.errors import DataError
 
-__all__ = ["basin", "endless", "steady_state"]
+__all__ = ["UNREACHED", "basin", "endless", "steady_state", "steps_to"]
 
+UNREACHED = -1
 SWEEPS, STILL = 10_000, 1e-12
 
 
@@ -29,19 +30,41 @@ def basin(
         >>> basin(moves, np.arange(5) == 1, np.arange(5) == 3).tolist()
         [True, True, True, False, False]
     """
-    found = goals & ~losses
-    for from_, to in ((1, 0), (0, 1)):
-        table = _table(moves[:, [from_, to]], len(goals))
-        front = np.flatnonzero(goals & ~losses)
-        reached = goals & ~losses
-        for _ in range(steps):
-            front = np.unique(table[front].indices)
-            front = front[~reached[front] & ~losses[front]]
-            if not len(front):
-                break
-            reached[front] = True
-        found = found | reached
-    return found
+    back = steps_to(moves, goals, losses, most=steps)
+    forth = steps_to(moves[:, ::-1], goals, losses, most=steps)
+    return (back >= 0) | (forth >= 0)
+
+
+def steps_to(
+    moves: Int[np.ndarray, "moves 2"],
+    goals: Bool[np.ndarray, " states"],
+    losses: Bool[np.ndarray, " states"],
+    *,
+    most: int | None = None,
+) -> Int64[np.ndarray, " states"]:
+    """Steps from each state to the nearest goal on a way without losses; -1 where there is none.
+
+    Args:
+        moves: From, to.
+        goals: 0 steps from there.
+        losses: Never walked through; a loss has no way.
+        most: Longer ways count as none.
+
+    Example: from 0 one may go to 1, a loss, and on to the goal 3, or over 2; none comes from 4.
+        >>> moves = np.array([[0, 1], [1, 3], [0, 2], [2, 3], [3, 4]])
+        >>> steps_to(moves, np.arange(5) == 3, np.arange(5) == 1).tolist()
+        [2, -1, 1, 0, -1]
+    """
+    number = len(goals)
+    back = sparse.csr_array((np.ones(len(moves), bool), (moves[:, 1], moves[:, 0])), shape=(number, number))
+    distance = np.full(number, UNREACHED, np.int64)
+    front, steps = np.flatnonzero(goals & ~losses), 0
+    while len(front) and (most is None or steps <= most):
+        distance[front] = steps
+        came = np.unique(back[front].indices)
+        front = came[(distance[came] < 0) & ~losses[came]]
+        steps += 1
+    return distance
 
 
 def endless(moves: Int[np.ndarray, "moves 2"], states: Bool[np.ndarray, " states"]) -> Bool[np.ndarray, " states"]:
@@ -97,7 +120,3 @@ def steady_state(
             break
         visits = after
     return np.asarray(visits)
-
-
-def _table(moves: np.ndarray, number: int) -> sparse.csr_array:
-    return sparse.csr_array((np.ones(len(moves), bool), (moves[:, 0], moves[:, 1])), shape=(number, number))

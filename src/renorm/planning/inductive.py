@@ -24,20 +24,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Int, Int64, UInt8
-from scipy import sparse
+from jaxtyping import Bool, Int64, UInt8
 
 from renorm.errors import DataError, RecipeError
-from renorm.planning.attractors import basin
+from renorm.planning.attractors import UNREACHED, basin, steps_to
 from renorm.tokens.paths.groups import block_groups
 from renorm.tokens.paths.novelty import novelty
 from renorm.tokens.paths.tally import Tally
 from renorm.tokens.paths.tower import Tower
 from renorm.worlds.world import Frame, Play
 
-__all__ = ["InductivePlanner", "InductivePlayer", "steps_to"]
+__all__ = ["InductivePlanner", "InductivePlayer"]
 
-UNREACHED = -1
 INDIFFERENT = 1e-9
 
 
@@ -69,10 +67,10 @@ class InductivePlanner:
     moves: Tally
     goals: Bool[np.ndarray, " windows"]
     losses: Bool[np.ndarray, " windows"]
-    distance: Int64[np.ndarray, " windows"]
     actions: int
     discount: float = 0.98
     curiosity: float = 0.0
+    distance: Int64[np.ndarray, " windows"] = field(init=False)
     _begins: Int64[np.ndarray, " more"] = field(init=False, repr=False)
     _order: Int64[np.ndarray, " moves"] = field(init=False, repr=False)
 
@@ -80,6 +78,8 @@ class InductivePlanner:
         choice = self.moves.rows[:, 0] * self.actions + self.moves.rows[:, 1]
         order = np.argsort(choice, kind="stable")
         begins = np.searchsorted(choice[order], np.arange(len(self.goals) * self.actions + 1))
+        distance = steps_to(self.moves.rows[:, [0, 2]], self.goals, self.losses)
+        object.__setattr__(self, "distance", distance)
         object.__setattr__(self, "_order", order)
         object.__setattr__(self, "_begins", begins)
 
@@ -138,9 +138,7 @@ class InductivePlanner:
         going = going[windows[going + 1] >= 0]
         moves = Tally(3)
         moves.learn(np.column_stack([windows[going], taken[going + span - 1], windows[going + 1]]))
-        return cls(
-            tower, moves, goals, losses, steps_to(moves.rows[:, [0, 2]], goals, losses), actions, curiosity=curiosity
-        )
+        return cls(tower, moves, goals, losses, actions, curiosity=curiosity)
 
     def in_basin(self, steps: int = 32) -> "InductivePlanner":
         """The planner without what lies on no way of so many steps to a goal, or from one.
@@ -151,9 +149,8 @@ class InductivePlanner:
         kept = basin(self.moves.rows[:, [0, 2]], self.goals, self.losses, steps=steps)
         inside = kept[self.moves.rows[:, 0]]
         moves = Tally.of(self.moves.rows[inside], self.moves.counts[inside])
-        distance = np.where(kept, self.distance, UNREACHED)
         return InductivePlanner(
-            self.tower, moves, self.goals & kept, self.losses, distance, self.actions, self.discount, self.curiosity
+            self.tower, moves, self.goals & kept, self.losses, self.actions, self.discount, self.curiosity
         )
 
     def window(self, pictures: UInt8[np.ndarray, "frames rows columns"]) -> int:
@@ -202,30 +199,3 @@ class InductivePlayer:
             self._known[key] = self.planner.action(self.planner.window(np.stack(self._frames)))
         action = self._known[key]
         return int(self.generator.integers(self.planner.actions)) if action is None else action
-
-
-def steps_to(
-    moves: Int[np.ndarray, "moves 2"], goals: Bool[np.ndarray, " states"], losses: Bool[np.ndarray, " states"]
-) -> Int64[np.ndarray, " states"]:
-    """Steps from each state to the nearest goal on a way without losses; -1 where there is none.
-
-    Args:
-        moves: From, to.
-        goals: 0 steps from there.
-        losses: Never walked through; a loss has no way.
-
-    Example: from 0 one may go to 1, a loss, and on to the goal 3, or over 2; none comes from 4.
-        >>> moves = np.array([[0, 1], [1, 3], [0, 2], [2, 3], [3, 4]])
-        >>> steps_to(moves, np.arange(5) == 3, np.arange(5) == 1).tolist()
-        [2, -1, 1, 0, -1]
-    """
-    number = len(goals)
-    back = sparse.csr_array((np.ones(len(moves), bool), (moves[:, 1], moves[:, 0])), shape=(number, number))
-    distance = np.full(number, UNREACHED, np.int64)
-    front, steps = np.flatnonzero(goals & ~losses), 0
-    while len(front):
-        distance[front] = steps
-        came = np.unique(back[front].indices)
-        front = came[(distance[came] < 0) & ~losses[came]]
-        steps += 1
-    return distance

@@ -1,6 +1,5 @@
 """Movies as files and as tokens: each distinct colour is one."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 from jaxtyping import Int64, Integer, Shaped, UInt8
 from PIL import Image, ImageSequence
 
+from renorm.data.npz import read_npy, read_npz
 from renorm.errors import DataError, RecipeError
 
 __all__ = ["Palette", "check_movie", "read_movie", "write_gif"]
@@ -174,19 +174,13 @@ def _grey(movie: np.ndarray) -> np.ndarray:
 def _from_array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"there is no movie {path}")
-    try:
-        if path.suffix == ".npz" and not zipfile.is_zipfile(path):
-            raise ValueError("an .npz file is a zip archive, this one is not")
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            with array as members:
-                array = members[members.files[0]]
-        if not isinstance(array, np.ndarray):
-            raise ValueError("its first member is no array")
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged archive may raise anything
-        raise DataError(f"{path} is no array that can be read ({error})") from None
+    if path.suffix == ".npy":
+        array = read_npy(path)
+    else:
+        arrays = read_npz(path)
+        if len(arrays) != 1:
+            raise DataError(f"{path} must hold a movie as its only array, got {', '.join(arrays) or 'none'}")
+        (array,) = arrays.values()
     array = array[..., None] if array.ndim == 3 else array
     check_movie(array, str(path))
     return array

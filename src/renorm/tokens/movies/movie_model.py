@@ -79,17 +79,11 @@ class MovieModel:
     @property
     def states(self) -> list[int]:
         """Distinct states of all factors of each level."""
-        return [sum(len(factor.states) for factor in level) for level in self.tower.levels]
+        return self.tower.sizes
 
     def regenerated(self) -> UInt8[np.ndarray, "frames rows columns channels"]:
         """The movie that was learned, from the states of the highest level alone."""
-        span, top = self.tower.spans[-1], self.seen[-1][0].states
-        frames = len(top)
-        begins = np.minimum(np.arange(0, frames, span), frames - span)  # the last window may overlap the one before
-        tokens = np.empty((frames, self.tower.tokens), np.int64)
-        for begin, window in zip(begins, self.tower.frames(len(self.tower.levels), 0, top[begins]), strict=True):
-            tokens[begin : begin + span] = window
-        return self._pixels(tokens)
+        return self._pixels(self.tower.replayed(self.seen))
 
     def generated(
         self, frames: int, generator: np.random.Generator

@@ -1,14 +1,13 @@
 """Which tokens nearby, now and before, tell a token: chosen by evidence."""
 
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Integer
 
 from renorm.tokens.paths.context_law import both, evidence_gain, undecided
 
-__all__ = ["Offset", "choose_offsets", "nearby"]
+__all__ = ["Offset", "choose_offsets"]
 
 Offset: TypeAlias = tuple[int, int, int]
 """Frames, rows and columns from a token to another that is known before it."""
@@ -16,23 +15,6 @@ Offset: TypeAlias = tuple[int, int, int]
 REACH, SHORT = 8, 2  # sites around it in the last frame, and in the one before
 FIRST, SAMPLE, MOST, KEPT = 8192, 65_536, 8, 24
 NOW = ((0, 0, -1), (0, -1, 0), (0, -1, -1), (0, -1, 1), (0, 0, -2), (0, -2, 0))
-
-
-def nearby(
-    tokens: Integer[np.ndarray, "frames rows columns"], offsets: Sequence[Offset], outside: int
-) -> Int64[np.ndarray, "offsets frames rows columns"]:
-    """The tokens at these offsets from each; ``outside`` beyond an edge, and before the first frame.
-
-    Example:
-        >>> nearby(np.array([[[1, 2]], [[3, 4]]]), [(-1, 0, 1)], outside=9).tolist()
-        [[[[9, 9]], [[2, 9]]]]
-    """
-    out = np.full((len(offsets), *tokens.shape), outside, np.int64)
-    for found, (t, y, x) in zip(out, offsets, strict=True):
-        to = tuple(slice(max(0, -d), max(0, min(n, n - d))) for d, n in zip((t, y, x), tokens.shape, strict=True))
-        come = tuple(slice(max(0, d), max(0, min(n, n + d))) for d, n in zip((t, y, x), tokens.shape, strict=True))
-        found[to] = tokens[come]
-    return out
 
 
 def choose_offsets(tokens: Integer[np.ndarray, "frames rows columns"], generator: np.random.Generator) -> list[Offset]:

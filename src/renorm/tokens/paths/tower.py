@@ -65,6 +65,11 @@ class Tower:
         return [self.length**n for n in range(len(self.levels))]
 
     @property
+    def sizes(self) -> list[int]:
+        """Distinct states of all factors of each level."""
+        return [sum(len(factor.states) for factor in level) for level in self.levels]
+
+    @property
     def nbytes(self) -> int:
         """Memory of all tables, in bytes."""
         return sum(factor.states.nbytes + factor.events.nbytes for level in self.levels for factor in level)
@@ -129,6 +134,25 @@ class Tower:
                 parts = [self.frames(level - 1, int(child), below[:, k]) for k in range(self.length)]
                 out += np.concatenate(parts, axis=1)
         return out[inverse.reshape(-1)]
+
+    def replayed(self, seen: Sequence[Sequence[Seen]]) -> Int64[np.ndarray, "frames tokens"]:
+        """An episode that was learned alone, told by the states of the highest level, which has one factor.
+
+        Args:
+            seen: What ``learn`` gave back.
+
+        Example:
+            >>> tower = Tower([np.array([0, 1]), np.array([0, 0])])
+            >>> tokens = np.arange(10).reshape(5, 2)
+            >>> bool((tower.replayed(tower.learn([tokens])) == tokens).all())
+            True
+        """
+        span, top = self.spans[-1], seen[-1][0].states
+        begins = np.minimum(np.arange(0, len(top), span), len(top) - span)  # the last window may overlap
+        tokens = np.empty((len(top), self.tokens), np.int64)
+        for begin, window in zip(begins, self.frames(len(self.levels), 0, top[begins]), strict=True):
+            tokens[begin : begin + span] = window
+        return tokens
 
     def _pass(self, episodes: Sequence[np.ndarray], *, learn: bool) -> list[list[Seen]]:
         if not episodes:

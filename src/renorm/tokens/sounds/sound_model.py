@@ -103,18 +103,12 @@ class SoundModel:
     @property
     def tokens(self) -> Int64[np.ndarray, "blocks bands"]:
         """Those of the sound that was learned, from the states of the highest level."""
-        span, top = self.tower.spans[-1], self.seen[-1][0].states
-        begins = np.minimum(np.arange(0, len(top), span), len(top) - span)
-        rows = np.empty((len(top), self.tower.tokens), np.int64)
-        windows = self.tower.frames(len(self.tower.levels), 0, top[begins])
-        for begin, window in zip(begins.tolist(), windows, strict=True):
-            rows[begin : begin + span] = window
-        return rows
+        return self.tower.replayed(self.seen)
 
     @property
     def states(self) -> list[int]:
         """Distinct states of all factors of each level."""
-        return [sum(len(factor.states) for factor in level) for level in self.tower.levels]
+        return self.tower.sizes
 
     def regenerated(self) -> Float64[np.ndarray, " samples"]:
         """The sound that was learned, from the states of the highest level alone."""
