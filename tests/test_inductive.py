@@ -48,7 +48,7 @@ def test_two_plays_are_one(watched):
     """What is known does not depend on how the plays are cut, but for what spans the cut."""
     halves = [Play(*(array[part] for array in vars(watched).values())) for part in (slice(1500), slice(1500, None))]
     both, whole = (InductivePlanner.fit(plays, actions=3) for plays in (halves, [watched]))
-    assert whole.moves.counts.sum() - both.moves.counts.sum() == 2
+    assert whole.ways.weights.sum() - both.ways.weights.sum() == 2
     assert len(both.goals) in (len(whole.goals), len(whole.goals) - 1)
 
 
@@ -82,8 +82,8 @@ def test_the_basin_is_enough(watched):
     """What is on no way to or from a goal is forgotten, and it plays as well."""
     whole = InductivePlanner.fit([watched], actions=3)
     part = whole.in_basin(steps=16)
-    assert 0 < len(part.moves) < len(whole.moves)
-    assert not part.losses[part.moves.rows[:, 0]].any()
+    assert 0 < len(part.ways.moves) < len(whole.ways.moves)
+    assert not part.losses[part.ways.moves[:, 0]].any()
     found = play(
         Pong(rows=6, columns=5), InductivePlayer(part, np.random.default_rng(1)), 1000, np.random.default_rng(1)
     )
@@ -130,7 +130,7 @@ def test_who_is_curious_sees_more():
             planner = InductivePlanner.fit(plays, actions=3, curiosity=curiosity)
             draw = np.random.default_rng(round_)
             plays.append(play(world, InductivePlayer(planner, draw), 60, draw))
-        return len({tuple(row) for row in InductivePlanner.fit(plays, actions=3).moves.rows[:, :2].tolist()})
+        return len({tuple(row) for row in InductivePlanner.fit(plays, actions=3).ways.moves[:, :2].tolist()})
 
     assert learned(10.0) > 1.1 * learned(0.0)
 

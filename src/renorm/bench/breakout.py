@@ -20,10 +20,11 @@ def run(seed: int) -> Result:
     rows = rows_of(GAME, FRAMES, rates, seed)
     found, lost = means(rows, "rewards"), means(rows, "costs")
     figures = {}
-    for method in ("ours", "tower", "random", "q-learner"):
+    for method in ("ours", "tower", "attracting", "random", "q-learner"):
         name = "score" if method == "ours" else f"score_{method.replace('-', '_')}"
         figures[name] = found[method, FRAMES[-1]]
         figures |= {f"{name}_{n // 1000}k": found[method, n] for n in FRAMES[:-1]}
-        figures[name.replace("score", "lost")] = lost[method, FRAMES[-1]]
+        for n in FRAMES:
+            figures[name.replace("score", "lost") + (f"_{n // 1000}k" if n < FRAMES[-1] else "")] = lost[method, n]
     notes = {"q-learner": told(rates)}
     return Result(figures, rows, tuple(range(seed, seed + SEEDS)), notes=notes)

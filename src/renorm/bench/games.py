@@ -1,7 +1,8 @@
 """Players of one world that learned from the same random play: by counting and planning, and by a table of values.
 
 Ours plans with objects (``renorm.planning.search``); ``tower`` on windows of whole pictures, as the paper does
-(``renorm.planning.inductive``).
+(``renorm.planning.inductive``), from all that was watched; ``attracting`` from ways to rewards alone, those of up to
+``ROUNDS`` own plays of 200 frames included (``renorm.planning.attracting``): it has practised, the others have not.
 """
 
 import itertools
@@ -14,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from renorm.bench.cores import on_all_cores, telling
+from renorm.planning.attracting import Attracted, attract
 from renorm.planning.inductive import InductivePlanner, InductivePlayer
 from renorm.planning.players import PlanningPlayer, foresight_of
 from renorm.planning.search import Planner
@@ -23,6 +25,7 @@ from renorm.worlds.world import Play, Player, World, play, random_player
 __all__ = ["SEEDS", "Game", "means", "rows_of", "told", "tuned"]
 
 SEEDS = 5
+ROUNDS = 50
 TUNING = (9001, 9002)
 """Seeds on which the Q-learner's rates are chosen: no result is of these."""
 Rates: TypeAlias = tuple[float, float, int, float]
@@ -84,26 +87,39 @@ def _q_player(game: Game, played: Play, rates: Rates, seed: int) -> Player:
     return learner.player(np.random.default_rng((seed, 4)))
 
 
-def _tower_player(game: Game, played: Play, seed: int) -> Player:
-    """Whole pictures, two frames long, and the way back from goals: the planning of the paper."""
+def _towers(game: Game, played: Play, seed: int) -> tuple[InductivePlanner, Attracted]:
+    """The planning of the paper: by all that was watched, and by attracting paths."""
     planner = InductivePlanner.fit([played], actions=len(game.world().space.actions))
-    return InductivePlayer(planner, np.random.default_rng((seed, 5)))
+    found = attract(game.world(), [played], np.random.default_rng((seed, 6)), rounds=ROUNDS, slip=game.slip)
+    return planner, found
 
 
 def _raced(game: Game, frames: int, rates: Rates, seed: int) -> list[dict[str, Any]]:
     """One seed, a row for each player."""
     played = game.at_random(frames, seed)
     foresight = foresight_of(played, actions=len(game.world().space.actions))
+    tower, attracted = _towers(game, played, seed)
     players: dict[str, Player] = {
         "ours": PlanningPlayer(Planner(foresight), np.random.default_rng((seed, 2))),
-        "tower": _tower_player(game, played, seed),
+        "tower": InductivePlayer(tower, np.random.default_rng((seed, 5))),
+        "attracting": InductivePlayer(attracted.planner, np.random.default_rng((seed, 7))),
         "q-learner": _q_player(game, played, rates, seed),
     }
     found = {method: game.score(player, seed) for method, player in players.items()}
     found["random"] = played.per_frames()
     about = {"game": game.name, "frames": frames, "seed": seed}
+    more: dict[str, dict[str, int]] = {
+        "tower": {"windows": len(tower.names), "merged": len(tower.merged().goals)},
+        "attracting": {
+            "windows": len(attracted.planner.names),
+            "merged": len(attracted.planner.merged().goals),
+            "practised": sum(len(own) for own in attracted.practised),
+            "goals_on_orbit": attracted.goals[-1],
+        },
+    }
     return [
-        about | {"method": method, "rewards": rewards, "costs": costs} for method, (rewards, costs) in found.items()
+        about | {"method": method, "rewards": rewards, "costs": costs} | more.get(method, {})
+        for method, (rewards, costs) in found.items()
     ]
 
 
@@ -118,7 +134,7 @@ def told(rates: Rates) -> str:
 
 
 def means(rows: Sequence[Mapping[str, Any]], what: str) -> dict[tuple[str, int], float]:
-    """Mean over seeds of a column, by method and number of frames.
+    """Mean over seeds of a column, by method and number of frames; of the rows that have it.
 
     Example:
         >>> row = {"method": "ours", "frames": 5, "rewards": 1.0}
@@ -127,5 +143,6 @@ def means(rows: Sequence[Mapping[str, Any]], what: str) -> dict[tuple[str, int],
     """
     found: dict[tuple[str, int], list[float]] = {}
     for row in rows:
-        found.setdefault((row["method"], row["frames"]), []).append(row[what])
+        if what in row:
+            found.setdefault((row["method"], row["frames"]), []).append(row[what])
     return {key: statistics.fmean(values) for key, values in found.items()}

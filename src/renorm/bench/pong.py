@@ -3,7 +3,8 @@
 ``fixed``: the ball has one orbit, as in arXiv:2407.20292. ``random``: each rally is served anew, and one action in ten
 is replaced by a random one, in learning as in play. The Q-learner sees the last two pictures and learns from the same
 frames; its rate, discount, number of sweeps and tremble are the best of 36 for each game, chosen on other seeds.
-``tower`` plans on windows of whole pictures as the paper does, nothing of it tuned.
+``tower`` and ``attracting`` plan on windows of whole pictures as the paper does, nothing of it tuned, see
+``renorm.bench.games``.
 Seconds are those of one thread: of learning 10 000 frames, and of 4096 frames played by a planner that starts knowing
 no plan.
 """
@@ -35,10 +36,10 @@ def run(seed: int) -> Result:
     fixed = [row for row in rows if row["game"] == "fixed"]
     random = [row for row in rows if row["game"] == "random"]
     figures = {"hits": means(fixed, "rewards")["ours", 5000], "misses": means(fixed, "costs")["ours", 5000]}
-    figures |= {
-        "tower_hits": means(fixed, "rewards")["tower", 5000],
-        "tower_misses": means(fixed, "costs")["tower", 5000],
-    }
+    for method in ("tower", "attracting"):
+        for name, what in {"hits": "rewards", "misses": "costs", "windows": "windows"}.items():
+            figures[f"{method}_{name}"] = means(fixed, what)[method, 5000]
+    figures["attracting_practised"] = means(fixed, "practised")["attracting", 5000]
     for what, name in (("rewards", "hits"), ("costs", "misses")):
         for (method, frames), value in means(random, what).items():
             asked = f"{frames // 1000}k"

@@ -144,6 +144,7 @@ def _paths_commands(command: Command) -> None:
     """Worlds, movies and sounds, which are learned by counting."""
     plan_ = command("plan", plan.plan, "watch a world at random, learn by counting, and play it by planning")
     plan_.add_argument("world", help="pong, breakout, or gym:ID of an environment of gymnasium")
+    plan_.add_argument("--planner", default="objects", help="objects, or tower: windows of whole pictures (objects)")
     plan_.add_argument("--frames", type=int, default=5000, help="of random play to learn from (5000)")
     plan_.add_argument("--rounds", type=int, default=0, help="own plays of 400 frames to learn from as well (0)")
     plan_.add_argument("--play", type=int, default=512, help="frames to play (512)")

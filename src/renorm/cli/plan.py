@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from renorm.cli.options import settings_of
 from renorm.cli.output import save_picture, say, table
-from renorm.errors import RecipeError
+from renorm.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
+    from renorm.planning.inductive import InductivePlanner
+    from renorm.planning.search import Planner
     from renorm.worlds.world import Frame, World, WorldSpace
 
 __all__ = ["plan"]
@@ -34,6 +36,7 @@ def plan(options: argparse.Namespace) -> None:
     _tell(options, f"{options.world}: {options.frames} frames of random play, then {options.play} planned ones")
     found = trial(
         world,
+        planner=options.planner,
         frames=options.frames,
         rounds=options.rounds,
         played=options.play,
@@ -49,11 +52,28 @@ def plan(options: argparse.Namespace) -> None:
     save_picture(out / "strip.png", strip(pictures[:STRIP], world.space))
     with atomic(out / "played.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **vars(found.played))
-    figures, asked = found.figures(), {key: getattr(options, key) for key in ("frames", "rounds", "play", "slip")}
+    drawn = _draw_ways(found.planner, out / "ways.svg", options.world)
+    figures = found.figures()
+    asked = {key: getattr(options, key) for key in ("planner", "frames", "rounds", "play", "slip")}
     about = {"world": options.world, "settings": settings, **asked, "seed": options.seed, "machine": machine()}
     write_json(out / "result.json", {**about, "figures": figures, "notes": found.notes})
-    text = "\n".join([table(figures), *(f"note: {note}" for note in found.notes), f"wrote {out}/played.gif"])
+    text = "\n".join([table(figures), *(f"note: {note}" for note in found.notes), f"wrote {out}/played.gif{drawn}"])
     say(options, {"world": options.world, "folder": str(out), **figures, "notes": found.notes}, text)
+
+
+def _draw_ways(planner: "Planner | InductivePlanner", path: Path, world: str) -> str:
+    """What a tower has learned as a picture; what to say of it."""
+    from renorm.planning.inductive import InductivePlanner
+    from renorm.report.ways import portrait
+
+    if not isinstance(planner, InductivePlanner):
+        return ""
+    try:
+        text = portrait(planner.ways, world)
+    except DataError:  # too few states: no picture
+        return ""
+    path.write_text(text, encoding="utf-8")
+    return " and ways.svg"
 
 
 def _world(options: argparse.Namespace) -> "tuple[World, dict[str, str]]":

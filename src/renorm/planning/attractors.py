@@ -7,10 +7,11 @@ and goes through no loss. What is outside can be forgotten: a planner that stays
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 from scipy import sparse
+from scipy.sparse import csgraph
 
 from renorm.errors import DataError
 
-__all__ = ["UNREACHED", "basin", "endless", "steady_state", "steps_to"]
+__all__ = ["UNREACHED", "basin", "endless", "orbit", "steady_state", "steps_to"]
 
 UNREACHED = -1
 SWEEPS, STILL = 10_000, 1e-12
@@ -65,6 +66,27 @@ def steps_to(
         front = came[(distance[came] < 0) & ~losses[came]]
         steps += 1
     return distance
+
+
+def orbit(
+    moves: Int[np.ndarray, "moves 2"], goals: Bool[np.ndarray, " states"], losses: Bool[np.ndarray, " states"]
+) -> Bool[np.ndarray, " states"]:
+    """The states on ways without losses from goals to each other and back: of all such sets the one of most goals.
+
+    None, if no goal can be reached again from itself.
+
+    Example: from the goal 1 to the goal 2 and back; the goal 4 is reached, but leads nowhere.
+        >>> moves = np.array([[0, 1], [1, 2], [2, 3], [3, 1], [2, 4]])
+        >>> orbit(moves, np.isin(np.arange(5), [1, 2, 4]), np.zeros(5, bool)).tolist()
+        [False, True, True, True, False]
+    """
+    number = len(goals)
+    safe = moves[~losses[moves].any(axis=1)]
+    graph = sparse.csr_array((np.ones(len(safe)), (safe[:, 0], safe[:, 1])), shape=(number, number))
+    _, part = csgraph.connected_components(graph, connection="strong")
+    rounds = np.unique(part[safe[part[safe[:, 0]] == part[safe[:, 1]], 0]])  # one state alone is no round
+    often = np.bincount(part[goals & ~losses & np.isin(part, rounds)], minlength=1)
+    return np.asarray((part == often.argmax()) & bool(often.any()))
 
 
 def endless(moves: Int[np.ndarray, "moves 2"], states: Bool[np.ndarray, " states"]) -> Bool[np.ndarray, " states"]:

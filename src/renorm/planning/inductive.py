@@ -12,8 +12,9 @@ what it teaches is worth $\lambda$,
 $$ -G(s, a) = \sum_{s'} p(s' \mid s, a)\,\big[\gamma^{d(s')} - c(s')\big] +
    \lambda\, \mathrm{E}\,\mathrm{KL}\big[\text{counts after} \,\|\, \text{counts before}\big] . $$
 
-This is the planning of the paper: windows that were never seen
-are not known, so it needs to have seen nearly all of them. ``renorm.planning.search`` plans with objects instead.
+This is the planning of the paper: windows that were never seen are not known, so it needs to have seen nearly all of
+them, or to stay among those that lead from goal to goal (``renorm.planning.attracting``). ``renorm.planning.search``
+plans with objects instead.
 
 Source:
     Friston et al. 2024, arXiv:2407.20292; inductive inference: Friston et al. 2023, arXiv:2312.07547. What is taught is
@@ -21,21 +22,23 @@ Source:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
 from renorm.errors import DataError, RecipeError
 from renorm.planning.attractors import UNREACHED, basin, steps_to
+from renorm.planning.equivalence import equivalent
+from renorm.planning.ways import Ways
 from renorm.tokens.paths.groups import block_groups
 from renorm.tokens.paths.novelty import novelty
-from renorm.tokens.paths.tally import Tally
 from renorm.tokens.paths.tower import Tower
 from renorm.worlds.world import Frame, Play
 
 __all__ = ["InductivePlanner", "InductivePlayer"]
 
+BLOCK = 6
 INDIFFERENT = 1e-9
 
 
@@ -45,10 +48,10 @@ class InductivePlanner:
 
     Attributes:
         tower: Windows.
-        moves: Window, action, window that followed; how often.
-        goals, losses: Whether something was won, or lost, in the last frame of a window.
-        distance: d; -1 where no goal was ever reached from.
+        names: State of each window of the tower.
+        ways: State, action, state that followed; how often, and where something was won or lost in the last frame.
         actions: How many there are.
+        distance: d; -1 where no goal was ever reached from.
         discount: $\\gamma$, of a step.
         curiosity: $\\lambda$; 0: what an action teaches is worth nothing.
 
@@ -64,24 +67,32 @@ class InductivePlanner:
     """
 
     tower: Tower
-    moves: Tally
-    goals: Bool[np.ndarray, " windows"]
-    losses: Bool[np.ndarray, " windows"]
+    names: Int64[np.ndarray, " windows"]
+    ways: Ways
     actions: int
     discount: float = 0.98
     curiosity: float = 0.0
-    distance: Int64[np.ndarray, " windows"] = field(init=False)
+    distance: Int64[np.ndarray, " states"] = field(init=False)
     _begins: Int64[np.ndarray, " more"] = field(init=False, repr=False)
     _order: Int64[np.ndarray, " moves"] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        choice = self.moves.rows[:, 0] * self.actions + self.moves.rows[:, 1]
+        choice = self.ways.moves[:, 0] * self.actions + self.ways.moves[:, 1]
         order = np.argsort(choice, kind="stable")
         begins = np.searchsorted(choice[order], np.arange(len(self.goals) * self.actions + 1))
-        distance = steps_to(self.moves.rows[:, [0, 2]], self.goals, self.losses)
-        object.__setattr__(self, "distance", distance)
+        object.__setattr__(self, "distance", steps_to(self.ways.pairs, self.goals, self.losses))
         object.__setattr__(self, "_order", order)
         object.__setattr__(self, "_begins", begins)
+
+    @property
+    def goals(self) -> Bool[np.ndarray, " states"]:
+        """States in which something is won."""
+        return self.ways.goals
+
+    @property
+    def losses(self) -> Bool[np.ndarray, " states"]:
+        """States in which something is lost."""
+        return self.ways.losses
 
     @classmethod
     def fit(
@@ -89,7 +100,7 @@ class InductivePlanner:
         plays: Sequence[Play],
         *,
         actions: int,
-        edges: int | Sequence[int] = (6, 2),
+        edges: int | Sequence[int] | None = None,
         levels: int = 2,
         curiosity: float = 0.0,
     ) -> "InductivePlanner":
@@ -98,7 +109,7 @@ class InductivePlanner:
         Args:
             plays: An episode each.
             actions: How many there are.
-            edges: Sites of a block along an axis, level by level.
+            edges: Sites of a block along an axis, then blocks of a block; six, then all of them, if not given.
             curiosity: What a nat about what follows is worth, in goals.
             levels: Of the tower: a window has $2^{levels - 1}$ frames.
 
@@ -112,68 +123,80 @@ class InductivePlanner:
             raise RecipeError(
                 f"a window has two frames or more, so that it shows what moves: levels >= 2, got {levels}"
             )
-        highest = max(int(own.actions.max()) for own in plays)
-        if highest >= actions:
-            raise DataError(f"actions here are 0 to {actions - 1}, got {highest}")
-        groups = block_groups(plays[0].pictures.shape[1:], edges)
+        shape = plays[0].pictures.shape[1:]
+        groups = block_groups(shape, (BLOCK, max(2, -(-max(shape) // BLOCK))) if edges is None else edges)
         if len(groups) > levels:
             raise RecipeError(
                 f"blocks of {edges} need {len(groups)} levels until one is left, got {levels}; take larger blocks"
             )
         groups += [np.zeros(1, np.int64)] * (levels - len(groups))
-        tower = Tower(groups)
-        windows = tower.learn([own.pictures.reshape(len(own), -1) for own in plays])[-1][0].states
-        span = tower.spans[-1]
-        number = len(tower.levels[-1][0].states)
+        return cls(Tower(groups), np.empty(0, np.int64), Ways.none(), actions, curiosity=curiosity).learn(plays)
+
+    def learn(self, plays: Sequence[Play], *, gate: float = 0.0, horizon: float = np.inf) -> "InductivePlanner":
+        r"""The planner that has seen more; they share the tower, whose windows keep their numbers.
+
+        Args:
+            plays: An episode each.
+            gate: $\beta \ge 0$: what makes the future less certain does not pass, see ``renorm.planning.ways``.
+            horizon: $\eta > 0$: so many moves are remembered; infinite: all.
+
+        Raises:
+            RecipeError: If gate or horizon is out of range.
+            DataError: If a play is shorter than two windows, there is none, or it has an action beyond ``actions``.
+        """
+        highest = max((int(own.actions.max(initial=0)) for own in plays), default=0)
+        if highest >= self.actions:
+            raise DataError(f"actions here are 0 to {self.actions - 1}, got {highest}")
+        windows = self.tower.learn([own.pictures.reshape(len(own), -1) for own in plays])[-1][0].states
+        fresh = np.arange(len(self.tower.levels[-1][0].states) - len(self.names))
+        names = np.concatenate([self.names, len(self.ways.won) + fresh])
         rewards, costs, taken = (
-            np.concatenate([getattr(own, name) for own in plays]) for name in ("rewards", "costs", "actions")
-        )
-        inside = np.flatnonzero(windows >= 0)
-        last = inside + span - 1
-        goals, losses = np.zeros(number, bool), np.zeros(number, bool)
-        goals[windows[inside[rewards[last] > 0]]] = True
-        losses[windows[inside[costs[last] > 0]]] = True
-        goals &= ~losses
-        going = inside[inside + 1 < len(windows)]
-        going = going[windows[going + 1] >= 0]
-        moves = Tally(3)
-        moves.learn(np.column_stack([windows[going], taken[going + span - 1], windows[going + 1]]))
-        return cls(tower, moves, goals, losses, actions, curiosity=curiosity)
+            np.roll(np.concatenate([getattr(own, name) for own in plays]), 1 - self.tower.spans[-1])
+            for name in ("rewards", "costs", "actions")
+        )  # of the last frame of the window that begins in a frame
+        states = np.where(windows >= 0, names[windows], UNREACHED)
+        more = Ways.seen(states, taken, rewards, costs, number=int(names.max()) + 1)
+        return replace(self, names=names, ways=self.ways.with_more(more, gate=gate, horizon=horizon))
 
     def in_basin(self, steps: int = 32) -> "InductivePlanner":
         """The planner without what lies on no way of so many steps to a goal, or from one.
 
-        Windows keep their numbers. What follows those that are left out is forgotten; that one may come there, and be
+        States keep their numbers. What follows those that are left out is forgotten; that one may come there, and be
         lost, is not.
         """
-        kept = basin(self.moves.rows[:, [0, 2]], self.goals, self.losses, steps=steps)
-        inside = kept[self.moves.rows[:, 0]]
-        moves = Tally.of(self.moves.rows[inside], self.moves.counts[inside])
-        return InductivePlanner(
-            self.tower, moves, self.goals & kept, self.losses, self.actions, self.discount, self.curiosity
-        )
+        return replace(self, ways=self.ways.within(basin(self.ways.pairs, self.goals, self.losses, steps=steps)))
 
-    def window(self, pictures: UInt8[np.ndarray, "frames rows columns"]) -> int:
-        """The state of the last frames; -1 if it was never seen."""
+    def merged(self, steps: int | None = None) -> "InductivePlanner":
+        """The planner in which windows that nobody can tell apart by what is won and lost later are one state.
+
+        Args:
+            steps: So far ahead they are told apart. Without end, if not given: ways to goals stay as long as they are.
+        """
+        names = equivalent(self.ways.moves, self.goals + 2 * self.losses, steps=steps)
+        return replace(self, names=names[self.names], ways=self.ways.renamed(names))
+
+    def state(self, pictures: UInt8[np.ndarray, "frames rows columns"]) -> int:
+        """The state of the last frames; -1 if they were never seen."""
         span = self.tower.spans[-1]
         if len(pictures) < span:
             return UNREACHED
-        return int(self.tower.find([pictures[-span:].reshape(span, -1)])[-1][0].states[0])
+        window = int(self.tower.find([pictures[-span:].reshape(span, -1)])[-1][0].states[0])
+        return int(self.names[window]) if 0 <= window < len(self.names) else UNREACHED
 
-    def action(self, window: int) -> int | None:
-        """The best action; none where the window is not known, or no action is better than another."""
-        if window < 0:
+    def action(self, state: int) -> int | None:
+        """The best action; none where the state is not known, or no action is better than another."""
+        if state < 0:
             return None
         worth = np.zeros(self.actions)
         for action in range(self.actions):
-            choice = window * self.actions + action
+            choice = state * self.actions + action
             own = self._order[self._begins[choice] : self._begins[choice + 1]]
             if len(own):
-                then, share = self.moves.rows[own, 2], self.moves.counts[own] / self.moves.counts[own].sum()
+                then, share = self.ways.moves[own, 2], self.ways.weights[own] / self.ways.weights[own].sum()
                 near = np.where(self.distance[then] >= 0, self.discount ** self.distance[then].clip(min=0), 0.0)
                 worth[action] = share @ (near - self.losses[then])
             if self.curiosity:
-                known = float(self.moves.counts[own].sum())
+                known = float(self.ways.weights[own].sum())
                 worth[action] += self.curiosity * float(novelty(np.array([known + 1, 1.0])))
         return int(worth.argmax()) if np.ptp(worth) > INDIFFERENT else None
 
@@ -184,10 +207,15 @@ class InductivePlayer:
     Args:
         planner: It may be shared.
         generator: Of actions that make no difference.
+
+    Attributes:
+        frames: How many it was shown.
+        indifferent: In how many of them it knew nothing, or no action was better than another.
     """
 
     def __init__(self, planner: InductivePlanner, generator: np.random.Generator) -> None:
         self.planner, self.generator = planner, generator
+        self.frames = self.indifferent = 0
         self._frames: list[np.ndarray] = []
         self._known: dict[bytes, int | None] = {}
 
@@ -196,6 +224,8 @@ class InductivePlayer:
         self._frames = [*self._frames, frame.picture][-self.planner.tower.spans[-1] :]
         key = b"".join(picture.tobytes() for picture in self._frames)
         if key not in self._known:
-            self._known[key] = self.planner.action(self.planner.window(np.stack(self._frames)))
+            self._known[key] = self.planner.action(self.planner.state(np.stack(self._frames)))
         action = self._known[key]
+        self.frames += 1
+        self.indifferent += action is None
         return int(self.generator.integers(self.planner.actions)) if action is None else action

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from renorm.errors import RecipeError
+from renorm.planning.attracting import attract
+from renorm.planning.inductive import InductivePlanner, InductivePlayer
 from renorm.planning.players import PlanningPlayer, foresight_of
 from renorm.planning.search import Planner
-from renorm.tokens.paths.foresight import Foresight
 from renorm.worlds.world import Frame, Play, World, play, random_player
 
-__all__ = ["Trial", "trial"]
+__all__ = ["PLANNERS", "Trial", "trial"]
 
+PLANNERS = ("objects", "tower")
 ROUND = 400  # frames of own play that are learned from
 TREMBLE = 0.1  # slips in it at least: who never errs learns nothing of what he does not do
 
@@ -25,7 +27,7 @@ class Trial:
     Attributes:
         watched: Random play.
         practised: Own plays that were learned from.
-        foresight: What was learned from both.
+        planner: What was learned from both.
         played: Planned play, of which nothing was learned.
         indifferent: Share of the played frames in which no action was better than another.
         learn_seconds, play_seconds: On this machine.
@@ -33,7 +35,7 @@ class Trial:
 
     watched: Play
     practised: list[Play]
-    foresight: Foresight
+    planner: Planner | InductivePlanner
     played: Play
     indifferent: float
     learn_seconds: float
@@ -62,8 +64,7 @@ class Trial:
             "frames_watched": len(self.watched),
             "frames_practised": sum(len(own) for own in self.practised),
             "frames_played": len(self.played),
-            "objects": len(self.foresight.states),
-            "controllable": sum(self.foresight.controllable),
+            **_size(self.planner),
             f"rewards_{frames}": won,
             f"costs_{frames}": lost,
             f"random_rewards_{frames}": random_won,
@@ -76,6 +77,7 @@ class Trial:
 def trial(
     world: World,
     *,
+    planner: str = "objects",
     frames: int = 5000,
     rounds: int = 0,
     played: int = 512,
@@ -87,16 +89,19 @@ def trial(
 
     Args:
         world: It is reset for every play.
+        planner: "objects" plans with the objects that it finds (``renorm.planning.search``), "tower" with windows of
+            whole pictures (``renorm.planning.inductive``).
         frames: Of random play.
-        rounds: Own plays of 400 frames, each of which is learned before the next; one action in ten slips there.
+        rounds: Own plays of 400 frames, each of which is learned before the next. With objects one action in ten slips
+            there; a tower learns the ways to rewards alone, until it can go round (``attract``).
         played: Frames of planned play.
         slip: Probability that an action is replaced by a random one, everywhere.
         seed: Of all randomness.
         watch: Shown each frame that is played.
 
     Raises:
-        RecipeError: If a number is out of range.
-        DataError: If nothing ever changes in the world.
+        RecipeError: If a number is out of range, or there is no such planner.
+        DataError: If nothing ever changes in the world, or a tower shall practise and nothing was ever won.
 
     Example: a small Pong.
         >>> from renorm.worlds.pong import Pong
@@ -110,17 +115,16 @@ def trial(
             "a trial needs 3 frames of random play or more, rounds >= 0, and 1 frame of planned play or more, got "
             f"{frames}, {rounds} and {played}"
         )
+    if planner not in PLANNERS:
+        raise RecipeError(f"planner is one of {', '.join(PLANNERS)}, got {planner!r}")
     number = len(world.space.actions)
     chance = np.random.default_rng((seed, 0))
     watched = play(world, random_player(number, chance), frames, chance, slip=slip)
     begun = time.perf_counter()
-    foresight, practised = foresight_of(watched, actions=number), list[Play]()
-    for _ in range(rounds):
-        player = PlanningPlayer(Planner(foresight), chance)
-        practised.append(play(world, player, ROUND, chance, slip=max(slip, TREMBLE)))
-        foresight = foresight_of(watched, *practised, actions=number)
-    learned = time.perf_counter()
-    player = PlanningPlayer(Planner(foresight), np.random.default_rng((seed, 2)))
+    learned, practised = (_objects if planner == "objects" else _tower)(world, watched, rounds, slip, chance)
+    practised_at = time.perf_counter()
+    draw = np.random.default_rng((seed, 2))
+    player = PlanningPlayer(learned, draw) if isinstance(learned, Planner) else InductivePlayer(learned, draw)
 
     def shown(frame: Frame) -> int:
         if watch is not None:
@@ -130,5 +134,40 @@ def trial(
     found = play(world, shown, played, np.random.default_rng((seed, 1)), slip=slip)
     ended = time.perf_counter()
     return Trial(
-        watched, practised, foresight, found, player.indifferent / player.frames, learned - begun, ended - learned
+        watched,
+        practised,
+        learned,
+        found,
+        player.indifferent / player.frames,
+        practised_at - begun,
+        ended - practised_at,
     )
+
+
+def _objects(
+    world: World, watched: Play, rounds: int, slip: float, chance: np.random.Generator
+) -> tuple[Planner, list[Play]]:
+    """Objects and their laws, from what was watched and then from own plays too."""
+    number, practised = len(world.space.actions), list[Play]()
+    planner = Planner(foresight_of(watched, actions=number))
+    for _ in range(rounds):
+        practised.append(play(world, PlanningPlayer(planner, chance), ROUND, chance, slip=max(slip, TREMBLE)))
+        planner = Planner(foresight_of(watched, *practised, actions=number))
+    return planner, practised
+
+
+def _tower(
+    world: World, watched: Play, rounds: int, slip: float, chance: np.random.Generator
+) -> tuple[InductivePlanner, list[Play]]:
+    """Windows of all that was watched; or, with rounds, of the ways to rewards alone."""
+    if not rounds:
+        return InductivePlanner.fit([watched], actions=len(world.space.actions)), []
+    found = attract(world, [watched], chance, rounds=rounds, length=ROUND, slip=slip)
+    return found.planner, found.practised
+
+
+def _size(planner: Planner | InductivePlanner) -> dict[str, int]:
+    """Of what was learned."""
+    if isinstance(planner, Planner):
+        return {"objects": len(planner.foresight.states), "controllable": sum(planner.foresight.controllable)}
+    return {"windows": len(planner.names), "moves": len(planner.ways.moves), "goals": int(planner.goals.sum())}

@@ -1,0 +1,54 @@
+r"""States that nobody can tell apart by what is won or lost from now on, whatever is done: lossless merging.
+
+Two states are one if the same is won and lost in them, and each action may lead from both to the same states, which
+are merged by the same rule: the coarsest partition that its own refinement leaves as it is (Moore 1956). Ways to goals
+are as long in the merged states as in their members.
+
+Source:
+    Of a game's renormalised states those are merged in Friston et al. 2024, arXiv:2407.20292, that predict the same
+    outcomes now and next; here what is predicted for ever, unless ``steps`` says less.
+"""
+
+import numpy as np
+from jaxtyping import Int, Int64
+
+from renorm.tokens.trees.rows import distinct_rows
+
+__all__ = ["equivalent"]
+
+
+def equivalent(
+    moves: Int[np.ndarray, "moves 3"], labels: Int[np.ndarray, " states"], *, steps: int | None = None
+) -> Int64[np.ndarray, " states"]:
+    """The class of each state, numbered by their first states.
+
+    Args:
+        moves: State, action, state that may follow.
+        labels: What is seen of each state.
+        steps: So far ahead they are told apart; without end, if not given.
+
+    Example: 0 and 1 both lead to a 2 or 3, which both end; 4 leads there by another action.
+        >>> moves = np.array([[0, 0, 2], [1, 0, 3], [4, 1, 2]])
+        >>> equivalent(moves, np.array([0, 0, 9, 9, 0])).tolist()
+        [0, 0, 1, 1, 2]
+        >>> equivalent(moves, np.array([0, 0, 9, 9, 0]), steps=0).tolist()
+        [0, 0, 1, 1, 0]
+    """
+    classes = distinct_rows(labels[:, None])[1]
+    while steps is None or steps > 0:
+        known = np.column_stack([moves[:, :2], classes[moves[:, 2]]])
+        known = known[np.lexsort(known.T[::-1])]
+        known = known[np.diff(known, axis=0, prepend=-1).any(axis=1)]  # what may follow, each once, state by state
+        futures = np.split(known[:, 1:], np.searchsorted(known[:, 0], np.arange(1, len(labels))))
+        names: dict[tuple[int, bytes], int] = {}
+        finer = np.array(
+            [
+                names.setdefault((int(own), future.tobytes()), len(names))
+                for own, future in zip(classes, futures, strict=True)
+            ],
+            np.int64,
+        )
+        if len(names) == classes.max(initial=-1) + 1:
+            break
+        classes, steps = finer, None if steps is None else steps - 1
+    return classes
