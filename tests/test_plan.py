@@ -1,6 +1,8 @@
 """`renorm plan`, worlds by name, and worlds of Gymnasium."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -146,6 +148,29 @@ def test_an_action_that_was_never_seen_is_no_way():
 def test_wrong_worlds(name, settings, why):
     with pytest.raises(RecipeError, match=why):
         named_world(name, settings)
+
+
+def test_environments_of_another_package(monkeypatch):
+    """A package may register its own when asked to; an environment may show a row of bytes."""
+
+    class Counter(gymnasium.Env):
+        action_space = gymnasium.spaces.Discrete(2)
+        observation_space = gymnasium.spaces.Box(0, 9, (3,), np.uint8)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.array([4, 0, 9], np.uint8), {}
+
+    package = types.ModuleType("games_of_others")
+    package.register_envs = lambda: gymnasium.register("Others/Counter-v0", Counter)
+    monkeypatch.setitem(sys.modules, "games_of_others", package)
+    try:
+        world = make_gymnasium("games_of_others:Others/Counter-v0")
+    finally:
+        gymnasium.registry.pop("Others/Counter-v0", None)
+    assert world.space.shape == (1, 3)
+    assert len(world.space.palette) == 10
+    assert world.reset(np.random.default_rng(0)).picture.tolist() == [[4, 0, 9]]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def plan(options: argparse.Namespace) -> None:
         seed=options.seed,
         watch=_Painter(world.space) if options.show else None,
     )
-    out = Path(options.out or f"runs/plan-{options.world.removeprefix('gym:').replace('/', '-')}")
+    own = options.world.removeprefix("gym:").rpartition(":")[2].replace("/", "-")
+    out = Path(options.out or f"runs/plan-{own}")
     out.mkdir(parents=True, exist_ok=True)
     pictures = found.played.pictures
     with atomic(out / "played.gif") as temporary:

@@ -1,5 +1,6 @@
 """Gymnasium's environments as worlds to plan in, and our worlds as environments of Gymnasium (``renorm[plan]``)."""
 
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -22,9 +23,10 @@ class GymnasiumWorld:
     """An environment of discrete actions, seen as a picture of few colours.
 
     An observation may be a number (``Discrete``: one of a row of sites), several (``MultiDiscrete``: a row for each),
-    bits (``MultiBinary``), a picture of whole numbers (``Box`` of unsigned bytes), or planes of bits as MinAtar has
-    them (the last plane that is set gives the colour). A reward above 0 is a reward, one below 0 a cost. An episode
-    that ends without a reward ends in a cost, one that is only cut short does not; the next frame is that of a new one.
+    bits (``MultiBinary``), a picture or a row of whole numbers (``Box`` of unsigned bytes), or planes of bits as
+    MinAtar has them (the last plane that is set gives the colour). A reward above 0 is a reward, one below 0 a cost. An
+    episode that ends without a reward ends in a cost, one that is only cut short does not; the next frame is that of a
+    new one.
 
     Args:
         environment: No other may use it meanwhile.
@@ -98,14 +100,16 @@ def _seen_as(space: Any) -> tuple[tuple[int, int], int, Painter]:
         return shape, 2, lambda picture, seen: _light(picture, seen - space.start)
     if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
         return (1, space.shape[0]), 2, _copy
-    if isinstance(space, spaces.Box) and len(space.shape) == 2 and space.dtype == np.uint8:
-        return (space.shape[0], space.shape[1]), int(space.high.max()) + 1, _copy
+    if isinstance(space, spaces.Box) and len(space.shape) in (1, 2) and space.dtype == np.uint8:
+        rows, columns = (1, *space.shape)[-2:]
+        return (rows, columns), int(space.high.max()) + 1, _copy
     if len(space.shape or ()) == 3 and space.dtype == np.bool_:
         planes = np.arange(1, space.shape[2] + 1, dtype=np.uint8)
         shape = space.shape[0], space.shape[1]
         return shape, len(planes) + 1, lambda picture, seen: _copy(picture, (seen * planes).max(axis=2))
     raise RecipeError(
-        f"observations must be discrete, bits, or a picture of unsigned bytes or of planes of bits, got {space}"
+        f"observations must be discrete, bits, or a picture of unsigned bytes or of planes of bits, got {space}; a "
+        "wrapper of gymnasium may turn them into such"
     )
 
 
@@ -122,7 +126,8 @@ def make_gymnasium(name: str, settings: dict[str, Any] | None = None) -> Gymnasi
     """A world by the name that Gymnasium knows it by.
 
     Args:
-        name: Of the environment.
+        name: Of the environment; after the module that knows it and a colon, where it comes with another package:
+            ``minatar.gym:MinAtar/Breakout-v1``. If that has a function ``register_envs``, it is called.
         settings: What its maker takes; and ``step_cost`` of the world.
 
     Raises:
@@ -138,8 +143,11 @@ def make_gymnasium(name: str, settings: dict[str, Any] | None = None) -> Gymnasi
         raise RecipeError("render_mode cannot be set: the world draws its own pictures")
     if not isinstance(step_cost, int | float):
         raise RecipeError(f"step_cost is a number, got {step_cost!r}")
+    module, _, own = name.rpartition(":")
     try:
-        environment = gymnasium.make(name, **asked)
+        if module:
+            getattr(importlib.import_module(module), "register_envs", lambda: None)()
+        environment = gymnasium.make(own, **asked)
     except Exception as error:  # what makes an environment is foreign code
         raise RecipeError(f"gymnasium cannot make '{name}': {type(error).__name__}: {error}") from None
     return GymnasiumWorld(environment, step_cost=float(step_cost))
