@@ -201,6 +201,15 @@ def test_wrong_settings(settings, why):
         make_gymnasium("FrozenLake-v1", settings)
 
 
+def test_one_thing_of_many_states():
+    """A taxi has 500 states, of which one is seen at a time: one object, and rides of some fourteen steps."""
+    name = next(name for name in ("Taxi-v4", "Taxi-v3") if name in gymnasium.registry)
+    found = trial(make_gymnasium(name, {"step_cost": -1}), frames=100_000, played=1000)
+    assert found.figures()["objects"] == 1
+    assert found.figures()["costs_512"] == 0
+    assert found.figures()["rewards_512"] > 30
+
+
 def test_a_step_that_costs_is_no_loss():
     """The cliff takes 1 for each step, 100 for a fall, and ends at the goal.
 

@@ -11,7 +11,8 @@ own last two states and, where they help, those of the other,
 
 $$ \ln Z(A \cup B) > \ln Z(A \mid B) + \ln Z(B \mid A) . $$
 
-Of a token that was hardly ever seen there is no evidence: it goes where its strongest link leads.
+Of a token that was hardly ever seen there is no evidence: it goes where its strongest link leads. Tokens of which at
+most one is ever there say where one thing is: they are one object, whatever their number.
 
 A ball is found so: no two of its sites are ever seen together, and yet each says where it will be. A bat is not joined
 to it, although the two meet: together they have so many states that each is seen too rarely.
@@ -59,6 +60,8 @@ def objects_of(
     now = 1 + np.flatnonzero(follows[:-2] & follows[1:-1]) if len(tokens) > 2 else np.empty(0, np.int64)
     if not len(now):
         raise DataError(f"objects need three frames in a row or more, got {len(tokens)} frames")
+    if tokens.sum(axis=1).max() <= 1:
+        return np.zeros(tokens.shape[1], np.int64)
     links = lagged_links(tokens, follows)
     np.fill_diagonal(links, 0.0)
     parts = [_Part.of(np.array([i]), tokens[:, i : i + 1], now) for i in range(len(links))]
