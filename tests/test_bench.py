@@ -22,7 +22,7 @@ TRAINED = {
     "fd_rgdm_paper_best_20",
     "fd_floor",
 }
-PENDING = {"mnist32-lattices", "clothing64"}
+PENDING = {"clothing64"}
 FIGURES = {
     "gaussian-nfe": {"rg_best_nfe_k2", "rg_best_nfe_k3", "ddpm_ancestral_nfe_k2", "ddpm_ancestral_nfe_k3"},
     "mixture-nfe": {
@@ -90,6 +90,10 @@ FIGURES = {
         "fd_edm_best",
         "fd_white_twin_best",
         "train_step_ratio",
+    },
+    "mnist32-lattices": {
+        "train_step_ratio",
+        *(f"fd_{which}_short_{n}" for which in ("ours", "sites", "sites_folded", "folded") for n in (10, 20)),
     },
     "breakout": {"score", "score_random", "score_q_learner"},
     "structure-cost": {"seconds_1e6", "bytes_1e6", "growth_exponent"},
