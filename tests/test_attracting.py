@@ -150,6 +150,12 @@ def test_what_never_matters_is_merged():
     assert equivalent(moves, (np.arange(8) < 2).astype(int), steps=1).tolist() == [0, 0, 1, 1, 1, 1, 2, 2]
 
 
+def test_nothing_to_merge():
+    assert len(equivalent(np.empty((0, 3), int), np.empty(0, int))) == 0
+    with pytest.raises(RecipeError, match="steps >= 0 ahead, got -1"):
+        equivalent(np.empty((0, 3), int), np.zeros(2, int), steps=-1)
+
+
 def test_a_merged_planner_is_as_far_from_goals_and_plays_alike():
     rng = np.random.default_rng(0)
     watched = play(Pong(rows=6, columns=5), random_player(3, rng), 3000, rng)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 SHOWN, STRIP = 240, 12  # frames of the animation, and of the strip
+DRAWN = 5000  # states of a tower whose moves are drawn: beyond it is a blot
 SECONDS = 0.06  # of a frame in the terminal
 
 
@@ -67,7 +68,7 @@ def _draw_ways(planner: "Planner | InductivePlanner", path: Path, world: str) ->
     from renorm.planning.inductive import InductivePlanner
     from renorm.report.ways import portrait
 
-    if not isinstance(planner, InductivePlanner):
+    if not isinstance(planner, InductivePlanner) or len(planner.goals) > DRAWN:
         return ""
     try:
         text = portrait(planner.ways, world)

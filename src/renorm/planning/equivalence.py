@@ -12,6 +12,7 @@ Source:
 import numpy as np
 from jaxtyping import Int, Int64
 
+from renorm.errors import RecipeError
 from renorm.tokens.trees.rows import distinct_rows
 
 __all__ = ["equivalent"]
@@ -27,6 +28,9 @@ def equivalent(
         labels: What is seen of each state.
         steps: So far ahead they are told apart; without end, if not given.
 
+    Raises:
+        RecipeError: If ``steps`` is negative.
+
     Example: 0 and 1 both lead to a 2 or 3, which both end; 4 leads there by another action.
         >>> moves = np.array([[0, 0, 2], [1, 0, 3], [4, 1, 2]])
         >>> equivalent(moves, np.array([0, 0, 9, 9, 0])).tolist()
@@ -34,6 +38,10 @@ def equivalent(
         >>> equivalent(moves, np.array([0, 0, 9, 9, 0]), steps=0).tolist()
         [0, 0, 1, 1, 0]
     """
+    if steps is not None and steps < 0:
+        raise RecipeError(f"states are told apart steps >= 0 ahead, got {steps}")
+    if not len(labels):
+        return np.empty(0, np.int64)
     classes = distinct_rows(labels[:, None])[1]
     while steps is None or steps > 0:
         known = np.column_stack([moves[:, :2], classes[moves[:, 2]]])
@@ -41,14 +49,9 @@ def equivalent(
         known = known[np.diff(known, axis=0, prepend=-1).any(axis=1)]  # what may follow, each once, state by state
         futures = np.split(known[:, 1:], np.searchsorted(known[:, 0], np.arange(1, len(labels))))
         names: dict[tuple[int, bytes], int] = {}
-        finer = np.array(
-            [
-                names.setdefault((int(own), future.tobytes()), len(names))
-                for own, future in zip(classes, futures, strict=True)
-            ],
-            np.int64,
-        )
-        if len(names) == classes.max(initial=-1) + 1:
+        keys = zip(classes.tolist(), (future.tobytes() for future in futures), strict=True)
+        finer = np.array([names.setdefault(key, len(names)) for key in keys], np.int64)
+        if len(names) == classes.max() + 1:
             break
         classes, steps = finer, None if steps is None else steps - 1
     return classes

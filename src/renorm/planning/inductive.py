@@ -171,6 +171,9 @@ class InductivePlanner:
 
         Args:
             steps: So far ahead they are told apart. Without end, if not given: ways to goals stay as long as they are.
+
+        Raises:
+            RecipeError: If ``steps`` is negative.
         """
         names = equivalent(self.ways.moves, self.goals + 2 * self.losses, steps=steps)
         return replace(self, names=names[self.names], ways=self.ways.renamed(names))
