@@ -1,12 +1,16 @@
 """Ways: gated, forgotten, merged; and those that end in reward alone."""
 
+import json
+from pathlib import Path
+
 import networkx
 import numpy as np
 import pytest
 
+from renorm.cli import main
 from renorm.errors import DataError, RecipeError
 from renorm.planning.attracting import accepted, attract
-from renorm.planning.attractors import orbit, steps_to
+from renorm.planning.attractors import orbit, steady_state, steps_to
 from renorm.planning.equivalence import equivalent
 from renorm.planning.inductive import InductivePlanner, InductivePlayer
 from renorm.planning.trial import trial
@@ -84,8 +88,12 @@ def test_what_is_seen_is_counted_once():
 
 
 def test_bad_gates():
-    with pytest.raises(RecipeError, match="gate must be >= 0 and horizon > 0"):
+    with pytest.raises(RecipeError, match="gate must be >= 0 and finite, and horizon > 0"):
         walk([0, 1]).with_more(walk([0, 1]), horizon=0.0)
+    with pytest.raises(RecipeError, match="got inf and"):
+        walk([0, 1]).with_more(walk([0, 1]), gate=np.inf)
+    with pytest.raises(DataError, match="states here are 0 to 1, got 5"):
+        Ways.seen(np.array([0, 5, 0]), *np.zeros((3, 3), int), number=2)
     with pytest.raises(RecipeError, match="got -1"):
         walk([0, 1]).with_more(walk([0, 1]), gate=-1.0)
 
@@ -169,11 +177,63 @@ def test_a_merged_planner_is_as_far_from_goals_and_plays_alike():
         for own in (whole, merged)
     ]
     assert scores[0].per_frames() == scores[1].per_frames()
-    further = merged.learn([play(Pong(rows=6, columns=5), InductivePlayer(merged, rng), 500, rng)])
-    assert further.ways.weights.sum() == pytest.approx(merged.ways.weights.sum() + 498)
-    assert len(further.names) == len(further.tower.levels[-1][0].states)
-    last = further.tower.frames(2, 0, np.array([len(further.names) - 1]))[0].reshape(2, 6, 5).astype(np.uint8)
-    assert merged.state(last) < len(merged.goals)  # what a sister learned later is not known, or is no other state
+    with pytest.raises(RecipeError, match="merged states cannot be told apart again"):
+        merged.learn([watched])
+
+
+def test_what_a_sister_learns_is_not_known():
+    rng, world = np.random.default_rng(0), Pong(rows=6, columns=5)
+    first, mine, hers = (play(world, random_player(3, rng), 300, rng) for _ in range(3))
+    mother = InductivePlanner.fit([first], actions=3)
+    sister = mother.learn([hers])
+    own = mother.learn([mine])
+    alone = InductivePlanner.fit([first, mine], actions=3)
+    assert len(own.goals) == len(alone.goals)
+    for frames in (mine.pictures[i : i + 2] for i in range(298)):
+        assert own.distance[own.state(frames)] == alone.distance[alone.state(frames)]
+    assert (own.names < 0).any()
+    assert (own.merged().names < 0).sum() == (own.names < 0).sum()
+    for frames in (hers.pictures[i : i + 2] for i in range(298)):
+        assert sister.state(frames) >= 0
+        assert (own.state(frames) >= 0) == (alone.state(frames) >= 0)
+
+
+def test_what_faded_is_no_goal_and_no_loss_of_the_merged():
+    """States 1 and 2 were lost in long ago: both together are no loss either."""
+    moves, lost = np.array([[0, 0, 1], [0, 0, 2], [1, 0, 3], [2, 0, 3]]), np.array([0, 0.04, 0.04, 0])
+    old = Ways(moves, np.ones(4), np.array([0, 0, 0, 1.0]), lost)
+    ways = old.with_more(Ways.seen(np.array([0, 1, 3]), *np.zeros((2, 3), int), np.zeros(3, int)), horizon=2.0)
+    names = equivalent(ways.moves, ways.goals + 2 * ways.losses)
+    merged = ways.renamed(names)
+    assert not ways.losses.any()
+    np.testing.assert_array_equal(merged.losses[names], ways.losses)
+    far = steps_to(merged.pairs, merged.goals, merged.losses)[names]
+    np.testing.assert_array_equal(far, steps_to(ways.pairs, ways.goals, ways.losses))
+
+
+def test_odds_are_pooled_and_ways_are_kept():
+    """The same may follow, at other odds: one state, as told."""
+    moves = np.array([[0, 0, 2], [0, 0, 3], [1, 0, 2], [1, 0, 3]])
+    ways = Ways(moves, np.array([99.0, 1, 1, 99]), np.array([0, 0, 1.0, 0]), np.array([0, 0, 0, 1.0]))
+    names = equivalent(ways.moves, ways.goals + 2 * ways.losses)
+    assert names.tolist() == [0, 0, 1, 2]
+    assert ways.renamed(names).weights.tolist() == [100.0, 100.0]
+
+
+def test_a_long_chain_is_told_apart_at_once():
+    chain = np.column_stack([np.arange(20_000), np.zeros(20_000, int), np.arange(1, 20_001)])
+    labels = (np.arange(20_001) == 20_000).astype(int)
+    assert (equivalent(chain, labels) == np.arange(20_001)).all()
+
+
+def test_steady_state_of_a_planner():
+    rng = np.random.default_rng(0)
+    found = attract(Ring(), [play(Ring(), random_player(2, rng), 200, rng)], rng)
+    ways = found.planner.ways
+    round_ = orbit(ways.pairs, ways.goals, ways.losses)
+    visits = steady_state(ways.pairs, ways.weights, round_)
+    assert visits.sum() == pytest.approx(1)
+    assert (visits[~round_] == 0).all()
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -233,7 +293,11 @@ def test_ways_are_drawn():
     ways = Ways.seen(states, 0 * states, (states == 3).astype(int), 0 * states)
     text = portrait(ways, "ring")
     assert text.startswith("<svg")
-    assert "ring: 12 states, 12 moves, 12 on an orbit" in text
+    assert "ring: 12 of 12 states, 12 on an orbit" in text
+    chain = np.append(np.arange(12, 40), -1)  # a longer part without a goal is not what is drawn
+    states = np.concatenate([states, [-1], chain])
+    both = Ways.seen(states, 0 * states, (states == 3).astype(int), 0 * states)
+    assert "both: 12 of 40 states, 12 on an orbit" in portrait(both, "both")
     with pytest.raises(DataError, match="four states or more that hang together, got 2"):
         portrait(walk([0, 1, 0]))
 
@@ -243,8 +307,43 @@ def test_nothing_to_be_attracted_by():
     world.prize = -1
     with pytest.raises(DataError, match="no reward was reached in 100 frames"):
         attract(world, [play(world, random_player(2, rng), 100, rng)], rng)
-    with pytest.raises(RecipeError, match="goals >= 2, rounds >= 0"):
-        attract(world, [], rng, goals=1)
+    with pytest.raises(RecipeError, match="goals >= 1, rounds >= 0 and levels >= 2, got 0, 25 and 2"):
+        attract(world, [], rng, goals=0)
+    with pytest.raises(RecipeError, match="fewer than 4 frames, got length 3"):
+        attract(world, [], rng, length=3)
+
+
+def test_one_goal_may_be_an_orbit():
+    rng = np.random.default_rng(0)
+    found = attract(Ring(), [play(Ring(), random_player(2, rng), 200, rng)], rng, goals=1)
+    assert len(found.practised) == 1
+    assert len(found.goals) == 2
+    assert len(attract(Ring(), [play(Ring(), random_player(2, rng), 200, rng)], rng, rounds=0).goals) == 1
+
+
+def test_what_a_planner_cannot_learn():
+    rng = np.random.default_rng(0)
+    seen = play(Pong(rows=6, columns=5), random_player(3, rng), 50, rng)
+
+    def changed(**arrays):
+        return Play(**(vars(seen) | arrays))
+
+    planner = InductivePlanner.fit([seen], actions=3)
+    known = planner.tower.sizes
+    for wrong, why in (
+        (changed(actions=seen.actions - 1), "actions here are 0 to 2, got -1"),
+        (changed(pictures=seen.pictures.transpose(0, 2, 1)), r"pictures here are \(6, 5\), got \(5, 6\)"),
+        (Play(*(array[:0] for array in vars(seen).values())), "episodes of 4 frames or more, got 0"),
+    ):
+        with pytest.raises(DataError, match=why):
+            planner.learn([wrong])
+    with pytest.raises(RecipeError, match="gate must be >= 0"):
+        planner.learn([seen], gate=-1.0)
+    assert planner.tower.sizes == known  # nothing was learned by halves
+    with pytest.raises(RecipeError, match="a basin needs steps >= 0, got -1"):
+        planner.in_basin(-1)
+    with pytest.raises(RecipeError, match="actions >= 1 and curiosity >= 0, got 3 and nan"):
+        InductivePlanner.fit([seen], actions=3, curiosity=float("nan"))
 
 
 def test_a_trial_of_a_tower():
@@ -255,3 +354,18 @@ def test_a_trial_of_a_tower():
     assert figures["frames_practised"] == 400 * len(found.practised)
     with pytest.raises(RecipeError, match="planner is one of objects, tower, got 'hope'"):
         trial(Pong(), planner="hope")
+    with pytest.raises(RecipeError, match="a tower needs 4 frames of random play or more, got 3"):
+        trial(Pong(), planner="tower", frames=3)
+
+
+def test_the_command_draws_what_a_tower_knows(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = ["plan", "pong", "--set", "rows=6", "--set", "columns=5", "--frames", "800", "--play", "50", "--out", "o"]
+    assert main([*asked, "--planner", "tower", "--quiet"]) == 0
+    assert "wrote o/played.gif and ways.svg" in capsys.readouterr().out
+    assert json.loads(Path("o/result.json").read_text(encoding="utf-8"))["planner"] == "tower"
+    assert Path("o/ways.svg").is_file()
+    assert main([*asked, "--quiet"]) == 0
+    assert not Path("o/ways.svg").exists()  # it would be that of another run
+    assert main([*asked, "--planner", "hope"]) == 2
+    assert "planner is one of objects, tower, got 'hope'" in capsys.readouterr().err

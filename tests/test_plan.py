@@ -194,6 +194,8 @@ def test_wrong_environments(name, why):
         ({"render_mode": "human"}, "render_mode cannot be set"),
         ({"step_cost": "much"}, "step_cost is a number"),
         ({"step_cost": 1}, "step_cost is 0 or less"),
+        ({"step_cost": float("nan")}, "step_cost is 0 or less, and finite, got nan"),
+        ({"step_cost": True}, "step_cost is a number, got True"),
     ],
 )
 def test_wrong_settings(settings, why):

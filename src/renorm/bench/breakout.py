@@ -21,10 +21,9 @@ def run(seed: int) -> Result:
     found, lost = means(rows, "rewards"), means(rows, "costs")
     figures = {}
     for method in ("ours", "tower", "attracting", "random", "q-learner"):
-        name = "score" if method == "ours" else f"score_{method.replace('-', '_')}"
-        figures[name] = found[method, FRAMES[-1]]
-        figures |= {f"{name}_{n // 1000}k": found[method, n] for n in FRAMES[:-1]}
-        for n in FRAMES:
-            figures[name.replace("score", "lost") + (f"_{n // 1000}k" if n < FRAMES[-1] else "")] = lost[method, n]
+        for name, of in (("score", found), ("lost", lost)):
+            called = name if method == "ours" else f"{name}_{method.replace('-', '_')}"
+            figures[called] = of[method, FRAMES[-1]]
+            figures |= {f"{called}_{n // 1000}k": of[method, n] for n in FRAMES[:-1]}
     notes = {"q-learner": told(rates)}
     return Result(figures, rows, tuple(range(seed, seed + SEEDS)), notes=notes)

@@ -65,16 +65,20 @@ def plan(options: argparse.Namespace) -> None:
 
 def _draw_ways(planner: "Planner | InductivePlanner", path: Path, world: str) -> str:
     """What a tower has learned as a picture; what to say of it."""
+    from renorm.fit.checkpoint import atomic
     from renorm.planning.inductive import InductivePlanner
-    from renorm.report.ways import portrait
 
+    path.unlink(missing_ok=True)  # that of an earlier run
     if not isinstance(planner, InductivePlanner) or len(planner.goals) > DRAWN:
         return ""
+    from renorm.report.ways import portrait
+
     try:
         text = portrait(planner.ways, world)
     except DataError:  # too few states: no picture
         return ""
-    path.write_text(text, encoding="utf-8")
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return " and ways.svg"
 
 

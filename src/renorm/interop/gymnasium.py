@@ -52,8 +52,8 @@ class GymnasiumWorld:
 
         if not isinstance(environment.action_space, spaces.Discrete):
             raise RecipeError(f"actions must be discrete, got {environment.action_space}")
-        if step_cost > 0:
-            raise RecipeError(f"step_cost is 0 or less, got {step_cost}")
+        if not -np.inf < step_cost <= 0:
+            raise RecipeError(f"step_cost is 0 or less, and finite, got {step_cost}")
         self.environment, self.step_cost = environment, step_cost
         self._first = int(environment.action_space.start)
         self._over = False
@@ -108,7 +108,7 @@ def _seen_as(space: Any) -> tuple[tuple[int, int], int, Painter]:
         shape = space.shape[0], space.shape[1]
         return shape, len(planes) + 1, lambda picture, seen: _copy(picture, (seen * planes).max(axis=2))
     raise RecipeError(
-        f"observations must be discrete, bits, or a picture of unsigned bytes or of planes of bits, got {space}; a "
+        f"observations must be discrete, bits, or a picture or row of unsigned bytes or planes of bits, got {space}; a "
         "wrapper of gymnasium may turn them into such"
     )
 
@@ -141,14 +141,14 @@ def make_gymnasium(name: str, settings: dict[str, Any] | None = None) -> Gymnasi
     step_cost = asked.pop("step_cost", 0.0)
     if "render_mode" in asked:
         raise RecipeError("render_mode cannot be set: the world draws its own pictures")
-    if not isinstance(step_cost, int | float):
+    if not isinstance(step_cost, int | float) or isinstance(step_cost, bool):
         raise RecipeError(f"step_cost is a number, got {step_cost!r}")
     module, _, own = name.rpartition(":")
     try:
         if module:
             getattr(importlib.import_module(module), "register_envs", lambda: None)()
         environment = gymnasium.make(own, **asked)
-    except Exception as error:  # what makes an environment is foreign code
+    except (Exception, SystemExit) as error:  # what makes an environment is foreign code
         raise RecipeError(f"gymnasium cannot make '{name}': {type(error).__name__}: {error}") from None
     return GymnasiumWorld(environment, step_cost=float(step_cost))
 

@@ -28,7 +28,7 @@ def accepted(played: Play, least: int = 1) -> list[Play]:
     """The parts of a play that end in a reward, each as long as nothing is lost.
 
     Args:
-        played: In which something is won, or nothing is accepted.
+        played: Where nothing is won, nothing is accepted; nor is what is won in a frame in which something is lost.
         least: Frames; shorter parts are left out.
 
     Example: the reward in frame 2 is reached from the beginning, that in frame 7 from what comes after the loss.
@@ -56,7 +56,7 @@ class Attracted:
     Attributes:
         planner: It knows what was accepted.
         practised: Own plays.
-        goals: After each of them, how many goals lie on the largest orbit.
+        goals: How many goals lie on the largest orbit, before practice and after each play.
     """
 
     planner: InductivePlanner
@@ -102,11 +102,13 @@ def attract(
         >>> found.goals[-1] >= 2, played.rewards.sum() > 30, played.costs.sum() <= 2
         (True, np.True_, np.True_)
     """
-    if goals < 2 or rounds < 0 or length < 1:
+    if goals < 1 or rounds < 0 or levels < 2:
         raise RecipeError(
-            f"an orbit needs goals >= 2, rounds >= 0 and rounds of length >= 1, got {goals}, {rounds} and {length}"
+            f"attracting paths need goals >= 1, rounds >= 0 and levels >= 2, got {goals}, {rounds} and {levels}"
         )
     least = 2**levels  # frames of two windows, one after the other
+    if length < least:
+        raise RecipeError(f"nothing can be learned from rounds of fewer than {least} frames, got length {length}")
     parts = [part for own in watched for part in accepted(own, least)]
     if not parts:
         raise DataError(
@@ -114,11 +116,15 @@ def attract(
             "without a loss; watch more"
         )
     planner = InductivePlanner.fit(parts, actions=len(world.space.actions), edges=edges, levels=levels)
-    practised, reached = list[Play](), list[int]()
-    while len(practised) < rounds and (not reached or reached[-1] < goals or practised[-1].costs.any()):
+    practised, reached = list[Play](), [_on_orbit(planner)]
+    while len(practised) < rounds and (reached[-1] < goals or not practised or practised[-1].costs.any()):
         practised.append(play(world, InductivePlayer(planner, generator), length, generator, slip=slip))
         more = accepted(practised[-1], least)
         planner = planner.learn(more) if more else planner
-        round_ = orbit(planner.ways.pairs, planner.goals, planner.losses)
-        reached.append(int((round_ & planner.goals).sum()))
+        reached.append(_on_orbit(planner))
     return Attracted(planner, practised, reached)
+
+
+def _on_orbit(planner: InductivePlanner) -> int:
+    """Goals on the largest orbit."""
+    return int((orbit(planner.ways.pairs, planner.goals, planner.losses) & planner.goals).sum())

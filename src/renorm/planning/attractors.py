@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float64, Int, Int64
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from renorm.errors import DataError
+from renorm.errors import DataError, RecipeError
 
 __all__ = ["UNREACHED", "basin", "endless", "orbit", "steady_state", "steps_to"]
 
@@ -26,11 +26,16 @@ def basin(
 ) -> Bool[np.ndarray, " states"]:
     """States on a way of so many steps to a goal, or from one, that goes through no loss; goals too.
 
+    Raises:
+        RecipeError: If ``steps`` is negative.
+
     Example: 0 leads to the goal 1, that to 2; 3 is a loss, and 4 comes after it.
         >>> moves = np.array([[0, 1], [1, 2], [1, 3], [3, 4]])
         >>> basin(moves, np.arange(5) == 1, np.arange(5) == 3).tolist()
         [True, True, True, False, False]
     """
+    if steps < 0:
+        raise RecipeError(f"a basin needs steps >= 0, got {steps}")
     back = steps_to(moves, goals, losses, most=steps)
     forth = steps_to(moves[:, ::-1], goals, losses, most=steps)
     return (back >= 0) | (forth >= 0)
@@ -107,7 +112,9 @@ def endless(moves: Int[np.ndarray, "moves 2"], states: Bool[np.ndarray, " states
 
 
 def steady_state(
-    moves: Int[np.ndarray, "moves 2"], counts: Int64[np.ndarray, " moves"], states: Bool[np.ndarray, " states"]
+    moves: Int[np.ndarray, "moves 2"],
+    weights: Int64[np.ndarray, " moves"] | Float64[np.ndarray, " moves"],
+    states: Bool[np.ndarray, " states"],
 ) -> Float64[np.ndarray, " states"]:
     r"""How often each state is visited in the long run by who goes on as was gone, among states that go on for ever.
 
@@ -115,7 +122,7 @@ def steady_state(
 
     Args:
         moves: From, to.
-        counts: Of each move.
+        weights: Of each move, as how often it was seen.
         states: Those that are looked at; see ``endless``.
 
     Raises:
@@ -129,7 +136,7 @@ def steady_state(
     number = len(states)
     inside = states[moves[:, 0]] & states[moves[:, 1]]
     table = sparse.csr_array(
-        (counts[inside].astype(np.float64), (moves[inside, 0], moves[inside, 1])), shape=(number, number)
+        (weights[inside].astype(np.float64), (moves[inside, 0], moves[inside, 1])), shape=(number, number)
     )
     leaving = table.sum(axis=1)
     if not states.any() or (leaving[states] == 0).any():

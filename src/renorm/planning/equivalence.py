@@ -1,9 +1,9 @@
-r"""States that nobody can tell apart by what is won or lost from now on, whatever is done: lossless merging.
+r"""States from which the same may be won and lost from now on: merging that keeps every way to a goal.
 
 Two states are one if the same is won and lost in them, and each action may lead from both to the same states, which
-are merged by the same rule: the coarsest partition that its own refinement leaves as it is (Moore 1956). Ways to goals
-are as long in the merged states as in their members.
-
+are merged by the same rule: the coarsest partition that its own refinement leaves as it is (Moore 1956), a bisimulation
+of the moves that were seen. Ways to goals are as long in the merged states as in their members. It is lossless where
+an action has one outcome; where it has several, their odds are not looked at, and those of merged states are pooled.
 Source:
     Of a game's renormalised states those are merged in Friston et al. 2024, arXiv:2407.20292, that predict the same
     outcomes now and next; here what is predicted for ever, unless ``steps`` says less.
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int, Int64
 
 from renorm.errors import RecipeError
+from renorm.planning.attractors import steps_to
 from renorm.tokens.trees.rows import distinct_rows
 
 __all__ = ["equivalent"]
@@ -43,6 +44,12 @@ def equivalent(
     if not len(labels):
         return np.empty(0, np.int64)
     classes = distinct_rows(labels[:, None])[1]
+    if steps is None:  # what is equal for ever is as far from everything: this saves a sweep for each step of a way
+        ends = np.ones(len(labels), bool)
+        ends[moves[:, 0]] = False
+        anywhere, pairs = np.zeros(len(labels), bool), moves[:, [0, 2]]
+        far = [steps_to(pairs, own, anywhere) for own in (ends, *(labels == label for label in np.unique(labels)))]
+        classes = distinct_rows(np.column_stack([labels, *far]))[1]
     while steps is None or steps > 0:
         known = np.column_stack([moves[:, :2], classes[moves[:, 2]]])
         known = known[np.lexsort(known.T[::-1])]

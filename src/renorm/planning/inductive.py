@@ -21,6 +21,7 @@ Source:
     whether what follows is known: counts of what was seen and of anything else, see ``renorm.tokens.paths.novelty``.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -30,7 +31,7 @@ from jaxtyping import Bool, Int64, UInt8
 from renorm.errors import DataError, RecipeError
 from renorm.planning.attractors import UNREACHED, basin, steps_to
 from renorm.planning.equivalence import equivalent
-from renorm.planning.ways import Ways
+from renorm.planning.ways import Ways, check_memory
 from renorm.tokens.paths.groups import block_groups
 from renorm.tokens.paths.novelty import novelty
 from renorm.tokens.paths.tower import Tower
@@ -48,12 +49,14 @@ class InductivePlanner:
 
     Attributes:
         tower: Windows.
-        names: State of each window of the tower.
+        shape: Rows and columns of a picture.
+        names: State of each window of the tower; -1 for what only another planner of the same tower has seen.
         ways: State, action, state that followed; how often, and where something was won or lost in the last frame.
         actions: How many there are.
-        distance: d; -1 where no goal was ever reached from.
+        distance: d; -1 where no way without losses to a goal is known.
         discount: $\\gamma$, of a step.
         curiosity: $\\lambda$; 0: what an action teaches is worth nothing.
+        is_merged: Windows are one that are told apart no more: it plays, but does not learn.
 
     Example: a small Pong.
         >>> from renorm.worlds.pong import Pong
@@ -67,11 +70,13 @@ class InductivePlanner:
     """
 
     tower: Tower
+    shape: tuple[int, int]
     names: Int64[np.ndarray, " windows"]
     ways: Ways
     actions: int
     discount: float = 0.98
     curiosity: float = 0.0
+    is_merged: bool = False
     distance: Int64[np.ndarray, " states"] = field(init=False)
     _begins: Int64[np.ndarray, " more"] = field(init=False, repr=False)
     _order: Int64[np.ndarray, " moves"] = field(init=False, repr=False)
@@ -86,7 +91,7 @@ class InductivePlanner:
 
     @property
     def goals(self) -> Bool[np.ndarray, " states"]:
-        """States in which something is won."""
+        """States in which something is won, and nothing lost."""
         return self.ways.goals
 
     @property
@@ -110,15 +115,18 @@ class InductivePlanner:
             plays: An episode each.
             actions: How many there are.
             edges: Sites of a block along an axis, then blocks of a block; six, then all of them, if not given.
-            curiosity: What a nat about what follows is worth, in goals.
             levels: Of the tower: a window has $2^{levels - 1}$ frames.
+            curiosity: What a nat about what follows is worth, in goals.
 
         Raises:
-            RecipeError: If the levels do not end in one factor, the whole picture.
-            DataError: If a play is shorter than two windows, there is none, or it has an action beyond ``actions``.
+            RecipeError: If the levels do not end in one factor, the whole picture, or a number is out of range.
+            DataError: If a play is shorter than two windows, there is none, its pictures have another shape, or it has
+                an action that there is not.
         """
         if not plays:
             raise DataError("there is nothing to plan by: one play or more is needed, got none")
+        if actions < 1 or not 0 <= curiosity < np.inf:
+            raise RecipeError(f"a planner needs actions >= 1 and curiosity >= 0, got {actions} and {curiosity}")
         if levels < 2:
             raise RecipeError(
                 f"a window has two frames or more, so that it shows what moves: levels >= 2, got {levels}"
@@ -130,7 +138,8 @@ class InductivePlanner:
                 f"blocks of {edges} need {len(groups)} levels until one is left, got {levels}; take larger blocks"
             )
         groups += [np.zeros(1, np.int64)] * (levels - len(groups))
-        return cls(Tower(groups), np.empty(0, np.int64), Ways.none(), actions, curiosity=curiosity).learn(plays)
+        nothing = np.empty(0, np.int64)
+        return cls(Tower(groups), shape, nothing, Ways.none(), actions, curiosity=curiosity).learn(plays)
 
     def learn(self, plays: Sequence[Play], *, gate: float = 0.0, horizon: float = np.inf) -> "InductivePlanner":
         r"""The planner that has seen more; they share the tower, whose windows keep their numbers.
@@ -141,15 +150,26 @@ class InductivePlanner:
             horizon: $\eta > 0$: so many moves are remembered; infinite: all.
 
         Raises:
-            RecipeError: If gate or horizon is out of range.
-            DataError: If a play is shorter than two windows, there is none, or it has an action beyond ``actions``.
+            RecipeError: If gate or horizon is out of range, or its states are merged.
+            DataError: If a play is shorter than two windows, there is none, its pictures have another shape, or it has
+                an action that there is not.
         """
-        highest = max((int(own.actions.max(initial=0)) for own in plays), default=0)
-        if highest >= self.actions:
-            raise DataError(f"actions here are 0 to {self.actions - 1}, got {highest}")
-        windows = self.tower.learn([own.pictures.reshape(len(own), -1) for own in plays])[-1][0].states
-        fresh = np.arange(len(self.tower.levels[-1][0].states) - len(self.names))
-        names = np.concatenate([self.names, len(self.ways.won) + fresh])
+        if self.is_merged:
+            raise RecipeError("merged states cannot be told apart again: learn with the planner that was merged")
+        check_memory(gate, horizon)  # nothing is learned by halves
+        for own in plays:
+            if own.pictures.shape[1:] != self.shape:
+                raise DataError(f"pictures here are {self.shape}, got {own.pictures.shape[1:]}")
+            strange = own.actions[(own.actions < 0) | (own.actions >= self.actions)]
+            if len(strange):
+                raise DataError(f"actions here are 0 to {self.actions - 1}, got {strange[0]}")
+        sites = math.prod(self.shape)
+        windows = self.tower.learn([own.pictures.reshape(len(own), sites) for own in plays])[-1][0].states
+        known = len(self.tower.levels[-1][0].states)
+        names = np.concatenate([self.names, np.full(known - len(self.names), UNREACHED)])
+        seen = np.unique(windows[windows >= 0])
+        fresh = seen[names[seen] < 0]
+        names[fresh] = len(self.ways.won) + np.arange(len(fresh))
         rewards, costs, taken = (
             np.roll(np.concatenate([getattr(own, name) for own in plays]), 1 - self.tower.spans[-1])
             for name in ("rewards", "costs", "actions")
@@ -167,7 +187,9 @@ class InductivePlanner:
         return replace(self, ways=self.ways.within(basin(self.ways.pairs, self.goals, self.losses, steps=steps)))
 
     def merged(self, steps: int | None = None) -> "InductivePlanner":
-        """The planner in which windows that nobody can tell apart by what is won and lost later are one state.
+        """The planner in which windows from which the same may be won and lost later are one state; it learns no more.
+
+        See ``renorm.planning.equivalence``.
 
         Args:
             steps: So far ahead they are told apart. Without end, if not given: ways to goals stay as long as they are.
@@ -175,8 +197,9 @@ class InductivePlanner:
         Raises:
             RecipeError: If ``steps`` is negative.
         """
-        names = equivalent(self.ways.moves, self.goals + 2 * self.losses, steps=steps)
-        return replace(self, names=names[self.names], ways=self.ways.renamed(names))
+        classes = equivalent(self.ways.moves, self.goals + 2 * self.losses, steps=steps)
+        names = np.where(self.names >= 0, classes[self.names], UNREACHED)
+        return replace(self, names=names, ways=self.ways.renamed(classes), is_merged=True)
 
     def state(self, pictures: UInt8[np.ndarray, "frames rows columns"]) -> int:
         """The state of the last frames; -1 if they were never seen."""

@@ -117,6 +117,10 @@ def trial(
         )
     if planner not in PLANNERS:
         raise RecipeError(f"planner is one of {', '.join(PLANNERS)}, got {planner!r}")
+    if planner == "tower" and frames < 4:
+        raise RecipeError(f"a tower needs 4 frames of random play or more, got {frames}")
+    if seed < 0:
+        raise RecipeError(f"a seed is 0 or more, got {seed}")
     number = len(world.space.actions)
     chance = np.random.default_rng((seed, 0))
     watched = play(world, random_player(number, chance), frames, chance, slip=slip)

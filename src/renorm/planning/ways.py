@@ -7,7 +7,8 @@ $$ w = \frac{e^{\beta I(a')}}{e^{\beta I(a)} + e^{\beta I(a')}}, \qquad
    a \leftarrow \big(a + w\,(a' - a)\big) \cdot \frac{\eta}{\eta + w n}, $$
 
 for n new moves: what makes the future less certain does not pass, and the total tends to $\eta$, so that a world may
-change. What has faded below 1/32 is forgotten.
+change. What has faded below 1/32 is forgotten, so the total stays below $\eta$ where many moves are rare. New moves
+fade together: to remember the latest best, learn parts that are shorter than $\eta$.
 
 Source:
     Friston et al. 2024, arXiv:2407.20292, with one new move at a time there.
@@ -19,10 +20,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
 from scipy.special import expit
 
-from renorm.errors import RecipeError
+from renorm.errors import DataError, RecipeError
 from renorm.tokens.trees.rows import distinct_rows
 
-__all__ = ["Ways", "information"]
+__all__ = ["Ways", "check_memory", "information"]
 
 FAINT = 1 / 32
 
@@ -67,11 +68,17 @@ class Ways:
         Args:
             states: -1 where there is none: nothing leads there or comes from there.
             actions: Taken in that state.
-            rewards, costs: Not 0 where something was won or lost in that state.
+            rewards, costs: Above 0 where something was won or lost in that state.
             number: Of states; as many as are seen, if not told.
+
+        Raises:
+            DataError: If a state is beyond ``number``.
         """
         going = np.flatnonzero((states[:-1] >= 0) & (states[1:] >= 0))
-        number = int(states.max(initial=-1)) + 1 if number is None else number
+        seen = int(states.max(initial=-1)) + 1
+        number = seen if number is None else number
+        if seen > number:
+            raise DataError(f"states here are 0 to {number - 1}, got {seen - 1}")
         inside = states >= 0
 
         def counted(what: np.ndarray) -> np.ndarray:
@@ -100,7 +107,7 @@ class Ways:
 
         Args:
             more: Of the same states, and maybe further ones.
-            gate: $\beta \ge 0$, per nat; 0: everything passes.
+            gate: $\beta \ge 0$, finite, per nat; 0: everything passes.
             horizon: $\eta > 0$, moves; infinite: nothing is forgotten.
 
         Raises:
@@ -116,8 +123,7 @@ class Ways:
             >>> old.with_more(new, gate=512.0).weights.round(3).tolist()  # of states that tell less of the next one
             [4.0, 4.0]
         """
-        if not (gate >= 0 and horizon > 0):
-            raise RecipeError(f"gate must be >= 0 and horizon > 0 (something must be kept), got {gate} and {horizon}")
+        check_memory(gate, horizon)
         moves, share = np.concatenate([self.moves, more.moves]), 1.0
         if gate > 0:
             both, total = _joined(moves, np.concatenate([self.weights, more.weights]))
@@ -127,7 +133,7 @@ class Ways:
         joined, weights = _joined(moves, faded * np.concatenate([self.weights, share * more.weights]))
         number = max(len(self.won), len(more.won))
         won, lost = (
-            faded * (_padded(mine, number) + share * _padded(theirs, number))
+            _kept(faded * (_padded(mine, number) + share * _padded(theirs, number)))
             for mine, theirs in ((self.won, more.won), (self.lost, more.lost))
         )
         kept = weights >= FAINT
@@ -147,6 +153,18 @@ class Ways:
         moves = np.column_stack([names[self.moves[:, 0]], self.moves[:, 1], names[self.moves[:, 2]]])
         won, lost = (np.bincount(names, weights=what) for what in (self.won, self.lost))
         return Ways(*_joined(moves, self.weights), won, lost)
+
+
+def check_memory(gate: float, horizon: float) -> None:
+    """Refuse what ``Ways.with_more`` cannot do.
+
+    Raises:
+        RecipeError: If gate or horizon is out of range.
+    """
+    if not (0 <= gate < np.inf and horizon > 0):
+        raise RecipeError(
+            f"gate must be >= 0 and finite, and horizon > 0 (something must be kept), got {gate} and {horizon}"
+        )
 
 
 def information(moves: Int64[np.ndarray, "moves 3"], weights: Float64[np.ndarray, " moves"]) -> float:
@@ -176,6 +194,11 @@ def _joined(moves: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
         return moves, weights
     first, inverse = distinct_rows(moves)
     return moves[first], np.bincount(inverse, weights=weights)
+
+
+def _kept(values: np.ndarray) -> np.ndarray:
+    """0 where all has faded."""
+    return np.where(values >= FAINT, values, 0.0)
 
 
 def _padded(values: np.ndarray, number: int) -> np.ndarray:

@@ -7,7 +7,7 @@ The places are eigenvectors of the Laplacian of the graph without directions, th
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from scipy import sparse
@@ -25,12 +25,15 @@ SHIFT = -1e-3  # just below the spectrum, where the Laplacian can be inverted
 PALE, PRIZE = "#c3c8ce", "#b5562c"
 
 
-def spectral_places(moves: Int[np.ndarray, "moves 2"], number: int) -> Float64[np.ndarray, "states 2"]:
+def spectral_places(
+    moves: Int[np.ndarray, "moves 2"], number: int, near: Bool[np.ndarray, " number"] | None = None
+) -> Float64[np.ndarray, "states 2"]:
     """Where the states of the largest connected part are; nan for the others.
 
     Args:
         moves: From, to.
         number: Of states.
+        near: If there are some of these states, the part that has most of them is taken.
 
     Raises:
         DataError: If no part has four states, so that there is nothing to lay out.
@@ -45,7 +48,8 @@ def spectral_places(moves: Int[np.ndarray, "moves 2"], number: int) -> Float64[n
     one = sparse.csr_array((np.ones(len(moves)), (moves[:, 0], moves[:, 1])), shape=(number, number))
     both = ((one + one.T) > 0).astype(np.float64)
     _, part = csgraph.connected_components(both, directed=False)
-    own = np.flatnonzero(part == np.bincount(part, minlength=1).argmax())
+    counted = part if near is None or not near.any() else part[near]
+    own = np.flatnonzero(part == np.bincount(counted, minlength=1).argmax())
     if len(own) < 4:
         raise DataError(f"a picture of ways needs four states or more that hang together, got {len(own)}")
     laplacian = csgraph.laplacian(both[own][:, own]).tocsc()
@@ -66,15 +70,17 @@ def portrait(ways: Ways, name: str = "ways") -> str:
     Raises:
         DataError: If no four states hang together.
     """
-    places, pairs, goals = spectral_places(ways.pairs, len(ways.goals)), ways.pairs, ways.goals
+    pairs, goals = ways.pairs, ways.goals
+    circling = orbit(pairs, goals, ways.losses)
+    places = spectral_places(pairs, len(goals), circling)
     figure = Figure(figsize=(5.2, 4.6), layout="constrained")
     axes: Any = figure.add_subplot()
     drawn = pairs[~np.isnan(places[pairs]).any(axis=(1, 2))]
     axes.add_collection(LineCollection(list(places[drawn]), colors=PALE, linewidths=0.6, zorder=1))
-    circling = orbit(pairs, goals, ways.losses)
     for which, colour, size in ((~circling, PALETTE["quiet"], 4), (circling, PALETTE["accent"], 7), (goals, PRIZE, 30)):
         axes.scatter(*places[which].T, s=size, c=colour, linewidths=0, zorder=2)
-    axes.set_title(f"{name}: {len(goals)} states, {len(pairs)} moves, {circling.sum()} on an orbit", fontsize=9)
+    shown = int((~np.isnan(places[:, 0])).sum())
+    axes.set_title(f"{name}: {shown} of {len(goals)} states, {circling.sum()} on an orbit", fontsize=9)
     axes.set_aspect("equal", "datalim")
     axes.set_axis_off()
     axes.autoscale_view()
