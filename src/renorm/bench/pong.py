@@ -3,8 +3,7 @@
 ``fixed``: the ball has one orbit, as in arXiv:2407.20292. ``random``: each rally is served anew, and one action in ten
 is replaced by a random one, in learning as in play. The Q-learner sees the last two pictures and learns from the same
 frames; its rate, discount, number of sweeps and tremble are the best of 36 for each game, chosen on other seeds.
-``tower`` and ``attracting`` plan on windows of whole pictures as the paper does, nothing of it tuned, see
-``renorm.bench.games``.
+``tower`` and ``attracting`` plan on windows of whole pictures as the paper does, see ``renorm.bench.games``.
 Seconds are those of one thread: of learning 10 000 frames, and of 4096 frames played by a planner that starts knowing
 no plan.
 """

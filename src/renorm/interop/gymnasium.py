@@ -150,7 +150,11 @@ def make_gymnasium(name: str, settings: dict[str, Any] | None = None) -> Gymnasi
         environment = gymnasium.make(own, **asked)
     except (Exception, SystemExit) as error:  # what makes an environment is foreign code
         raise RecipeError(f"gymnasium cannot make '{name}': {type(error).__name__}: {error}") from None
-    return GymnasiumWorld(environment, step_cost=float(step_cost))
+    try:
+        return GymnasiumWorld(environment, step_cost=step_cost)
+    except RecipeError:
+        environment.close()
+        raise
 
 
 def as_environment(world: World, *, frames: int | None = None) -> "gymnasium.Env[Any, Any]":

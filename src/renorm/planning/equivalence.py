@@ -4,6 +4,7 @@ Two states are one if the same is won and lost in them, and each action may lead
 are merged by the same rule: the coarsest partition that its own refinement leaves as it is (Moore 1956), a bisimulation
 of the moves that were seen. Ways to goals are as long in the merged states as in their members. It is lossless where
 an action has one outcome; where it has several, their odds are not looked at, and those of merged states are pooled.
+
 Source:
     Of a game's renormalised states those are merged in Friston et al. 2024, arXiv:2407.20292, that predict the same
     outcomes now and next; here what is predicted for ever, unless ``steps`` says less.
