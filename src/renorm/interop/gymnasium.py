@@ -151,7 +151,7 @@ def make_gymnasium(name: str, settings: dict[str, Any] | None = None) -> Gymnasi
     except (Exception, SystemExit) as error:  # what makes an environment is foreign code
         raise RecipeError(f"gymnasium cannot make '{name}': {type(error).__name__}: {error}") from None
     try:
-        return GymnasiumWorld(environment, step_cost=step_cost)
+        return GymnasiumWorld(environment, step_cost=float(step_cost))
     except RecipeError:
         environment.close()
         raise
