@@ -98,6 +98,7 @@ FIGURES = {
     "breakout": {"score", "score_random", "score_q_learner"},
     "structure-cost": {"seconds_1e6", "bytes_1e6", "growth_exponent"},
     "movie": {"exact", "bits_ratio_to_gzip", "completed"},
+    "chain": {"rg2_linear", "rg2_ring", "log_z_error_max"},
     "protein": {
         *(
             f"{method}_{key}_{evaluations}"

@@ -21,7 +21,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 HOUSE = [
     ("errors", "version"),
     ("spec",),
-    ("lattice",),
+    ("lattice", "graph"),
     ("bases",),
     ("nn", "mcmc", "worlds"),
     ("coarse", "laws"),

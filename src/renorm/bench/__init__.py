@@ -39,5 +39,6 @@ BENCHMARKS = {
     "breakout": "breakout",
     "structure-cost": "structure_cost",
     "movie": "movie",
+    "chain": "chain",
 }
 """Name -> module in this folder; imported only when run."""

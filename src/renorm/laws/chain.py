@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float64
+from scipy.interpolate import RectBivariateSpline
 from torch import Tensor
 
 from renorm.errors import DataError, RecipeError
@@ -58,6 +60,25 @@ class TransferChain:
         square = self.matrix @ self.matrix
         top = float(square.max())
         return TransferChain(self.sites // 2, self.nodes, square / top, 2 * self.log_scale + math.log(top))
+
+    def log_prob(self, x: Float[Tensor, "batch 1 sites"]) -> Float64[Tensor, " batch"]:
+        r"""Log-density of fields on the ring, in nats: $\ln p = \sum_i[s + \ln T(x_i, x_{i+1})/dx] - \ln Z$.
+
+        $\ln T$ is read between the nodes by splines of order 5.
+
+        Raises:
+            DataError: If the ring has another number of sites.
+        """
+        if x.ndim != 3 or x.shape[2] != self.sites:
+            raise DataError(f"fields must be (batch, 1, {self.sites}) to live here, got {tuple(x.shape)}")
+        here = x[:, 0].double().numpy()
+        bonds = self._log_bond.ev(here, np.roll(here, -1, 1)).sum(1)
+        return torch.as_tensor(bonds + self.sites * self.log_scale - self.log_z)
+
+    @cached_property
+    def _log_bond(self) -> RectBivariateSpline:
+        step = self.nodes[1] - self.nodes[0]
+        return RectBivariateSpline(self.nodes, self.nodes, np.log(self.matrix / step), kx=5, ky=5)
 
     def density(self) -> Float64[np.ndarray, " nodes"]:
         """Probability of each node at a site; it adds to 1."""

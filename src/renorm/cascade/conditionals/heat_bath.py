@@ -1,5 +1,7 @@
 r"""Heat baths: with nearest neighbours alone every second site can be drawn, and integrated out, exactly."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,9 @@ from renorm.cascade.conditionals.site_laws import SiteLaw
 from renorm.coarse.checkerboard import odd_neighbours
 
 __all__ = ["EvenAction", "HeatBath"]
+
+Neighbours = Callable[[Tensor], Tensor]
+"""Coarse fields (batch, channel, *sites) to the neighbours of each detail, (batch, details, neighbours, *sites)."""
 
 
 class HeatBath(CascadeConditional):
@@ -18,6 +23,7 @@ class HeatBath(CascadeConditional):
 
     Args:
         site: The law of one site.
+        neighbours: Coarse sites next to every site of the detail: those of a checkerboard, or of a ring.
 
     Example: spins without coupling.
         >>> from renorm.cascade.conditionals.site_laws import IsingSite
@@ -27,18 +33,18 @@ class HeatBath(CascadeConditional):
 
     reparametrised = False
 
-    def __init__(self, site: SiteLaw) -> None:
+    def __init__(self, site: SiteLaw, neighbours: Neighbours = odd_neighbours) -> None:
         super().__init__()
-        self.site = site
+        self.site, self.neighbours = site, neighbours
 
     def draw(self, coarse: Tensor, *, generator: torch.Generator) -> Draw:
         """The odd sites, and their log density."""
-        value, log_prob = self.site.draw(odd_neighbours(coarse).sum(2), generator=generator)
+        value, log_prob = self.site.draw(self.neighbours(coarse).sum(2), generator=generator)
         return Draw(value, log_prob.flatten(1).sum(1))
 
     def log_prob(self, detail: Tensor, coarse: Tensor) -> Tensor:
         """Nats of the odd sites given the even ones."""
-        return self.site.log_prob(detail, odd_neighbours(coarse).sum(2)).flatten(1).sum(1)
+        return self.site.log_prob(detail, self.neighbours(coarse).sum(2)).flatten(1).sum(1)
 
 
 class EvenAction:
@@ -48,6 +54,7 @@ class EvenAction:
 
     Args:
         site: The law of one site.
+        neighbours: As of ``HeatBath``.
 
     Example: two by two spins without coupling have Z = 2^4.
         >>> from renorm.cascade.conditionals.site_laws import IsingSite
@@ -56,10 +63,10 @@ class EvenAction:
         16.0
     """
 
-    def __init__(self, site: SiteLaw) -> None:
-        self.site = site
+    def __init__(self, site: SiteLaw, neighbours: Neighbours = odd_neighbours) -> None:
+        self.site, self.neighbours = site, neighbours
 
     def __call__(self, even: Tensor) -> Tensor:
-        """S' of even sites (batch, 2, height / 2, width / 2), in nats."""
-        h = odd_neighbours(even).sum(2)
+        """S' of even sites, (batch, 2, height / 2, width / 2) or (batch, 1, sites / 2), in nats."""
+        h = self.neighbours(even).sum(2)
         return self.site.potential(even).flatten(1).sum(1) - self.site.log_normaliser(h).flatten(1).sum(1)
