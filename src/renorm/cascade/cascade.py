@@ -22,7 +22,7 @@ from renorm.cascade.learning.levels import (
 )
 from renorm.cascade.spec import CascadeFit, CascadeSpec
 from renorm.cascade.storage import CascadeCard, read, write
-from renorm.coarse.base import CoarseGraining
+from renorm.coarse.base import CoarseGraining, merged
 from renorm.data.fields import require_finite
 from renorm.errors import DataError, NoLikelihoodError, RecipeError
 from renorm.fit.checkpoint import load_weights
@@ -408,8 +408,8 @@ class Cascade(nn.Module):
             conditional, step = self.conditionals[index], self.steps[index]
             assert isinstance(conditional, CascadeConditional)
             detail, log_prob = conditional.draw(x, generator=generator)
-            x = step.merge(x, detail)
-            total = total + log_prob + step.split(x).log_det.to(log_prob.dtype)
+            x, log_det = merged(step, x, detail)
+            total = total + log_prob + log_det.to(log_prob.dtype)
         return Draw(x, total)
 
     def _fit_at_once(

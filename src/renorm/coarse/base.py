@@ -16,7 +16,7 @@ from torch import Tensor
 from renorm.errors import DataError, RecipeError
 from renorm.lattice import Lattice
 
-__all__ = ["BlockRule", "CoarseGraining", "Split", "check_field", "check_parts", "check_sites", "shrunk"]
+__all__ = ["BlockRule", "CoarseGraining", "Split", "check_field", "check_parts", "check_sites", "merged", "shrunk"]
 
 
 class Split(NamedTuple):
@@ -52,6 +52,22 @@ class CoarseGraining(Protocol):
     def merge(self, coarse: Tensor, detail: Tensor) -> Tensor:
         """The fine field; ``merge(split(x).coarse, split(x).detail) == x``."""
         ...
+
+
+def merged(step: CoarseGraining, coarse: Tensor, detail: Tensor) -> tuple[Tensor, Tensor]:
+    """The fine field, and the ``log_det`` that ``split`` has there; in one pass where the step knows how.
+
+    Example:
+        >>> from renorm.coarse.checkerboard import RotatedCheckerboard
+        >>> x, log_det = merged(RotatedCheckerboard(), torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
+        >>> tuple(x.shape), log_det.tolist()
+        ((1, 2, 2, 2), [0.0])
+    """
+    together = getattr(step, "merge_log_det", None)
+    if together is not None:
+        return together(coarse, detail)  # type: ignore[no-any-return]
+    x = step.merge(coarse, detail)
+    return x, step.split(x).log_det
 
 
 @runtime_checkable

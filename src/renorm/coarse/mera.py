@@ -1,0 +1,113 @@
+"""A learned invertible step: disentanglers across the borders of blocks, then a decimator in each block."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from renorm.coarse.base import Split, check_field, check_parts, shrunk
+from renorm.coarse.blocks import from_blocks, to_blocks
+from renorm.coarse.learned import HAAR
+from renorm.errors import RecipeError
+from renorm.lattice import Lattice
+from renorm.nn.block_flow import BlockFlow
+from renorm.spec import require
+
+__all__ = ["MeraStep"]
+
+START = {"haar": torch.tensor(HAAR, dtype=torch.float64) / 2, "corner": torch.eye(4, dtype=torch.float64)}
+
+
+class MeraStep(nn.Module):
+    r"""One level of a multi-scale entanglement renormalization: blocks of 2 x 2 sites, all by the same two bijections.
+
+    $$ \phi \xrightarrow{\ D \text{ on blocks shifted by } (1, 1)\ } \phi' \xrightarrow{\ B\,H \text{ on blocks}\ }
+       (c, y_1, y_2, y_3), \qquad \ln|\det| = \sum_\text{blocks} [\ln|\det D'| + \ln|\det B'|] $$
+
+    The disentangler D bends what neighbouring blocks share, the decimator B what is within; both are ``BlockFlow``. At
+    first they are the identity: the coarse field is then Haar's, or that of plain decimation, where H is 1.
+
+    The detail has its bands outermost, as that of ``renorm.coarse.wavelet.Wavelet``.
+
+    Args:
+        start: ``"haar"`` or ``"corner"``, the coarse field before anything is learned.
+        layers: Of either flow; 0: nothing is ever learned.
+        kind: ``"spline"`` or ``"affine"``.
+        width, hidden: Of the networks.
+        bins, bound: Of the splines.
+        odd: Whether the step turns over with the field, by construction.
+
+    Source:
+        Vidal 2008, Phys. Rev. Lett. 101, 110501; Li & Wang 2018, Phys. Rev. Lett. 121, 260601, for flows as blocks.
+
+    Example:
+        >>> x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+        >>> coarse, detail, log_det = MeraStep("corner").split(x)
+        >>> round(coarse.item(), 5), [round(y, 5) for y in detail.flatten().tolist()], log_det.item()
+        (1.0, [2.0, 3.0, 4.0], 0.0)
+    """
+
+    start_matrix: Tensor
+
+    def __init__(
+        self,
+        start: Literal["haar", "corner"] = "haar",
+        *,
+        layers: int = 4,
+        kind: Literal["spline", "affine"] = "spline",
+        width: int = 16,
+        hidden: int = 1,
+        bins: int = 8,
+        bound: float = 5.0,
+        odd: bool = True,
+    ) -> None:
+        super().__init__()
+        require(start in START, f"start must be one of {tuple(START)}", start)
+        self.start = start
+        size = {"layers": layers, "kind": kind, "width": width, "hidden": hidden, "bins": bins, "bound": bound}
+        self.disentangler = BlockFlow(4, **size, odd=odd)  # type: ignore[arg-type]
+        self.decimator = BlockFlow(4, **size, odd=odd)  # type: ignore[arg-type]
+
+    def coarse_lattice(self, lattice: Lattice) -> Lattice:
+        """Half the sites on both axes.
+
+        Raises:
+            RecipeError: If the lattice is not 2-D, periodic, of one channel, and even.
+        """
+        if lattice.dim != 2 or lattice.channels != 1 or lattice.boundary != "periodic":
+            raise RecipeError(
+                "disentanglers reach around a periodic lattice of two axes and one channel, got "
+                f"{lattice.event_shape}, {lattice.boundary}"
+            )
+        return shrunk(lattice, 2)
+
+    def detail_shape(self, lattice: Lattice) -> tuple[int, ...]:
+        """(3, coarse sites)."""
+        return (3, *self.coarse_lattice(lattice).shape)
+
+    def split(self, x: Float[Tensor, "batch 1 rows columns"]) -> Split:
+        """Coarse field, details and the volume; DataError if ``x`` is not (batch, 1, even, even)."""
+        check_field(x, 2, 2)
+        blocks, first = self.disentangler(to_blocks(x.roll((-1, -1), (2, 3)), 2))
+        x = from_blocks(blocks, 2).roll((1, 1), (2, 3))
+        bands, second = self.decimator(to_blocks(x, 2) @ START[self.start].T.to(x))
+        bands = bands[:, 0].movedim(-1, 1)
+        return Split(bands[:, :1], bands[:, 1:], (first + second).flatten(1).sum(1))
+
+    def merge(
+        self, coarse: Float[Tensor, "batch 1 rows columns"], detail: Float[Tensor, "batch 3 rows columns"]
+    ) -> Float[Tensor, "batch 1 fine_rows fine_columns"]:
+        """The field of these; DataError if they do not belong together."""
+        return self.merge_log_det(coarse, detail)[0]
+
+    def merge_log_det(
+        self, coarse: Float[Tensor, "batch 1 rows columns"], detail: Float[Tensor, "batch 3 rows columns"]
+    ) -> tuple[Float[Tensor, "batch 1 fine_rows fine_columns"], Float[Tensor, " batch"]]:
+        """The field, and the ``log_det`` that ``split`` has there, in one pass."""
+        check_parts(coarse, detail, 2, (3, *coarse.shape[2:]))
+        bands = torch.cat([coarse, detail], 1).movedim(1, -1)[:, None]
+        bands, second = self.decimator.inverse(bands)
+        x = from_blocks(bands @ START[self.start].to(bands), 2)  # the inverse of an orthogonal matrix, transposed
+        blocks, first = self.disentangler.inverse(to_blocks(x.roll((-1, -1), (2, 3)), 2))
+        return from_blocks(blocks, 2).roll((1, 1), (2, 3)), (first + second).flatten(1).sum(1)
