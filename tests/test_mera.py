@@ -8,7 +8,8 @@ from renorm.cascade.conditionals.white import WhiteNoise
 from renorm.cascade.learning.training import fit_to_action
 from renorm.coarse.base import merged
 from renorm.coarse.block_spin import Decimation
-from renorm.coarse.mera import MeraStep
+from renorm.coarse.checkerboard import Checkerboard
+from renorm.coarse.mera import Disentangled, MeraStep
 from renorm.coarse.wavelet import Wavelet
 from renorm.errors import DataError, RecipeError
 from renorm.lattice import Lattice
@@ -67,7 +68,20 @@ class TestMera:
     @pytest.mark.parametrize("kind", KINDS)
     def test_conformance(self, start, kind):
         lattice = Lattice((4, 6), boundary="periodic")
-        check_coarse_graining(bent(MeraStep(start, kind=kind, layers=2), size=0.05), lattice)  # steep splines lose digits
+        check_coarse_graining(
+            bent(MeraStep(start, kind=kind, layers=2), size=0.05), lattice
+        )  # steep splines lose digits
+
+    @pytest.mark.parametrize("step", [Checkerboard(), Wavelet()])
+    def test_conformance_of_disentangled_steps(self, step, generator):
+        lattice = Lattice((4, 6), boundary="periodic")
+        learned = bent(Disentangled(step, layers=2), size=0.05)
+        check_coarse_graining(learned, lattice)
+        x = torch.randn(3, 1, 4, 6, generator=generator, dtype=torch.float64)
+        coarse, detail, log_det = learned.split(x)
+        back, there = merged(learned, coarse, detail)
+        torch.testing.assert_close(back, x, rtol=0, atol=1e-9)
+        torch.testing.assert_close(there, log_det, rtol=0, atol=1e-9)
 
     def test_begins_as_what_is_known(self, generator):
         x = torch.randn(2, 1, 4, 4, generator=generator)

@@ -1,0 +1,283 @@
+"""Backmapping: pairs of atoms drawn along a chain, given where the pairs' centres are; it turns with them."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from renorm.cascade.conditional import CascadeConditional, Draw
+from renorm.cascade.conditionals.mixture import MixtureHead
+from renorm.errors import DataError
+from renorm.spec import require
+
+__all__ = ["ChainBackmap", "frames"]
+
+AHEAD, BEHIND, NEAR = 3, 3, 4  # beads further on, atoms before, and whatever else is near, that a pair looks at
+FAR = 10.0  # bond lengths: where what is not there is put
+LEAST = 1e-6
+NARROW = 1e-3  # least width, height and slope of a piece of a spline
+
+
+class _Knots(NamedTuple):
+    """Of a spline from [0, 1] to itself: ends of its pieces, their images, the slopes there; (rows, bins + 1)."""
+
+    x: Tensor
+    y: Tensor
+    slope: Tensor
+
+
+class _Placed(NamedTuple):
+    """Pairs in the frame that what came before gives them; rows of numbers.
+
+    Attributes:
+        seen: What the networks may know, turned into the frame, (rows, inputs).
+        frame: Its three axes, (rows, 3, 3), axis by component.
+        reach: From the atom before to the bead, (rows,).
+    """
+
+    seen: Tensor
+    frame: Tensor
+    reach: Tensor
+
+
+class ChainBackmap(CascadeConditional):
+    r"""Both atoms of every bead of a chain, pair after pair, each given all beads and the atoms before it.
+
+    The first atom a of the pair at c, in the frame whose first axis leads from the atom before, p, to c, is told by an
+    angle around that axis and two lengths, which bonds keep narrow:
+
+    $$ p(y) = \tfrac18\,p(\varphi)\,p(s \mid \varphi)\,p(r \mid s, \varphi)\Big/\frac{r\,s}{d}, \quad
+       s = |a - c| = \tfrac12|y|,\ r = |a - p|,\ d = |c - p|, \qquad y = x_{2i+1} - x_{2i} $$
+
+    $\varphi$ has a monotone spline on the circle, $\ln s$ a mixture of Gaussians, and r a spline on all lengths that
+    close the triangle, $|d - s| \le r \le d + s$. The networks see distances and components in the frame alone, so the
+    law of turned and shifted beads is the turned law: $p(Ry \mid Rc + t) = p(y \mid c)$ for rotations R.
+
+    Args:
+        beads: How many there are, at least 3 (two would leave an angle open).
+        bond: About the distance of neighbouring atoms: the unit in which the networks see lengths.
+        width, layers: Of the networks.
+        bins: Of the splines.
+        components: Of the mixture.
+
+    Raises:
+        ValueError: If a value is out of range.
+
+    Example:
+        >>> law = ChainBackmap(4)
+        >>> c = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
+        >>> draw = law.draw(c, generator=torch.Generator().manual_seed(1))
+        >>> draw.value.shape, torch.allclose(law.log_prob(draw.value, c), draw.log_prob, atol=1e-3)
+        (torch.Size([5, 3, 4]), True)
+    """
+
+    reparametrised = False
+
+    def __init__(
+        self, beads: int, *, bond: float = 1.0, width: int = 64, layers: int = 2, bins: int = 16, components: int = 4
+    ) -> None:
+        super().__init__()
+        require(beads >= 3, "beads must be >= 3 (fewer leave an angle open)", beads)
+        require(bond > 0, "bond must be > 0, in units of length", bond)
+        require(bins >= 2, "bins must be >= 2 (one piece bends nothing)", bins)
+        self.beads, self.bond, self.bins = beads, bond, bins
+        self.length = MixtureHead(components)
+        seen = 3 + 4 * (AHEAD + BEHIND + NEAR)
+        self.around = _net(seen, width, layers, 3 * bins)
+        self.along = _net(seen + 2, width, layers, self.length.size)
+        self.across = _net(seen + 5, width, layers, 3 * bins + 1)
+        self.register_buffer("centre", torch.tensor(math.log(bond / 2)))
+        self.register_buffer("spread", torch.tensor(0.1))
+
+    centre: Tensor
+    spread: Tensor
+
+    @torch.no_grad()
+    def standardise(self, detail: Float[Tensor, "batch 3 beads"], coarse: Float[Tensor, "batch 3 beads"]) -> None:
+        r"""Take mean and spread of $\ln s$ from samples."""
+        log_s = (detail.norm(dim=1) / 2).log()
+        self.centre.copy_(log_s.mean())
+        self.spread.copy_(log_s.std().clamp(min=LEAST))
+
+    def log_prob(self, detail: Float[Tensor, "batch 3 beads"], coarse: Float[Tensor, "batch 3 beads"]) -> Tensor:
+        """Log density of each detail given its beads, in nats and units of length; all pairs at once."""
+        self._require_chain(coarse)
+        atoms = torch.stack([coarse - detail / 2, coarse + detail / 2], -1).flatten(2)
+        placed = [self._place(i, coarse, atoms[..., : 2 * i]) for i in range(self.beads)]
+        at = _Placed(*(torch.stack(part, 1) for part in zip(*placed, strict=True)))
+        local = -(at.frame @ detail.transpose(1, 2)[..., None])[..., 0] / 2  # a - c in the frame
+        return self._density(at, local).sum(1)
+
+    def draw(self, coarse: Float[Tensor, "batch 3 beads"], *, generator: torch.Generator) -> Draw:
+        """One detail for each chain of beads, pair after pair, and its log density."""
+        self._require_chain(coarse)
+        atoms, details = coarse[..., :0], []
+        total = coarse.new_zeros(len(coarse))
+        for i in range(self.beads):
+            at = self._place(i, coarse, atoms)
+            local = self._draw_local(at, generator)
+            total = total + self._density(at, local)
+            a = (at.frame * local[..., None]).sum(1)
+            details.append(-2 * a)
+            atoms = torch.cat([atoms, torch.stack([coarse[..., i] + a, coarse[..., i] - a], -1)], -1)
+        return Draw(torch.stack(details, -1), total)
+
+    # -- where a pair stands -----------------------------------------------------------------------------------------
+
+    def _place(self, i: int, beads: Tensor, before: Tensor) -> _Placed:
+        """The frame of pair i, and what is seen from there."""
+        c = beads[..., i]
+        ahead = beads[..., i + 1 :]
+        # The first pair has no atom before it: the second bead, mirrored, stands for one.
+        p = before[..., -1] if i else 2 * c - beads[..., 1]
+        side = ahead[..., int(i == 0)] if i + 1 < self.beads else before[..., -2]
+        frame = frames(c - p, side - c)
+        reach = (c - p).norm(dim=1)
+        others = torch.cat([before[..., : max(0, 2 * i - BEHIND)], ahead[..., AHEAD:]], -1) - c[..., None]
+        order = others.norm(dim=1).argsort(-1)[:, :NEAR]
+        near = others.gather(2, order[:, None].expand(-1, 3, -1))
+        known = before[..., max(0, 2 * i - BEHIND) :].flip(-1) - c[..., None]
+        parts = [
+            self._told(ahead[..., :AHEAD] - c[..., None], AHEAD),
+            self._told(known, BEHIND),
+            self._told(near, NEAR),
+        ]
+        around = (frame @ torch.cat([part[:, :3] for part in parts], -1)).transpose(1, 2).flatten(1)
+        there = torch.cat([part[:, 3] for part in parts], -1)
+        begins = torch.full_like(reach, float(i == 0))
+        ends = torch.full_like(reach, float(i + 1 == self.beads))
+        seen = torch.cat([torch.stack([reach / self.bond, begins, ends], -1), around, there], -1)
+        return _Placed(seen, frame, reach)
+
+    def _told(self, places: Tensor, number: int) -> Tensor:
+        """So many places, far ones pulled in, in bond lengths, and the share by which each counts; none: zeros."""
+        there = places / self.bond
+        far = there.norm(dim=1, keepdim=True).clamp(min=LEAST)
+        there = there * (far.clamp(max=FAR) / far)
+        told = torch.cat([there, 1 / (1 + far)], 1)
+        return functional.pad(told, (0, number - told.shape[-1]))
+
+    def _require_chain(self, coarse: Tensor) -> None:
+        if coarse.shape[2] != self.beads:
+            raise DataError(f"this law is of chains of {self.beads} beads, got {coarse.shape[2]}")
+
+    # -- the law of a pair -------------------------------------------------------------------------------------------
+
+    def _density(self, at: _Placed, local: Tensor) -> Tensor:
+        """Log density of y, from a - c in the frame."""
+        s = local.norm(dim=-1).clamp(min=LEAST)
+        r = torch.stack([local[..., 0] + at.reach, local[..., 1], local[..., 2]], -1).norm(dim=-1).clamp(min=LEAST)
+        angle = torch.atan2(local[..., 2], local[..., 1])
+        turned = self._turned(at, angle)
+        around = self._circle(at.seen, angle)
+        u = (s.log() - self.centre) / self.spread
+        along = self.length.log_prob(u, self.along(turned)) - s.log() - self.spread.log()
+        low, high = (at.reach - s).abs(), at.reach + s
+        share = ((r - low) / (high - low).clamp(min=LEAST)).clamp(LEAST, 1 - LEAST)
+        across = _log_slope(self._crossed(turned, s, low, high), share) - (high - low).clamp(min=LEAST).log()
+        volume = r.log() + s.log() - at.reach.clamp(min=LEAST).log()
+        return around + along + across - volume - math.log(8)
+
+    def _draw_local(self, at: _Placed, generator: torch.Generator) -> Tensor:
+        def uniform() -> Tensor:
+            return torch.rand(at.reach.shape, generator=generator, dtype=at.reach.dtype, device=at.reach.device)
+
+        angle = math.pi * _where(self._on_circle(at.seen), uniform()) * 2 - math.pi
+        turned = self._turned(at, angle)
+        u = self.length.draw(self.along(turned), generator=generator).value
+        s = (self.centre + self.spread * u).exp()
+        low, high = (at.reach - s).abs(), at.reach + s
+        r = low + (high - low) * _where(self._crossed(turned, s, low, high), uniform())
+        d = at.reach.clamp(min=LEAST)
+        first = (r.square() - d.square() - s.square()) / (2 * d)
+        radius = (s.square() - first.square()).clamp(min=0).sqrt()
+        return torch.stack([first, radius * angle.cos(), radius * angle.sin()], -1)
+
+    def _turned(self, at: _Placed, angle: Tensor) -> Tensor:
+        return torch.cat([at.seen, angle.cos()[..., None], angle.sin()[..., None]], -1)
+
+    def _crossed(self, turned: Tensor, s: Tensor, low: Tensor, high: Tensor) -> _Knots:
+        inputs = torch.stack([s, low, high], -1) / self.bond
+        return _knots(self.across(torch.cat([turned, inputs], -1)), self.bins)
+
+    def _on_circle(self, seen: Tensor) -> _Knots:
+        """Knots of a spline whose slopes at both ends are one: the density has no seam."""
+        widths, heights, slopes = self.around(seen).split(self.bins, -1)
+        return _knots(torch.cat([widths, heights, slopes, slopes[..., :1]], -1), self.bins)
+
+    def _circle(self, seen: Tensor, angle: Tensor) -> Tensor:
+        share = ((angle + math.pi) / (2 * math.pi)).clamp(LEAST, 1 - LEAST)
+        return _log_slope(self._on_circle(seen), share) - math.log(2 * math.pi)
+
+
+def frames(along: Float[Tensor, "*batch 3"], side: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    r"""Right-handed frames: the first axis along one vector, the second in the plane of both.
+
+    $$ e_1 = \frac{v}{|v|}, \qquad e_2 \propto w - (e_1 \cdot w)\,e_1, \qquad e_3 = e_1 \times e_2 $$
+
+    They turn with the vectors. Where the two lie on one line the second axis is any.
+
+    Returns:
+        Axis by component.
+
+    Example:
+        >>> frames(torch.tensor([0.0, 2.0, 0.0]), torch.tensor([3.0, 1.0, 0.0])).tolist()
+        [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]]
+    """
+    first = functional.normalize(along, dim=-1, eps=LEAST)
+    rest = side - (first * side).sum(-1, keepdim=True) * first
+    # On a line: the axis of the component that is least along it.
+    spare = functional.one_hot(first.abs().argmin(-1), 3).to(first)
+    spare = spare - (first * spare).sum(-1, keepdim=True) * first
+    second = functional.normalize(torch.where(rest.norm(dim=-1, keepdim=True) > LEAST, rest, spare), dim=-1)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], -2)
+
+
+def _knots(theta: Tensor, bins: int) -> _Knots:
+    widths, heights, slopes = theta.split([bins, bins, bins + 1], -1)
+
+    def ends(raw: Tensor) -> Tensor:
+        shares = NARROW + (1 - NARROW * bins) * raw.softmax(-1)
+        inner = shares.cumsum(-1)[..., :-1]
+        return torch.cat([torch.zeros_like(raw[..., :1]), inner, torch.ones_like(raw[..., :1])], -1)
+
+    return _Knots(ends(widths), ends(heights), NARROW + functional.softplus(slopes + math.log(math.e - 1)))
+
+
+def _piece(knots: _Knots, ends: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+    """The piece in which a value lies: its first end, width, first image, height, and the slopes at its ends."""
+    k = torch.searchsorted(ends.contiguous(), value[..., None].contiguous()) - 1
+    k = k.clamp(0, ends.shape[-1] - 2)
+    x0, x1, y0, y1, d0, d1 = (part.gather(-1, k + j)[..., 0] for part in knots for j in (0, 1))
+    return x0, x1 - x0, y0, y1 - y0, d0, d1
+
+
+def _log_slope(knots: _Knots, value: Tensor) -> Tensor:
+    """Of the monotone rational-quadratic spline through the knots (Gregory & Delbourgo 1982)."""
+    x0, width, _, height, d0, d1 = _piece(knots, knots.x, value)
+    steep, t = height / width, ((value - x0) / width).clamp(0, 1)
+    bend = t * (1 - t)
+    slope = d1 * t.square() + 2 * steep * bend + d0 * (1 - t).square()
+    return 2 * steep.log() + slope.log() - 2 * (steep + (d1 + d0 - 2 * steep) * bend).log()
+
+
+def _where(knots: _Knots, value: Tensor) -> Tensor:
+    """Where the spline has this value."""
+    x0, width, y0, height, d0, d1 = _piece(knots, knots.y, value)
+    steep, rise = height / width, value - y0
+    both = d1 + d0 - 2 * steep
+    a, b, c = height * (steep - d0) + rise * both, height * d0 - rise * both, -steep * rise
+    root = (b.square() - 4 * a * c).clamp(min=0).sqrt()
+    return x0 + width * (2 * c / (-b - root)).clamp(0, 1)
+
+
+def _net(inputs: int, width: int, layers: int, outputs: int) -> nn.Module:
+    """A network that says nothing at first."""
+    last = nn.Linear(width, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    between = [layer for _ in range(layers - 1) for layer in (nn.Linear(width, width), nn.SiLU())]
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), *between, last)
