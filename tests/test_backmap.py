@@ -72,7 +72,7 @@ class TestChainBackmap:
             kept = law._place(pair, many, _atoms(many, tried)[..., : 2 * pair])
             local = -(kept.frame @ noise[..., None])[..., 0] / 2
             weight = (law._density(kept, local) - proposed).exp()
-            assert abs(weight.mean() - 1) < 5 * weight.std() / math.sqrt(num) < 0.15
+            assert abs(weight.mean() - 1) < 5 * weight.std() / math.sqrt(num) < 0.3
 
     def test_refine_keeps_the_beads(self, generator):
         graph = Graph.linear(12)
@@ -130,7 +130,7 @@ class TestFene:
         x = FenePolymer(3).start(1, generator=torch.Generator().manual_seed(0))
         assert math.isfinite(FenePolymer(3)(x).item())
         apart, together = x.clone(), x.clone()
-        apart[..., 2] += 1.0
+        apart[..., 2] += 5.0
         together[..., 1] = together[..., 0]
         assert FenePolymer(3)(apart).item() == math.inf
         assert not math.isfinite(FenePolymer(3)(together).item())

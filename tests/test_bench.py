@@ -22,7 +22,7 @@ TRAINED = {
     "fd_rgdm_paper_best_20",
     "fd_floor",
 }
-PENDING = {"clothing64"}
+PENDING = {"learned-rg", "information", "staged-codebooks", "backmap", "ala2", "chain"}
 FIGURES = {
     "gaussian-nfe": {"rg_best_nfe_k2", "rg_best_nfe_k3", "ddpm_ancestral_nfe_k2", "ddpm_ancestral_nfe_k3"},
     "mixture-nfe": {
@@ -91,6 +91,7 @@ FIGURES = {
         "fd_white_twin_best",
         "train_step_ratio",
     },
+    "clothing64": {"fd_ours_best", "fd_white_twin_best", "fd_ddpm_best", "fd_edm_best", "time_ratio_at_ddpm200_fd"},
     "mnist32-lattices": {
         "train_step_ratio",
         *(f"fd_{which}_short_{n}" for which in ("ours", "sites", "sites_folded", "folded") for n in (10, 20)),
@@ -99,6 +100,11 @@ FIGURES = {
     "structure-cost": {"seconds_1e6", "bytes_1e6", "growth_exponent"},
     "movie": {"exact", "bits_ratio_to_gzip", "completed"},
     "chain": {"rg2_linear", "rg2_ring", "log_z_error_max"},
+    "learned-rg": {"bound_gap_nats", "neural_rg_gap_nats", "mutual_information_ratio"},
+    "information": {"mutual_information_ratio"},
+    "staged-codebooks": set(),
+    "backmap": {"bond_tv", "angle_tv"},
+    "ala2": {"fes_rmse_kj_mol", "histogram_rmse_kj_mol", "kde_rmse_kj_mol", "floor_kj_mol", "bins", "share"},
     "protein": {
         *(
             f"{method}_{key}_{evaluations}"

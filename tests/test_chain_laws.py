@@ -222,9 +222,7 @@ class TestRings:
         torch.manual_seed(0)
         law, site = DoubleWellChain(4, 1.0), Phi4Site(0.5, 4.0, -7.0)
         model = ring_cascade(4, site, SplineHead())
-        fit_to_action(
-            model, EvenAction(site, ring_neighbours), steps=150, rate=2e-2, level=1, generator=generator
-        )
+        fit_to_action(model, EvenAction(site, ring_neighbours), steps=150, rate=2e-2, level=1, generator=generator)
         found = evidence(model, law, 4000, generator=generator)
         assert abs(float(found.log_z.value) - law.log_z) < 4 * float(found.log_z.error) < 0.2
         double = longer(model)

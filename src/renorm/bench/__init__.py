@@ -40,5 +40,10 @@ BENCHMARKS = {
     "structure-cost": "structure_cost",
     "movie": "movie",
     "chain": "chain",
+    "learned-rg": "learned_rg",
+    "information": "information",
+    "staged-codebooks": "staged_codebooks",
+    "backmap": "backmap",
+    "ala2": "ala2",
 }
 """Name -> module in this folder; imported only when run."""

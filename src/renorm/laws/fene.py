@@ -16,6 +16,8 @@ __all__ = ["FenePolymer"]
 WCA_REACH = 2 ** (1 / 6)
 """In units of sigma: where the repulsion ends."""
 
+TRIES = 64  # directions of a step of a walk that avoids itself
+
 
 @dataclass(frozen=True)
 class FenePolymer:
@@ -100,12 +102,16 @@ class FenePolymer:
         return total / self.temperature + 3 / self.spread**2 * x.mean(2, keepdim=True) / self.atoms
 
     def start(self, num: int, *, generator: torch.Generator) -> Float[Tensor, "num 3 atoms"]:
-        """Stretched chains with some noise, of finite energy: where Markov chains may begin."""
-        along = 0.97 * torch.arange(self.atoms, device=generator.device)
-        noise = torch.randn(num, 3, self.atoms, generator=generator, device=generator.device)
-        x = 0.03 * noise
-        x[:, 0] += along - along.mean()
-        return x
+        """Random walks that avoid themselves, of finite energy: where Markov chains may begin."""
+        x = torch.zeros(num, 3, 1, device=generator.device)
+        for _ in range(self.atoms - 1):
+            step = torch.randn(num, 3, TRIES, generator=generator, device=generator.device)
+            tried = x[..., -1:] + 0.97 * step / step.norm(dim=1, keepdim=True)
+            near = torch.cdist(tried.transpose(1, 2), x.transpose(1, 2)).amin(2)
+            free = near > 0.95
+            best = torch.where(free.any(1), free.double().argmax(1), near.argmax(1))  # boxed in: as far as it goes
+            x = torch.cat([x, tried.gather(2, best[:, None, None].expand(-1, 3, 1))], 2)
+        return x - x.mean(2, keepdim=True)
 
     @cached_property
     def _pairs(self) -> Tensor:

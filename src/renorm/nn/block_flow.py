@@ -63,9 +63,7 @@ class BlockFlow(nn.Module):
         self.size, self.kind, self.bins, self.bound, self.odd = size, kind, bins, bound, odd
         self.moved = [_half(size, j) for j in range(layers)]
         each = 2 + (3 * bins - 1 if kind == "spline" else 0)
-        self.nets = nn.ModuleList(
-            [_net(size - len(moved), width, hidden, each * len(moved)) for moved in self.moved]
-        )
+        self.nets = nn.ModuleList([_net(size - len(moved), width, hidden, each * len(moved)) for moved in self.moved])
 
     def forward(self, x: Float[Tensor, "*batch size"]) -> tuple[Float[Tensor, "*batch size"], Float[Tensor, "*batch"]]:
         """The image of each input, and the log of the volume that it changes."""

@@ -14,7 +14,17 @@ from renorm.tokens.codebooks.values import ValueCodebook
 from renorm.tokens.families.exemplars import Exemplars
 from renorm.tokens.families.pyramid import Pyramid
 from renorm.tokens.families.styles import Styles
-from renorm.tokens.spec import CodebookSpec, ExemplarSpec, LawSpec, PyramidSpec, StyleSpec, ValueSpec, WindowSpec
+from renorm.tokens.spec import (
+    CodebookSpec,
+    ExemplarSpec,
+    LawSpec,
+    ProductSpec,
+    PyramidSpec,
+    ResidualSpec,
+    StyleSpec,
+    ValueSpec,
+    WindowSpec,
+)
 from renorm.tokens.trees.tree import Tree, TreeLaw
 from renorm.tokens.trees.tree_counts import TreeCounts
 
@@ -88,6 +98,10 @@ def make_codebook(spec: CodebookSpec, shape: tuple[int, int, int]) -> Codebook:
         from renorm.tokens.codebooks.windows import WindowCodebook
 
         return WindowCodebook(shape=shape, **values)
+    if isinstance(spec, ResidualSpec | ProductSpec):
+        from renorm.tokens.codebooks.residual import ProductCodebook, ResidualCodebook
+
+        return (ResidualCodebook if isinstance(spec, ResidualSpec) else ProductCodebook)(shape=shape, **values)
     from renorm.tokens.codebooks.retina import RetinaCodebook
 
     return RetinaCodebook(shape=shape, **values)

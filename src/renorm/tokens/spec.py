@@ -11,7 +11,9 @@ __all__ = [
     "HiddenTreeSpec",
     "HierarchySpec",
     "LawSpec",
+    "ProductSpec",
     "PyramidSpec",
+    "ResidualSpec",
     "RetinaSpec",
     "StyleSpec",
     "TokensSpec",
@@ -138,8 +140,64 @@ class RetinaSpec(Values):
         require(self.reach > 0 and self.width > 0, "reach and width must be > 0 tiles", (self.reach, self.width))
 
 
-CODEBOOKS = (WindowSpec, ValueSpec, RetinaSpec)
-CodebookSpec = WindowSpec | ValueSpec | RetinaSpec
+@dataclass(frozen=True, repr=False)
+class ResidualSpec(Values):
+    """Patches as sums, one token a stage, coarse to fine; see ``ResidualCodebook`` for the equations.
+
+    Args:
+        window: Edge of a patch in sites; patches do not overlap, and fill the image.
+        tokens: Number of tokens of each stage.
+        stages: Each names what those before left over; more than one needs a law without a grid.
+        method: ``"full"`` and ``"mini-batch"``: k-means of scikit-learn; ``"lloyd"``: plain, from random samples.
+        iterations: Most rounds of k-means.
+        sample: Most patches that are clustered; 0: all.
+    """
+
+    kind: Literal["residual"] = "residual"
+    window: int = 4
+    tokens: int = 64
+    stages: int = 2
+    method: Literal["mini-batch", "full", "lloyd"] = "full"
+    iterations: int = 25
+    sample: int = 200_000
+
+    def __post_init__(self) -> None:
+        _require_patches(self)
+        require(self.stages >= 1, "stages must be >= 1 (a patch needs a token)", self.stages)
+
+
+@dataclass(frozen=True, repr=False)
+class ProductSpec(Values):
+    """Patches in parts, one token a part; see ``ProductCodebook`` for the equations.
+
+    Args:
+        window, tokens, method, iterations, sample: As of ``ResidualSpec``, for each part.
+        parts: Equal runs of a patch's values, channel by channel; more than one needs a law without a grid.
+    """
+
+    kind: Literal["product"] = "product"
+    window: int = 4
+    tokens: int = 64
+    parts: int = 2
+    method: Literal["mini-batch", "full", "lloyd"] = "full"
+    iterations: int = 25
+    sample: int = 200_000
+
+    def __post_init__(self) -> None:
+        _require_patches(self)
+        require(self.parts >= 1, "parts must be >= 1 (a patch needs a token)", self.parts)
+
+
+def _require_patches(spec: ResidualSpec | ProductSpec) -> None:
+    require_literals(spec)
+    require(spec.window >= 1, "window must be >= 1 site", spec.window)
+    require(spec.tokens >= 2, "tokens must be >= 2 (one says nothing)", spec.tokens)
+    require(spec.iterations >= 1, "iterations must be >= 1", spec.iterations)
+    require(spec.sample >= 0, "sample must be >= 0 patches (0: all)", spec.sample)
+
+
+CODEBOOKS = (WindowSpec, ValueSpec, RetinaSpec, ResidualSpec, ProductSpec)
+CodebookSpec = WindowSpec | ValueSpec | RetinaSpec | ResidualSpec | ProductSpec
 
 
 @dataclass(frozen=True, repr=False)

@@ -78,6 +78,8 @@ class DenseGaussian(CascadeConditional):
         noise = joint[n:, n:] - self.gain @ joint[:n, n:]
         factor, failed = torch.linalg.cholesky_ex((noise + noise.T) / 2)
         if int(failed):
-            raise DataError("the covariance must be positive definite (else there is no density); are there too few "
-                            f"samples? The leading minor {int(failed)} of {len(noise)} is not")
+            raise DataError(
+                "the covariance must be positive definite (else there is no density); are there too few "
+                f"samples? The leading minor {int(failed)} of {len(noise)} is not"
+            )
         self.factor = factor

@@ -1,0 +1,187 @@
+r"""Learned coarse-graining of critical Ising spins in their continuous dual, 16 x 16, half an hour of one processor.
+
+Ours: fields are disentangled by affine couplings before each doubling of the checkerboard, and each detail is drawn
+sublattice by sublattice by a learned law. It begins at the best linear law, learns by likelihood from cluster samples
+of the spins, with a field drawn anew for each step, and ends on the action, its gradient by path alone. Beside it, for
+the same seconds: the same without disentanglers, and the neural renormalization group of Li & Wang with the values that
+they published (RealNVP blocks of 10 layers, networks of 3 x 10, batches of 512, fields turned over at random), from the
+action.
+
+The bound on $\ln Z$ is $\langle\ln w\rangle_q$; Kaufman's formula says what it is short of. What a coarse spin tells of
+its surroundings, a learned rule against the majority, is the benchmark ``information``; its figure is repeated here.
+
+Seconds are those of one processor, the simulation of the spins among them. Each method leaves its figures and weights
+in ``runs/bench/learned-rg``; what is there is not made again.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from renorm.bench import information
+from renorm.bench.cores import on_all_cores, telling
+from renorm.bench.result import Result
+from renorm.cascade.cascade import Cascade
+from renorm.cascade.conditionals.heads import SplineHead
+from renorm.cascade.conditionals.local import LocalConditional
+from renorm.cascade.evidence import evidence
+from renorm.cascade.learned import disentangled_cascade, neural_rg
+from renorm.cascade.learning.descent import Tell, descend
+from renorm.cascade.learning.training import fit_to_action, fit_to_draws
+from renorm.cascade.learning.warm_start import start_linear
+from renorm.fit.checkpoint import atomic, write_tensors
+from renorm.fit.progress import FitProgress
+from renorm.laws.ising import ContinuousIsing, Ising
+from renorm.laws.simulate import simulate
+from renorm.measure.statistics import jackknife
+
+EDGE, BETA = 16, math.log(1 + math.sqrt(2)) / 2
+SECONDS = 1800.0
+SPINS, STARTING = 20_000, 4000
+TAUGHT = 0.6  # share of the seconds that likelihood has, before the action
+BATCH, RATE = 128, 4e-3
+PATH_BATCH, PATH_RATE = 128, 2e-3
+THEIR_BATCH, THEIR_RATE = 512, 1e-3
+PROBE = 10  # steps that say what one costs
+DRAWS, TARGETS = 20_000, 4000
+METHODS = ("disentangled", "neural-rg", "plain")
+ROOT = Path("runs", "bench", "learned-rg")
+
+
+def run(seed: int) -> Result:
+    """All methods, one on each core, then the information that rules keep."""
+    jobs: list[Callable[[], dict[str, float | str]]] = [partial(piece, method, seed) for method in METHODS]
+    rows = on_all_cores(jobs, telling("learned-rg", "methods"))
+    gaps = {str(row["model"]): float(row["bound_gap"]) for row in rows}
+    kept = information.run(seed)
+    figures = {
+        "bound_gap_nats": gaps["disentangled"],
+        "bound_gap_nats_plain": gaps["plain"],
+        "neural_rg_gap_nats": gaps["neural-rg"],
+        "mutual_information_ratio": kept.figures["mutual_information_ratio"],
+    }
+    figures |= {f"information_{key}": value for key, value in kept.figures.items() if key not in figures}
+    return Result(figures, [*rows, *kept.table], (seed,))
+
+
+def piece(method: str, seed: int) -> dict[str, float | str]:
+    """What a method came to, from ``runs/bench/learned-rg`` if it was run before."""
+    path = ROOT / f"{method}-{seed}.json"
+    if not path.is_file():
+        row, model = learn(method, seed, SECONDS)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path.with_suffix(".safetensors"), model.state_dict(), {"method": method})
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps(row), encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+
+def learn(method: str, seed: int, seconds: float) -> tuple[dict[str, float | str], Cascade]:
+    """Train one method for so many seconds of one processor, and judge it."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    law = ContinuousIsing(Ising((EDGE, EDGE), BETA))
+    begun = time.process_time()
+    if method == "neural-rg":
+        model, steps = _theirs(law, begun + seconds, generator)
+    else:
+        model, steps = _ours(law, begun + seconds, generator, disentanglers=2 if method == "disentangled" else 0)
+    spent = time.process_time() - begun
+    row: dict[str, float | str] = {"model": method, "seconds": spent, "steps": steps}
+    spins = simulate(law.ising, TARGETS, generator=generator, thin=20)
+    return row | _judged(method, model, law, law.field(spins, generator=generator), generator), model
+
+
+def _judged(
+    method: str, model: Cascade, law: ContinuousIsing, target: Tensor, generator: torch.Generator
+) -> dict[str, float | str]:
+    if method == "neural-rg":  # its law is that of fields turned over at random
+        with torch.no_grad():
+            weights = [_their_weight(model, law, DRAWS // 20, generator) for _ in range(20)]
+        bound = jackknife(torch.cat(weights).double())
+        return {"bound_gap": law.log_z - float(bound.value), "bound_gap_error": float(bound.error)}
+    found = evidence(model, law, DRAWS, generator=generator, target=target)
+    assert found.upper is not None
+    return {
+        "bound_gap": law.log_z - float(found.lower.value),
+        "bound_gap_error": float(found.lower.error),
+        "missed_nats": float(found.upper.value) - law.log_z,
+        "log_z_error": float(found.log_z.value) - law.log_z,
+        "log_z_standard_error": float(found.log_z.error),
+        "ess": found.ess,
+        "acceptance": float(found.acceptance.value),
+    }
+
+
+def _ours(law: ContinuousIsing, until: float, generator: torch.Generator, *, disentanglers: int) -> tuple[Cascade, int]:
+    seconds = until - time.process_time()
+    spins = simulate(law.ising, SPINS, generator=generator, thin=10)
+
+    def drawn(num: int) -> Tensor:
+        some = spins[torch.randint(len(spins), (num,), generator=generator)]
+        shift = [int(torch.randint(EDGE, (), generator=generator)) for _ in range(2)]
+        some = some.roll(shift, (2, 3))
+        turned = some.transpose(2, 3) if bool(torch.rand((), generator=generator) < 0.5) else some
+        return law.field(turned, generator=generator)
+
+    model = disentangled_cascade(EDGE, SplineHead(), disentanglers=disentanglers)
+    _start(model, drawn(STARTING))
+
+    def taught(steps: int, tell: Tell | None = None) -> None:
+        fit_to_draws(model, lambda: drawn(BATCH), steps=steps, rate=RATE, generator=generator, tell=tell)
+
+    def acted(steps: int, tell: Tell | None = None) -> None:
+        size = {"batch": PATH_BATCH, "rate": PATH_RATE, "by_path": True}
+        fit_to_action(model, law, steps=steps, generator=generator, tell=tell, **size)  # type: ignore[arg-type]
+
+    steps = _for_seconds(taught, until - (1 - TAUGHT) * seconds)
+    return model, steps + _for_seconds(acted, until)
+
+
+@torch.no_grad()
+def _start(model: Cascade, x: Tensor) -> None:
+    """The best linear law of every level, of the fields as they are before anything is disentangled."""
+    for step, law in zip(model.steps, model.conditionals, strict=True):
+        assert isinstance(law, LocalConditional)
+        coarse, detail, _ = step.split(x)
+        start_linear(law, detail, coarse)
+        x = coarse
+    model.top.theta[1] = x.std().log()  # type: ignore[index,operator]
+
+
+def _theirs(law: ContinuousIsing, until: float, generator: torch.Generator) -> tuple[Cascade, int]:
+    model = neural_rg(EDGE)
+
+    def loss() -> tuple[Tensor, float]:
+        free_energy = -_their_weight(model, law, THEIR_BATCH, generator)
+        return free_energy.mean(), float(free_energy.detach().std())
+
+    def acted(steps: int, tell: Tell | None = None) -> None:
+        descend(model.parameters(), loss, steps=steps, rate=THEIR_RATE, tell=tell, generator=generator)
+
+    return model, _for_seconds(acted, until)
+
+
+def _their_weight(model: Cascade, law: ContinuousIsing, num: int, generator: torch.Generator) -> Tensor:
+    r"""Log weight of draws of the law $\tfrac12[q(x) + q(-x)]$."""
+    x, log_prob = model.draw(num, generator=generator)
+    both = torch.logaddexp(log_prob, model.log_prob(-x)) - math.log(2)
+    return -law(x) - both  # the action and the law are even: turning x over changes neither
+
+
+def _for_seconds(fit: Callable[..., None], until: float) -> int:
+    """Fit for as many steps as there are seconds left; the first few say how many."""
+    begun = time.process_time()
+    fit(PROBE)
+    each = (time.process_time() - begun) / PROBE
+    steps = max(1, int((until - time.process_time()) / each))
+    shown = FitProgress(0, steps, shown=True, figure="nats", what="learned-rg")
+    fit(steps, lambda step, loss: shown.update(step, loss))
+    shown.close()
+    return steps + PROBE
