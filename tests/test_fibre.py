@@ -11,7 +11,7 @@ from renorm.cascade.conditionals.heads import SpinHead, SplineHead
 from renorm.cascade.conditionals.white import WhiteNoise
 from renorm.cascade.fibre import Fibre
 from renorm.cascade.learned import disentangled_cascade, neural_rg
-from renorm.cascade.learning.training import fit_to_action, fit_to_draws
+from renorm.cascade.learning.training import _shared_out, fit_to_action, fit_to_draws
 from renorm.coarse.alternate import Alternate
 from renorm.coarse.beads import bead_steps
 from renorm.coarse.mera import MeraStep
@@ -102,6 +102,20 @@ class TestLearned:
         for make in (neural_rg, lambda edge: disentangled_cascade(edge, SplineHead())):
             with pytest.raises(RecipeError, match="power of two"):
                 make(edge)
+
+    def test_levels_share_out_the_fields(self, generator):
+        """Equal fields at every level: the sum is that of plain likelihood."""
+        torch.manual_seed(0)
+        model = disentangled_cascade(4, SplineHead())
+        x = torch.randn(8, 1, 4, 4, generator=generator)
+        shared = _shared_out(model, x, 0, 8)
+        torch.testing.assert_close(shared, model.log_prob(x).mean(), rtol=1e-5, atol=1e-5)
+        parts = model.log_prob(x, per_level=True)  # coarsest first
+        few = _shared_out(model, x, 0, 2)  # 2 fields of 16 sites, 4 of 8, 8 of 4 and fewer
+        expected = parts[:, :3].mean(0).sum() + parts[:4, 3].mean() + parts[:2, 4].mean()
+        torch.testing.assert_close(few, expected, rtol=1e-5, atol=1e-5)
+        with pytest.raises(ValueError, match="least"):
+            fit_to_draws(model, lambda: x, steps=1, least=0, generator=generator)
 
     def test_fresh_draws_teach(self, generator):
         torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """How a cascade learns: from samples (likelihood), from an action (reverse KL), or first one, then the other."""
 
+import math
 from collections.abc import Callable, Iterable, MutableMapping
 
 import torch
@@ -57,6 +58,7 @@ def fit_to_draws(
     *,
     steps: int,
     rate: float = 2e-3,
+    least: int | None = None,
     level: int = 0,
     generator: torch.Generator,
     tell: Tell | None = None,
@@ -64,10 +66,17 @@ def fit_to_draws(
 ) -> Trained:
     r"""Maximise the likelihood of fields that are drawn anew for each step: nothing can be learned by heart.
 
+    A coarse field has few sites to learn from, and costs as little. With ``least`` the finest level looks at so many
+    fields of a batch, and one with k times fewer sites at k times as many, as far as the batch goes:
+
+    $$ \min_\theta\; -\sum_l \langle \ln p_l(y_l \mid \phi_{l+1}) + \ln|\det T_l| \rangle_{n_l\text{ fields}}, \qquad
+       n_l = \min\Big(n, n_0\frac{N_0}{N_l}\Big) $$
+
     Args:
         model: Changed in place.
         drawn: Gives a batch of fields of ``level``; all its randomness comes from ``generator``.
         steps, rate: Of Adam, the rate falling to 0 along a cosine.
+        least: $n_0$; none: all levels look at all fields.
         level: Which level's law is fitted; finer conditionals stay as they are.
         generator: Of the draws.
         tell, keeper: As of ``fit_to_fields``.
@@ -76,7 +85,11 @@ def fit_to_draws(
         NonFiniteLossError: If the loss is no number.
     """
 
+    require(least is None or least >= 1, "least must be >= 1 field", least)
+
     def loss() -> tuple[Tensor, float]:
+        if least is not None:
+            return -_shared_out(model, drawn(), level, least), math.nan
         nats = -model.log_prob_level(drawn(), level)
         return nats.mean(), float(nats.detach().std())
 
@@ -144,6 +157,19 @@ def fit_to_action(
     require(batch >= 2, "batch must be >= 2 (draws are compared with each other)", batch)
     require(smooth or not by_path, "by_path needs draws that gradients pass through (no spins, no heat bath)", by_path)
     return descent(model, level, loss, steps=steps, rate=rate, tell=tell, keeper=keeper, generator=generator)
+
+
+def _shared_out(model: Cascade, x: Tensor, level: int, least: int) -> Tensor:
+    """Mean log-likelihood, each level by as many fields as its sites allow."""
+    modes = [each.modes for each in model.levels]
+    total = x.new_zeros(())
+    for place in range(level, len(model.steps)):
+        num = min(len(x), least * modes[level] // modes[place])
+        coarse, detail, log_det = model.steps[place].split(x)
+        law = model.conditionals[place]
+        total = total + (law.log_prob(detail[:num], coarse[:num]) + log_det[:num]).mean()  # type: ignore[operator]
+        x = coarse
+    return total + model.top.log_prob(x, x.new_empty(len(x), 0)).mean()
 
 
 def _held(model: Cascade, value: Tensor, level: int) -> Tensor:
