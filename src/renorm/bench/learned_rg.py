@@ -1,11 +1,11 @@
 r"""Learned coarse-graining of critical Ising spins in their continuous dual, 16 x 16, half an hour of one processor.
 
 Ours: fields are disentangled by affine couplings before each doubling of the checkerboard, and each detail is drawn
-sublattice by sublattice by a learned law. It begins at the best linear law, learns by likelihood from cluster samples
-of the spins, with a field drawn anew for each step, and ends on the action, its gradient by path alone. Beside it, for
-the same seconds: the same without disentanglers, and the neural renormalization group of Li & Wang with the values that
-they published (RealNVP blocks of 10 layers, networks of 3 x 10, batches of 512, fields turned over at random), from the
-action.
+sublattice by sublattice by a learned law. It begins at the best linear law and learns by likelihood from cluster
+samples of the spins, with fields drawn anew for each step; coarse levels look at more of them than fine ones. Beside
+it, for the same seconds: the same without disentanglers, and the neural renormalization group of Li & Wang with the
+values that they published (RealNVP blocks of 10 layers, networks of 3 x 10, batches of 512, fields turned over at
+random), from the action.
 
 The bound on $\ln Z$ is $\langle\ln w\rangle_q$; Kaufman's formula says what it is short of. What a coarse spin tells of
 its surroundings, a learned rule against the majority, is the benchmark ``information``; its figures are repeated here,
@@ -34,7 +34,7 @@ from renorm.cascade.conditionals.local import LocalConditional
 from renorm.cascade.evidence import evidence
 from renorm.cascade.learned import disentangled_cascade, neural_rg
 from renorm.cascade.learning.descent import Tell, descend
-from renorm.cascade.learning.training import fit_to_action, fit_to_draws
+from renorm.cascade.learning.training import fit_to_draws
 from renorm.cascade.learning.warm_start import start_linear
 from renorm.fit.checkpoint import atomic, write_tensors
 from renorm.fit.progress import FitProgress
@@ -45,9 +45,8 @@ from renorm.measure.statistics import jackknife
 EDGE, BETA = 16, math.log(1 + math.sqrt(2)) / 2
 SECONDS = 1800.0
 SPINS, STARTING = 20_000, 4000
-TAUGHT = 0.6  # share of the seconds that likelihood has, before the action
-BATCH, RATE = 128, 4e-3
-PATH_BATCH, PATH_RATE = 128, 2e-3
+LEAST, RATE = 48, 4e-3  # fields that the finest level looks at
+MOST = {2: 384, 0: 1024}  # fields of a step, by layers of the disentanglers: these bend all of them
 THEIR_BATCH, THEIR_RATE = 512, 1e-3
 PROBE = 10  # steps that say what one costs
 DRAWS, TARGETS = 20_000, 4000
@@ -122,7 +121,6 @@ def _judged(
 
 
 def _ours(law: ContinuousIsing, until: float, generator: torch.Generator, *, disentanglers: int) -> tuple[Cascade, int]:
-    seconds = until - time.process_time()
     spins = simulate(law.ising, SPINS, generator=generator, thin=10)
 
     def drawn(num: int) -> Tensor:
@@ -136,14 +134,10 @@ def _ours(law: ContinuousIsing, until: float, generator: torch.Generator, *, dis
     _start(model, drawn(STARTING))
 
     def taught(steps: int, tell: Tell | None = None) -> None:
-        fit_to_draws(model, lambda: drawn(BATCH), steps=steps, rate=RATE, generator=generator, tell=tell)
+        size = {"steps": steps, "rate": RATE, "least": LEAST, "generator": generator, "tell": tell}
+        fit_to_draws(model, lambda: drawn(MOST[disentanglers]), **size)  # type: ignore[arg-type]
 
-    def acted(steps: int, tell: Tell | None = None) -> None:
-        size = {"batch": PATH_BATCH, "rate": PATH_RATE, "by_path": True}
-        fit_to_action(model, law, steps=steps, generator=generator, tell=tell, **size)  # type: ignore[arg-type]
-
-    steps = _for_seconds(taught, until - (1 - TAUGHT) * seconds)
-    return model, steps + _for_seconds(acted, until)
+    return model, _for_seconds(taught, until)
 
 
 @torch.no_grad()
