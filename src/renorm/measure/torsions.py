@@ -23,7 +23,7 @@ __all__ = ["Surface", "free_energy", "surface", "surface_error", "surface_rmse",
 class Surface:
     """A free-energy surface on the bins of a torus.
 
-    Attributes:
+    Args:
         value: In kJ/mol, 0 in the likeliest bin and infinite in an empty one.
         probability: Of each bin; they add to 1.
         effective: Effective number of frames in each bin.
