@@ -36,7 +36,7 @@ PLAN = ((16, 1.0, 3000), (8, 1.6, 2000))
 
 WIDTH, BATCH, RATE = 96, 256, 2e-3
 FRAMES, DRAWS = 200, 100
-POLISH, LEAPS, STEP = 12, 10, 0.008  # trajectories at fixed beads, leapfrog steps of each, their size at first
+POLISH, LEAPS, STEP = 40, 10, 0.008  # trajectories at fixed beads, leapfrog steps of each, their size at first
 BONDS, ANGLES = (0.7, 1.4, 35), (0.0, math.pi, 36)  # from, to, bins
 
 
@@ -128,7 +128,7 @@ def polished(model: Cascade, law: FenePolymer, x: Tensor, generator: torch.Gener
     moved, taken = [], []
     for part in x.split(2000):
         coarse, y = fibre.apart(part)
-        kernel = HMC(fibre.action(law, coarse), LEAPS, STEP, burn_in=POLISH)
+        kernel = HMC(fibre.action(law, coarse), LEAPS, STEP, burn_in=POLISH // 2)
         result = run_kernel(kernel, kernel.start(y), POLISH, generator=generator, thin=POLISH)
         moved.append(fibre.field(coarse, result.state.x))
         taken.append(float(result.acceptance[-1]))
