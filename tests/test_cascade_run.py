@@ -18,7 +18,7 @@ from renorm.cascade.conditionals.local import LocalConditional, SiteTop
 from renorm.cascade.conditionals.standardised import Standardised
 from renorm.cascade.gaussian import gaussian_cascade
 from renorm.cascade.pictures import rendered
-from renorm.cascade.spec import CascadeFit, CascadeSpec, EnergySpec, FlowSpec, GaussianSpec, LocalSpec
+from renorm.cascade.spec import BendSpec, CascadeFit, CascadeSpec, EnergySpec, FlowSpec, GaussianSpec, LocalSpec
 from renorm.cli import main
 from renorm.coarse.wavelet import Wavelet
 from renorm.data.spec import DataSpec
@@ -57,6 +57,9 @@ KINDS = {
     "local": (CascadeSpec(coarse="haar", conditional=SMALL), None),
     "mixture": (CascadeSpec(conditional=LocalSpec(head="mixture", width=4, bins=3), levels=2), None),
     "flow": (CascadeSpec(coarse="learned", conditional=FlowSpec(width=4, rounds=1), levels=1), None),
+    "mera": (CascadeSpec(coarse="mera", conditional=SMALL, bend=BendSpec(kind="spline")), None),
+    "disentangled": (CascadeSpec(coarse="disentangled", conditional=SMALL, levels=3), None),
+    "tied disentangled": (CascadeSpec(coarse="disentangled", conditional=SMALL, tied=True), None),
     "energy": (CascadeSpec(coarse="haar", conditional=EnergySpec(sweeps=10), levels=1), None),
     "spins": (CascadeSpec(conditional=LocalSpec(head="spin", width=4), heat_bath=True), IsingSpec()),
     "phi4": (CascadeSpec(conditional=SMALL, heat_bath=True), Phi4Spec()),
@@ -189,7 +192,8 @@ def test_steps_are_as_many_as_the_lattice_allows():
         ({"coarse": "haar", "conditional": LocalSpec(head="spin")}, "spins need coarse = 'checkerboard'"),
         ({"levels": 0}, "levels must be >= 1 step, got 0"),
         ({"tied": True, "conditional": GaussianSpec()}, "tied needs a conditional that serves lattices of every size"),
-        ({"coarse": "learned", "conditional": GaussianSpec()}, "learned block is trained along"),
+        ({"coarse": "learned", "conditional": GaussianSpec()}, "learned step is trained along"),
+        ({"coarse": "mera", "conditional": GaussianSpec()}, "learned step is trained along"),
         ({"coarse": "haar", "positive": True}, "positive needs symmetric = false"),
         ({"conditional": EnergySpec()}, "local energies need a wavelet"),
     ],

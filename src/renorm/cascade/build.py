@@ -22,6 +22,7 @@ from renorm.coarse.base import CoarseGraining
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
 from renorm.coarse.fourier import FourierShell
 from renorm.coarse.learned import CayleyBlock
+from renorm.coarse.mera import Disentangled, MeraStep
 from renorm.coarse.wavelet import Wavelet
 from renorm.errors import RecipeError
 from renorm.lattice import Lattice
@@ -76,9 +77,9 @@ def make_parts(
         )
     if spec.spins and law is not None and not isinstance(law, IsingSpec):
         raise RecipeError(f"head = 'spin' is for spins, +1 and -1, got the law '{law.kind}'; take 'spline'")
-    steps = make_steps(spec, lattice)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        steps = make_steps(spec, lattice)
         conditionals: list[CascadeConditional] = []
         shared: dict[tuple[int, int], CascadeConditional] = {}
         at = lattice
@@ -105,7 +106,9 @@ def make_steps(spec: CascadeSpec, lattice: Lattice) -> list[CoarseGraining]:
     steps: list[CoarseGraining] = []
     at = lattice
     while spec.levels is None or len(steps) < spec.levels:
-        step = _step(spec, len(steps), lattice)
+        alike = [each for each in steps if isinstance(each, Disentangled | MeraStep)] if spec.tied else []
+        bends = alike and not (spec.coarse == "disentangled" and len(steps) % 2)
+        step = alike[0] if bends else _step(spec, len(steps), lattice)
         try:
             at = step.coarse_lattice(at)
         except RecipeError as error:
@@ -136,8 +139,16 @@ def site_law(law: LawSpec | None) -> SiteLaw:
 
 
 def _step(spec: CascadeSpec, index: int, lattice: Lattice) -> CoarseGraining:
+    bend, odd = spec.bend, spec.symmetric
+    size = {"layers": bend.layers, "kind": bend.kind, "width": bend.width, "hidden": bend.hidden, "odd": odd}
+    if spec.coarse in ("checkerboard", "disentangled") and index % 2:
+        return RotatedCheckerboard()
     if spec.coarse == "checkerboard":
-        return RotatedCheckerboard() if index % 2 else Checkerboard()
+        return Checkerboard()
+    if spec.coarse == "disentangled":
+        return Disentangled(Checkerboard(), **size)  # type: ignore[arg-type]
+    if spec.coarse == "mera":
+        return MeraStep("haar", **size)  # type: ignore[arg-type]
     if spec.coarse == "learned":
         return CayleyBlock()
     if spec.coarse == "fourier":

@@ -8,6 +8,8 @@ from renorm.errors import RecipeError
 from renorm.spec import require, require_literals
 
 __all__ = [
+    "LEARNED",
+    "BendSpec",
     "CascadeFit",
     "CascadeSpec",
     "ConditionalSpec",
@@ -19,7 +21,10 @@ __all__ = [
     "require_transfer",
 ]
 
-Coarse = Literal["haar", "db2", "db4", "fourier", "checkerboard", "learned"]
+Coarse = Literal["haar", "db2", "db4", "fourier", "checkerboard", "learned", "mera", "disentangled"]
+LEARNED = ("learned", "mera", "disentangled")
+"""Steps with parameters of their own, so that all levels learn at once."""
+
 Head = Literal["spline", "spin", "mixture"]
 
 
@@ -170,22 +175,49 @@ ConditionalSpec = LocalSpec | GaussianSpec | FlowSpec | EnergySpec | DiffusionPa
 
 
 @dataclass(frozen=True)
+class BendSpec:
+    """How steps that learn bend blocks of 2 x 2 sites: ``"mera"`` and ``"disentangled"``.
+
+    Args:
+        layers: Coupling layers of each disentangler and decimator.
+        kind: ``"spline"`` or ``"affine"``.
+        width, hidden: Neurons and hidden layers of their networks.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    layers: int = 2
+    kind: Literal["spline", "affine"] = "affine"
+    width: int = 8
+    hidden: int = 1
+
+    def __post_init__(self) -> None:
+        require_literals(self)
+        require(self.layers >= 1, "layers must be >= 1 (else nothing is bent)", self.layers)
+        require(self.width >= 1, "width must be >= 1", self.width)
+        require(self.hidden >= 1, "hidden must be >= 1", self.hidden)
+
+
+@dataclass(frozen=True)
 class CascadeSpec:
     r"""A cascade, $\ln p(\phi_0) = \ln p_L(\phi_L) + \sum_l [\ln p_l(y_l \mid \phi_{l+1}) + \ln|\det T_l|]$.
 
     Args:
         coarse: The step $T$: wavelets ``"haar"``, ``"db2"``, ``"db4"``; ``"checkerboard"``, straight and turned in
             turn, which halves the sites each time; ``"fourier"``, shells of the modes above half the wavenumbers;
-            ``"learned"``, an orthogonal block of 2 x 2 trained along.
+            ``"learned"``, an orthogonal block of 2 x 2 trained along; ``"mera"``, a Haar block between learned
+            bijections; ``"disentangled"``, a checkerboard after learned bijections.
         levels: How many steps; not given: as many as the lattice allows.
         conditional: The law $p_l$ of every level.
         heat_bath: Whether the finest level is the exact heat bath of the data's law: spins or $\phi^4$ on a
             checkerboard.
         symmetric: Whether the law is symmetric under $\phi \to -\phi$, by construction.
-        tied: Whether all levels of one kind share one set of weights (a fixed point of the flow); of conditionals
-            ``"local"`` and ``"flow"``. Each level has its own units, measured where fields are read; else all are 1,
-            and the levels share their scale too.
+        tied: Whether all levels of one kind share one set of weights (a fixed point of the flow), and all bent steps
+            theirs; of conditionals ``"local"`` and ``"flow"``. Each level has its own units, measured where fields are
+            read; else all are 1, and the levels share their scale too.
         positive: Whether fields are contrasts of a positive density, and stay above -1 in every draw; ``"haar"`` alone.
+        bend: Of steps that bend blocks.
 
     Raises:
         ValueError: If a value is out of range, or two do not go together.
@@ -203,6 +235,7 @@ class CascadeSpec:
     symmetric: bool = True
     tied: bool = False
     positive: bool = False
+    bend: BendSpec = field(default_factory=BendSpec)
 
     def __post_init__(self) -> None:
         require_literals(self)
@@ -215,8 +248,8 @@ class CascadeSpec:
         require(not self.heat_bath or kind in ("local", "flow"), rule, kind)
         rule = "tied needs a conditional that serves lattices of every size, 'local' or 'flow'"
         require(not self.tied or kind in ("local", "flow"), rule, kind)
-        rule = "a learned block is trained along with its conditionals, which must be 'local' or 'flow'"
-        require(self.coarse != "learned" or kind in ("local", "flow"), rule, kind)
+        rule = "a learned step is trained along with its conditionals, which must be 'local' or 'flow'"
+        require(self.coarse not in LEARNED or kind in ("local", "flow"), rule, kind)
         rule = "local energies need a wavelet, 'haar', 'db2' or 'db4' (details on blocks of fine sites)"
         require(kind != "energy" or self.coarse in ("haar", "db2", "db4"), rule, self.coarse)
         rule = "a diffusion needs a wavelet, 'haar', 'db2' or 'db4' (details on the coarse lattice)"

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from renorm.cascade.spec import CascadeFit, CascadeSpec, require_transfer
+from renorm.cascade.spec import LEARNED, CascadeFit, CascadeSpec, require_transfer
 from renorm.data.proteins.spec import FeaturesSpec, ProteinSpec
 from renorm.data.spec import DataSpec
 from renorm.diffusion.chains.spec import ChainSpec
@@ -182,7 +182,7 @@ class CascadeRecipe:
             )
         if self.fit.transfer:
             require_transfer(
-                at_once=self.model.tied or self.model.coarse == "learned",
+                at_once=self.model.tied or self.model.coarse in LEARNED,
                 closed=kind in ("gaussian", "energy"),
                 positive=self.model.positive,
                 alone=self.model.levels == 1,  # what else has no twin is seen once the lattice is known

@@ -152,6 +152,7 @@ def _hierarchy(model: Mapping[str, Any]) -> str:
 def _cascade(model: Mapping[str, Any]) -> str:
     """Example: 'A cascade of checkerboards (local conditionals, exact heat bath at the finest level)'."""
     steps = {"checkerboard": "checkerboards", "learned": "learned blocks", "fourier": "Fourier shells"}
+    steps |= {"mera": "learned bijections of blocks", "disentangled": "disentangled checkerboards"}
     coarse = str(model.get("coarse"))
     bath = ", exact heat bath at the finest level" if model.get("heat_bath") is True else ""
     kind = table(model.get("conditional")).get("kind")
