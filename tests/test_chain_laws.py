@@ -1,5 +1,6 @@
 """Molecules of which everything is known: Rouse's chain, beads of it, and rings of double wells."""
 
+import copy
 import math
 
 import pytest
@@ -156,6 +157,11 @@ class TestBeads:
         with pytest.raises(RecipeError, match=match):
             Beads(parts, masses)
 
+    def test_partitions_that_are_none(self):
+        for parts in ([((0, 1),)], [((0, 1), (1, 2, 3))], [((0, 1), (2, 3), ())]):
+            with pytest.raises(ValueError, match="share out"):
+                bead_steps(Graph.linear(4), parts)
+
     def test_other_molecules(self):
         step = Beads(((0, 1),))
         with pytest.raises(RecipeError, match="2 atoms on one axis"):
@@ -194,9 +200,21 @@ class TestGaussianBeads:
         lost = (law.log_prob(x) - model.log_prob(x)).mean()
         assert -0.01 < lost < 0.02  # 36 numbers of 12 000 rows cost 36 / 2 / 12 000 nats for each component
 
-    def test_no_density(self):
-        with pytest.raises(DataError, match="positive definite"):
-            DenseGaussian(torch.ones(2, 2, dtype=torch.float64), 0, 1)
+    @pytest.mark.parametrize("sites", [0, 1])
+    def test_no_density(self, sites):
+        for covariance in (torch.ones(2, 2).double(), torch.tensor([[-1.0, 0.0], [0.0, 1.0]])):
+            with pytest.raises(DataError, match="positive definite"):
+                DenseGaussian(covariance, sites, 1)
+        with pytest.raises(DataError, match="symmetric"):
+            DenseGaussian(torch.tensor([[1.0, 0.5], [0.0, 1.0]]), sites, 1)
+
+    def test_kept(self):
+        law = DenseGaussian(torch.tensor([[2.0, 0.5], [0.5, 1.0]]), 1, 3)  # in float32, as a file may have it
+        other = DenseGaussian(torch.eye(2), 1, 3)
+        other.load_state_dict(law.state_dict())
+        y, c = torch.ones(1, 3, 1), torch.full((1, 3, 1), 0.3)
+        assert torch.equal(other.log_prob(y, c), law.log_prob(y, c))
+        assert torch.equal(copy.deepcopy(law).log_prob(y, c), law.log_prob(y, c))
 
 
 class TestRings:
@@ -239,6 +257,14 @@ class TestRings:
         torch.testing.assert_close(both, law.log_prob(x), rtol=0, atol=1e-6)
         with pytest.raises(DataError, match="must be"):
             law.transfer.log_prob(even)
+        with pytest.raises(DataError, match="known from"):
+            law.transfer.log_prob(3 + x)
+
+    def test_transfer_of_stiff_springs(self):
+        """Far corners of the matrix are less than any float; their logs are not lost."""
+        law = DoubleWellChain(4, 100.0)
+        x = torch.tensor([[[1.0, 0.9, 1.1, 1.0]], [[-1.6, 1.6, -1.6, 1.6]]], dtype=torch.float64)
+        torch.testing.assert_close(law.transfer.log_prob(x), law.log_prob(x), rtol=1e-6, atol=1e-5)
 
     def test_bad_sizes(self):
         site = Phi4Site(0.5, 4.0, -7.0)

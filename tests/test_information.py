@@ -246,3 +246,9 @@ def test_samples_that_do_not_fit_are_refused(generator):
         held_out_information(good, (h, torch.ones(4, 2, 5)), generator=generator)
     with pytest.raises(RecipeError, match="epochs"):
         held_out_information(good, good, epochs=0, generator=generator)
+
+
+def test_what_is_no_probability_bounds_nothing():
+    h = torch.eye(2).repeat(10, 1)[:, None]
+    with pytest.raises(DataError, match="must be normalised"):
+        variational_information(h, torch.full_like(h, 3.0))

@@ -57,7 +57,7 @@ class TestBlockFlow:
         jacobian = torch.autograd.functional.jacobian(lambda v: flow(v)[0], torch.full((4,), 0.3).double())
         assert bool((jacobian.abs() > 1e-6).all())
 
-    @pytest.mark.parametrize("wrong", [{"size": 1}, {"layers": -1}, {"width": 0}, {"bins": 1}])
+    @pytest.mark.parametrize("wrong", [{"size": 1}, {"layers": -1}, {"width": 0}, {"bins": 1}, {"bound": 0.0}])
     def test_bad_values(self, wrong):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             BlockFlow(**{"size": 4, **wrong})
@@ -142,3 +142,5 @@ class TestMera:
             MeraStep().coarse_lattice(Lattice((3, 4), boundary="periodic"))
         with pytest.raises(DataError, match="multiple of 2"):
             MeraStep().split(torch.zeros(1, 1, 3, 4))
+        with pytest.raises(RecipeError, match="one channel"):
+            MeraStep().coarse_lattice(Lattice((4, 4), boundary="periodic", channels=2))

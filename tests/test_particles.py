@@ -49,7 +49,10 @@ def test_lennard_jones_by_hand():
 
 
 def test_overlaps_are_infinite():
-    assert LennardJonesCluster(3)(torch.zeros(1, 3, 3)).item() == math.inf
+    for apart in (0.0, 1e-5):
+        x = torch.zeros(1, 3, 3)
+        x[0, 0] = torch.tensor([0.0, apart, 2.0])
+        assert LennardJonesCluster(3)(x).item() == math.inf
 
 
 def test_law_of_the_centre(generator):

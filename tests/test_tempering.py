@@ -70,7 +70,7 @@ class TestTempering:
 
     @pytest.mark.parametrize(("hottest", "rungs"), [(0.5, 1), (1.0, 3), (0.0, 3)])
     def test_bad_ladders(self, hottest, rungs):
-        with pytest.raises(DataError, match="ladder"):
+        with pytest.raises(ValueError, match="ladder"):
             ladder(hottest, rungs)
 
 
@@ -122,6 +122,12 @@ class TestPivot:
         assert abs(ends.mean() - 8) < 5 * ends.std() / math.sqrt(2000)
         torch.testing.assert_close(state.x.mean(2), x.mean(2), rtol=0, atol=1e-4)
         torch.testing.assert_close(state.action, chain(state.x), rtol=0, atol=1e-2)
+
+    def test_bonds_keep_their_digits(self, generator):
+        x = torch.randn(5, 3, 6, generator=generator, dtype=torch.float64)
+        kernel = Pivot(lambda x: 0 * x.flatten(1).sum(1))
+        moved = run(kernel, kernel.start(x), 500, generator=generator, thin=500).state.x
+        torch.testing.assert_close(moved.diff(dim=2).norm(dim=1), x.diff(dim=2).norm(dim=1), rtol=0, atol=1e-11)
 
     def test_polymer_forgets_that_it_was_straight(self, generator):
         law = FenePolymer(8)

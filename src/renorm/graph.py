@@ -91,7 +91,14 @@ class Graph:
         return tuple(sorted(tuple(sorted(bead)) for bead in beads))
 
     def contracted(self, parts: Sequence[Sequence[int]]) -> "Graph":
-        """The graph of these beads: bound where some of their atoms are, and as heavy as all of them."""
+        """The graph of these beads: bound where some of their atoms are, and as heavy as all of them.
+
+        Raises:
+            ValueError: If the beads do not share out the atoms, each to one bead, or one has none.
+        """
+        named = sorted(atom for part in parts for atom in part)
+        whole = named == list(range(self.atoms)) and all(parts)
+        require(whole, f"beads share out the atoms 0 ... {self.atoms - 1}, each to one bead with an atom", tuple(parts))
         bead = {atom: index for index, part in enumerate(parts) for atom in part}
         bonds = {tuple(sorted((bead[a], bead[b]))) for a, b in self.bonds if bead[a] != bead[b]}
         weights = self.masses or (1.0,) * self.atoms

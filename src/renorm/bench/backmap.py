@@ -20,6 +20,7 @@ from renorm.cascade.conditionals.dense_gaussian import DenseGaussian
 from renorm.cascade.fibre import Fibre
 from renorm.cascade.learning.levels import fit_level
 from renorm.coarse.beads import bead_steps
+from renorm.errors import DataError
 from renorm.fit.progress import FitProgress
 from renorm.graph import Graph
 from renorm.lattice import Lattice
@@ -36,6 +37,7 @@ PLAN = ((16, 1.0, 3000), (8, 1.6, 2000))
 
 WIDTH, BATCH, RATE = 96, 256, 2e-3
 FRAMES, DRAWS = 200, 100
+ROUNDS = 200  # in which a broken draw may be drawn again
 POLISH, LEAPS, STEP = 40, 10, 0.008  # trajectories at fixed beads, leapfrog steps of each, their size at first
 BONDS, ANGLES = (0.7, 1.4, 35), (0.0, math.pi, 36)  # from, to, bins
 
@@ -116,9 +118,14 @@ def finite_draws(model: Cascade, law: FenePolymer, coarse: Tensor, generator: to
     """Atoms for each frame of beads; a draw with a broken bond is drawn again. And the share that were."""
     x = model.refine(coarse, level=len(PLAN), generator=generator)
     again = 0
-    while len(bad := (~law(x).isfinite()).nonzero()[:, 0]):
+    for _ in range(ROUNDS):
+        bad = (~law(x).isfinite()).nonzero()[:, 0]
+        if not len(bad):
+            break
         again += len(bad)
         x[bad] = model.refine(coarse[bad], level=len(PLAN), generator=generator)
+    else:
+        raise DataError(f"{len(bad)} frames have no draw with whole bonds after {ROUNDS} tries: is the law trained?")
     return x, again / (again + len(x))
 
 

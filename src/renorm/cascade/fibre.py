@@ -63,7 +63,7 @@ class Fibre:
         self, coarse: Float[Tensor, "batch channel coarse"], y: Float[Tensor, "batch channel detail"]
     ) -> Float[Tensor, "batch channel sites"]:
         """The field at a place of the fibre of a coarse field."""
-        return coarse @ self.lift.T.to(y) + y @ self.basis.T.to(y)
+        return coarse.to(y) @ self.lift.T.to(y) + y @ self.basis.T.to(y)
 
     def action(self, action: Action, coarse: Float[Tensor, "batch channel coarse"]) -> "FibreAction":
         """S along the fibres of these coarse fields, one for each chain."""

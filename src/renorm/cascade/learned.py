@@ -71,7 +71,8 @@ def neural_rg(
     r"""A neural renormalization group: white noise of every scale, bent by disentanglers and decimators.
 
     All that is learned is the coarse-graining; details are latents, $y_l \sim N(0, 1)$. The values by default are those
-    that its authors published for spins: RealNVP blocks of 10 layers, networks of 3 hidden layers of 10.
+    of a run of its authors' code for spins: RealNVP blocks of 10 layers, networks of 3 hidden layers of 10 neurons. (A
+    version of their page has one hidden layer.)
 
     Args:
         edge: A power of 2, at least 4.

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from renorm.cascade.cascade import Cascade
@@ -22,7 +22,7 @@ __all__ = ["gaussian_beads", "longer", "ring_cascade"]
 
 
 def gaussian_beads(
-    lattice: Lattice, covariance: Float64[Tensor, "atoms atoms"], steps: Sequence[CoarseGraining]
+    lattice: Lattice, covariance: Float[Tensor, "atoms atoms"], steps: Sequence[CoarseGraining]
 ) -> Cascade:
     r"""The exact cascade of a Gaussian molecule: every conditional is solved from the covariance of its atoms.
 
@@ -50,7 +50,7 @@ def gaussian_beads(
         unit = torch.eye(len(covariance), dtype=torch.float64)[:, None]
         coarse, detail, _ = step.split(unit)
         rows = torch.cat([coarse, detail], 2)[:, 0]
-        joint = rows.T @ covariance @ rows
+        joint = rows.T @ covariance.double() @ rows
         sites = coarse.shape[2]
         conditionals.append(DenseGaussian(joint, sites, lattice.channels))
         covariance = joint[:sites, :sites]

@@ -87,7 +87,7 @@ class Beads:
                 inside = torch.tensor(part[:known])
                 centre[inside] = weights[inside] / weights[inside].sum()
                 if known < len(part):
-                    centre, vector = centre, -centre
+                    vector = -centre
                     vector[part[known]] = 1.0
                     vectors.append(vector)
             centres.append(centre)
@@ -104,8 +104,10 @@ class Beads:
         Raises:
             DataError: If ``x`` is not (batch, channel, atoms).
         """
-        if x.ndim != 3 or x.shape[2] != self.atoms:
-            raise DataError(f"positions must be (batch, dim, {self.atoms}) for these beads, got {tuple(x.shape)}")
+        if x.ndim != 3 or x.shape[2] != self.atoms or not x.is_floating_point():
+            raise DataError(
+                f"positions must be (batch, dim, {self.atoms}) real numbers, got {x.dtype} {tuple(x.shape)}"
+            )
         both = x @ self.matrix.T.to(x)
         beads = len(self.parts)
         return Split(both[..., :beads].contiguous(), both[..., beads:].contiguous(), x.new_zeros(len(x)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from renorm.coarse.base import CoarseGraining, Split, check_field, check_parts, merged, shrunk
 from renorm.coarse.blocks import from_blocks, to_blocks
 from renorm.coarse.learned import HAAR
-from renorm.errors import RecipeError
+from renorm.errors import DataError, RecipeError
 from renorm.lattice import Lattice
 from renorm.nn.block_flow import BlockFlow
 from renorm.spec import require
@@ -49,8 +49,6 @@ class MeraStep(nn.Module):
         (1.0, [2.0, 3.0, 4.0], 0.0)
     """
 
-    start_matrix: Tensor
-
     def __init__(
         self,
         start: Literal["haar", "corner"] = "haar",
@@ -85,7 +83,7 @@ class MeraStep(nn.Module):
 
     def split(self, x: Float[Tensor, "batch 1 rows columns"]) -> Split:
         """Coarse field, details and the volume; DataError if ``x`` is not (batch, 1, even, even)."""
-        check_field(x, 2, 2)
+        _require_one(x)
         x, first = _on_blocks(self.disentangler, x, shift=1)
         bands, second = self.decimator(to_blocks(x, 2) @ START[self.start].T.to(x))
         bands = bands[:, 0].movedim(-1, 1)
@@ -102,6 +100,8 @@ class MeraStep(nn.Module):
     ) -> tuple[Float[Tensor, "batch 1 fine_rows fine_columns"], Float[Tensor, " batch"]]:
         """The field, and the ``log_det`` that ``split`` has there, in one pass."""
         check_parts(coarse, detail, 2, (3, *coarse.shape[2:]))
+        if coarse.shape[1] != 1:
+            raise DataError(f"coarse fields of this step have one channel, got shape {tuple(coarse.shape)}")
         bands = torch.cat([coarse, detail], 1).movedim(1, -1)[:, None]
         bands, second = self.decimator.inverse(bands)
         x = from_blocks(bands @ START[self.start].to(bands), 2)  # the inverse of an orthogonal matrix, transposed
@@ -156,7 +156,7 @@ class Disentangled(nn.Module):
 
     def split(self, x: Float[Tensor, "batch 1 rows columns"]) -> Split:
         """Coarse field, details and the volume; DataError if ``x`` is not (batch, 1, even, even)."""
-        check_field(x, 2, 2)
+        _require_one(x)
         x, first = _on_blocks(self.across, x, shift=1)
         x, second = _on_blocks(self.within, x, shift=0)
         coarse, detail, log_det = self.step.split(x)
@@ -178,6 +178,12 @@ def _on_blocks(flow: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, *, sh
     """The field after a flow of its blocks, those that begin at site ``shift`` of both axes, and ln |det|."""
     blocks, log_det = flow(to_blocks(x.roll((-shift, -shift), (2, 3)), 2))
     return from_blocks(blocks, 2).roll((shift, shift), (2, 3)), log_det.flatten(1).sum(1)
+
+
+def _require_one(x: Tensor) -> None:
+    check_field(x, 2, 2)
+    if x.shape[1] != 1:
+        raise DataError(f"blocks of four numbers are bent, so fields have one channel, got shape {tuple(x.shape)}")
 
 
 def _require_periodic(lattice: Lattice) -> None:

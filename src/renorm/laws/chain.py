@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from scipy.interpolate import RectBivariateSpline
+from scipy.special import logsumexp
 from torch import Tensor
 
 from renorm.errors import DataError, RecipeError
@@ -24,14 +25,19 @@ class TransferChain:
     Args:
         sites: $n$.
         nodes: Where the operator is known, in field units.
-        matrix: $T$, symmetric, its weights included.
+        log_matrix: $\ln T$, symmetric, its weights included.
         log_scale: $s$, taken out of every site.
     """
 
     sites: int
     nodes: Float64[np.ndarray, " nodes"]
-    matrix: Float64[np.ndarray, "nodes nodes"]
+    log_matrix: Float64[np.ndarray, "nodes nodes"]
     log_scale: float
+
+    @cached_property
+    def matrix(self) -> Float64[np.ndarray, "nodes nodes"]:
+        """$T$."""
+        return np.exp(self.log_matrix)
 
     @cached_property
     def eigenvalues(self) -> Float64[np.ndarray, " nodes"]:
@@ -57,28 +63,32 @@ class TransferChain:
         """
         if self.sites % 2:
             raise RecipeError(f"sites must be even (every other one is integrated out), got {self.sites}")
-        square = self.matrix @ self.matrix
+        log = self.log_matrix
+        square = np.stack([logsumexp(log + row[:, None], axis=0) for row in log])  # far corners keep their digits
         top = float(square.max())
-        return TransferChain(self.sites // 2, self.nodes, square / top, 2 * self.log_scale + math.log(top))
+        return TransferChain(self.sites // 2, self.nodes, square - top, 2 * self.log_scale + top)
 
     def log_prob(self, x: Float[Tensor, "batch 1 sites"]) -> Float64[Tensor, " batch"]:
         r"""Log-density of fields on the ring, in nats: $\ln p = \sum_i[s + \ln T(x_i, x_{i+1})/dx] - \ln Z$.
 
-        $\ln T$ is read between the nodes by splines of order 5.
+        $\ln T$ is read between the nodes by splines of order 5; no gradient passes.
 
         Raises:
-            DataError: If the ring has another number of sites.
+            DataError: If fields are not (batch, 1, sites), or reach beyond the nodes.
         """
-        if x.ndim != 3 or x.shape[2] != self.sites:
+        if tuple(x.shape[1:]) != (1, self.sites):
             raise DataError(f"fields must be (batch, 1, {self.sites}) to live here, got {tuple(x.shape)}")
-        here = x[:, 0].double().numpy()
+        here = x[:, 0].detach().cpu().double().numpy()
+        low, high = float(self.nodes[0]), float(self.nodes[-1])
+        if here.size and not (low <= here.min() and here.max() <= high):
+            raise DataError(f"the law is known from {low:.3g} to {high:.3g}, got {here.min():.3g} to {here.max():.3g}")
         bonds = self._log_bond.ev(here, np.roll(here, -1, 1)).sum(1)
         return torch.as_tensor(bonds + self.sites * self.log_scale - self.log_z)
 
     @cached_property
     def _log_bond(self) -> RectBivariateSpline:
         step = self.nodes[1] - self.nodes[0]
-        return RectBivariateSpline(self.nodes, self.nodes, np.log(self.matrix / step), kx=5, ky=5)
+        return RectBivariateSpline(self.nodes, self.nodes, self.log_matrix - math.log(step), kx=5, ky=5)
 
     def density(self) -> Float64[np.ndarray, " nodes"]:
         """Probability of each node at a site; it adds to 1."""
@@ -125,9 +135,9 @@ class DoubleWellChain:
         """Energy of every configuration, in nats.
 
         Raises:
-            DataError: If the ring has another number of sites.
+            DataError: If fields are not (batch, 1, sites).
         """
-        if x.shape[2] != self.sites:
+        if tuple(x.shape[1:]) != (1, self.sites):
             raise DataError(f"fields must be (batch, 1, {self.sites}) to live here, got {tuple(x.shape)}")
         wells = self.barrier * (x.square() - 1).square()
         springs = self.stiffness / 2 * (x.roll(-1, 2) - x).square()
@@ -152,7 +162,7 @@ class DoubleWellChain:
         nodes = np.linspace(-reach, reach, 2 * math.ceil(4 * reach / width) + 1)
         well = self.barrier * (nodes**2 - 1) ** 2
         exponent = -well[:, None] / 2 - well[None, :] / 2 - self.stiffness / 2 * (nodes[:, None] - nodes[None, :]) ** 2
-        return TransferChain(self.sites, nodes, np.exp(exponent) * (nodes[1] - nodes[0]), 0.0)
+        return TransferChain(self.sites, nodes, exponent + math.log(nodes[1] - nodes[0]), 0.0)
 
     @property
     def log_z(self) -> float:

@@ -80,7 +80,7 @@ class FenePolymer:
         first, second = self._pairs.to(x.device)
         apart = (x[..., first] - x[..., second]).square().sum(1)
         inverse = apart.clamp(max=WCA_REACH**2) ** -3  # beyond its reach the repulsion is 4 (1/4 - 1/2 + 1/4) = 0
-        repulsion = 4 * (inverse * inverse - inverse + 0.25).sum(1)
+        repulsion = 4 * (inverse * (inverse - 1) + 0.25).sum(1)
         centre = 1.5 / self.spread**2 * x.mean(2).square().sum(1)
         return (springs + repulsion) / self.temperature + centre
 

@@ -136,9 +136,9 @@ class LennardJonesCluster:
         """Energy of every configuration, in nats, infinite where two overlap; DataError if positions do not fit."""
         _, distance = _apart(x, self.lattice)
         sixth = (self.rm / distance) ** 6
-        pairs = 2 * self.epsilon * (sixth * sixth - 2 * sixth).sum(1)
+        pairs = 2 * self.epsilon * (sixth * (sixth - 2)).sum(1)  # infinite, not unknown, where two overlap
         trap = 0.5 * (x - x.mean(2, keepdim=True)).square().flatten(1).sum(1)
-        return (pairs.nan_to_num(nan=torch.inf) + trap) / self.tau + _centre(x, self.spread)
+        return (pairs + trap) / self.tau + _centre(x, self.spread)
 
     def grad(self, x: Float[Tensor, "batch dim particles"]) -> Float[Tensor, "batch dim particles"]:
         """Its gradient."""

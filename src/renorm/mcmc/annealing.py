@@ -33,11 +33,12 @@ class Bridge:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Nats of every field."""
-        return (1 - self.t) * self.start(x) + self.t * self.end(x)
+        return self.t * self.end(x) if self.t == 1 else (1 - self.t) * self.start(x) + self.t * self.end(x)
 
     def grad(self, x: Tensor) -> Tensor:
         """Its gradient."""
-        return (1 - self.t) * value_and_grad(self.start, x)[1] + self.t * value_and_grad(self.end, x)[1]
+        end = self.t * value_and_grad(self.end, x)[1]
+        return end if self.t == 1 else (1 - self.t) * value_and_grad(self.start, x)[1] + end
 
 
 class Annealed(NamedTuple):
@@ -82,7 +83,7 @@ def anneal(
 
     Raises:
         ValueError: If times do not rise from 0 to 1.
-        DataError: If an action is not finite where a field begins.
+        DataError: If there is no field, or an action is not finite on one, at first or on the way.
 
     Source:
         Jarzynski 1997, Phys. Rev. Lett. 78, 2690; Neal 2001, Stat. Comput. 11, 125.
@@ -99,6 +100,8 @@ def anneal(
     rising = len(times) >= 2 and all(a < b for a, b in pairwise(times))
     require(rising and times[0] == 0 and times[-1] == 1, "times must rise from 0 to 1", times)
     require(moves >= 1, "moves must be >= 1 (fields must follow the action)", moves)
+    if not len(x):
+        raise DataError("one field or more can be annealed, got 0")
     log_weight = x.new_zeros(len(x), dtype=torch.float64)
     taken = []
     for before, t in pairwise(times):

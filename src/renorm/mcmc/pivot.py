@@ -48,11 +48,11 @@ class Pivot:
 
     def start(self, x: Float[Tensor, "batch 3 atoms"]) -> PivotState:
         """The state of chains that begin here; DataError where the action is not finite, or there is no inner atom."""
+        if x.shape[1] != 3 or x.shape[2] < 3:
+            raise DataError(f"arms turn in space about an inner atom, (batch, 3, 3 or more), got {tuple(x.shape)}")
         value = self.action(x)
         if not bool(value.isfinite().all()):
             raise DataError("chains must begin where the action is finite (else nothing compares), got inf or nan")
-        if x.shape[2] < 3:
-            raise DataError(f"a chain turns about an inner atom, so it has three or more, got {x.shape[2]}")
         return PivotState(x, value, 0)
 
     def move(self, state: PivotState, x: Float[Tensor, "batch 3 atoms"]) -> PivotState:
@@ -65,7 +65,7 @@ class Pivot:
         num, _, atoms = x.shape
         joint = torch.randint(1, atoms - 1, (num, 1, 1), generator=generator, device=x.device)
         at = x.gather(2, joint.expand(-1, 3, 1))
-        turned = at + rotations(num, generator=generator).to(x) @ (x - at)
+        turned = at + rotations(num, generator=generator, dtype=x.dtype) @ (x - at)
         new = torch.where(torch.arange(atoms, device=x.device) > joint, turned, x)
         new = new + (x - new).mean(2, keepdim=True)
         value = self.action(new)
@@ -75,7 +75,7 @@ class Pivot:
         return PivotState(moved, torch.where(taken, value, state.action), state.steps_done + 1), Info(chance)
 
 
-def rotations(num: int, *, generator: torch.Generator) -> Float[Tensor, "num 3 3"]:
+def rotations(num: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Float[Tensor, "num 3 3"]:
     r"""Rotations of space, all alike likely: those of unit quaternions, four normal numbers over their norm.
 
     Source:
@@ -86,7 +86,7 @@ def rotations(num: int, *, generator: torch.Generator) -> Float[Tensor, "num 3 3
         >>> torch.allclose(turn @ turn.mT, torch.eye(3), atol=1e-6), torch.allclose(turn.det(), torch.ones(5))
         (True, True)
     """
-    q = torch.randn(num, 4, generator=generator, device=generator.device)
+    q = torch.randn(num, 4, generator=generator, dtype=dtype, device=generator.device)
     w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],

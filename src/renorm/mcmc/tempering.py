@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renorm.errors import DataError
 from renorm.mcmc.hmc import HMC, Action, GradientState, value_and_grad
 from renorm.mcmc.kernel import Info
 from renorm.spec import require
@@ -145,12 +144,12 @@ def ladder(hottest: float, rungs: int) -> tuple[float, ...]:
     r"""Inverse temperatures from 1 down to ``hottest``, in equal ratios.
 
     Raises:
-        DataError: If there are fewer than two rungs, or the hottest is not between 0 and 1.
+        ValueError: If there are fewer than two rungs, or the hottest is not between 0 and 1.
 
     Example:
         >>> ladder(0.25, 3)
         (1.0, 0.5, 0.25)
     """
-    if rungs < 2 or not 0 < hottest < 1:
-        raise DataError(f"a ladder has two rungs or more, and its hottest beta lies in (0, 1), got {rungs}, {hottest}")
+    right = rungs >= 2 and 0 < hottest < 1
+    require(right, "a ladder has two rungs or more, and its hottest beta lies in (0, 1)", (rungs, hottest))
     return tuple(hottest ** (k / (rungs - 1)) for k in range(rungs))

@@ -200,7 +200,8 @@ def variational_information(coarse: Float[Tensor, "fields blocks states"], log_q
         log_q: Of the classifier, in nats.
 
     Raises:
-        DataError: If shapes differ, a row of ``coarse`` is no probability, or there are fewer than two fields.
+        DataError: If shapes differ, a row of ``coarse`` or of ``log_q`` is no probability, or there are fewer than two
+            fields.
 
     Source:
         Barber & Agakov 2003, "The IM algorithm"; McAllester & Stratos 2020, arXiv:1811.04251, on its limits.
@@ -215,6 +216,10 @@ def variational_information(coarse: Float[Tensor, "fields blocks states"], log_q
         raise DataError(f"both must be (fields, blocks, states), got {tuple(coarse.shape)} and {tuple(log_q.shape)}")
     _check_shares(coarse)
     p, log = coarse.detach().cpu().double(), log_q.detach().cpu().double()
+    if not bool((log.logsumexp(-1).abs() < 1e-4).all()):
+        raise DataError(
+            "log_q must be normalised (take log_softmax), else it bounds nothing; a row adds to another sum"
+        )
     said = torch.where(p > 0, p * log, 0.0).sum(-1)
     samples = torch.cat([p.mean(1), said.mean(1, keepdim=True)], 1)
     return Told(jackknife(samples, bound_of_means), samples, log_q.detach())

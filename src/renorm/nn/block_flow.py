@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from renorm.nn.dense import dense
 from renorm.spec import require
 
 __all__ = ["BlockFlow"]
@@ -20,12 +21,12 @@ class BlockFlow(nn.Module):
        \ln\left|\det\frac{\partial y}{\partial x}\right| = \sum_j \sum_{i \in j} [\ln f_\theta' - s_i] $$
 
     $f_\theta$ is a monotone rational-quadratic spline on $[-b, b]$ and the identity outside, or nothing but the
-    identity (affine couplings). At first the bijection is the identity. With ``odd`` it turns over with its input,
-    $y(-x) = -y(x)$: $\mu$ is odd, s even, and the spline's knots are reflected.
+    identity (affine couplings); s stays within $\pm 4$. At first the bijection is the identity. With ``odd`` it turns
+    over with its input, $y(-x) = -y(x)$: $\mu$ is odd, s even, and the spline's knots are reflected.
 
     Args:
         size: n >= 2.
-        layers: How many; which half moves goes round all ways to halve the numbers, a half and then the other.
+        layers: How many; they move the numbers whose index has a bit set, then those that have not, bit after bit.
         kind: ``"spline"`` or ``"affine"``.
         width, hidden: Neurons and hidden layers of each network.
         bins, bound: Of the splines.
@@ -60,10 +61,16 @@ class BlockFlow(nn.Module):
         require(kind in ("spline", "affine"), "kind must be 'spline' or 'affine'", kind)
         require(width >= 1 and hidden >= 1, "width and hidden must be >= 1", (width, hidden))
         require(kind == "affine" or bins >= 2, "bins must be >= 2 (one piece bends nothing)", bins)
+        require(bound > 0, "bound must be > 0 (a spline bends between -bound and bound)", bound)
         self.size, self.kind, self.bins, self.bound, self.odd = size, kind, bins, bound, odd
         self.moved = [_half(size, j) for j in range(layers)]
         each = 2 + (3 * bins - 1 if kind == "spline" else 0)
-        self.nets = nn.ModuleList([_net(size - len(moved), width, hidden, each * len(moved)) for moved in self.moved])
+        self.nets = nn.ModuleList(
+            [
+                dense(size - len(moved), each * len(moved), width=width, layers=hidden, still=True)
+                for moved in self.moved
+            ]
+        )
 
     def forward(self, x: Float[Tensor, "*batch size"]) -> tuple[Float[Tensor, "*batch size"], Float[Tensor, "*batch"]]:
         """The image of each input, and the log of the volume that it changes."""
@@ -137,12 +144,3 @@ def _said(net: nn.Module, x: Tensor) -> Tensor:
     for layer in net.children():
         x = functional.linear(x, layer.weight.to(x), layer.bias.to(x)) if isinstance(layer, nn.Linear) else layer(x)
     return x
-
-
-def _net(inputs: int, width: int, hidden: int, outputs: int) -> nn.Module:
-    """A network whose output is zero at first."""
-    last = nn.Linear(width, outputs)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    between = [layer for _ in range(hidden - 1) for layer in (nn.Linear(width, width), nn.SiLU())]
-    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), *between, last)

@@ -17,6 +17,7 @@ def dense(
     width: int = 64,
     layers: int = 2,
     odd: bool = False,
+    still: bool = False,
     generator: Generator | None = None,
 ) -> nn.Sequential:
     r"""Linear layers with a bend between each two; a linear map where there is no hidden layer.
@@ -28,6 +29,7 @@ def dense(
         width: Of a hidden layer.
         layers: Hidden layers, 0 or more.
         odd: Whether $f(-x) = -f(x)$: $\rho$ is tanh and there are no biases; else $\rho$ is SiLU.
+        still: Whether the output is 0 at first: the last layer begins at nothing.
         generator: Source of the first weights; torch's own if not given.
 
     Raises:
@@ -46,4 +48,7 @@ def dense(
         parts += [nn.Linear(before, after, bias=not odd), nn.Tanh() if odd else nn.SiLU()]
     network = nn.Sequential(*parts[:-1])
     xavier(network, generator)
+    if still:
+        for parameter in network[-1].parameters():
+            nn.init.zeros_(parameter)
     return network

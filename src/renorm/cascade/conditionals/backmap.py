@@ -5,18 +5,19 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from renorm.cascade.conditional import CascadeConditional, Draw
 from renorm.cascade.conditionals.mixture import MixtureHead
 from renorm.errors import DataError
+from renorm.nn.dense import dense
 from renorm.spec import require
 
 __all__ = ["ChainBackmap", "frames"]
 
 AHEAD, BEHIND, NEAR = 3, 3, 4  # beads further on, atoms before, and whatever else is near, that a pair looks at
-FAR = 10.0  # bond lengths: where what is not there is put
+FAR = 10.0  # bond lengths: what is farther is told as if it were here
 LEAST = 1e-6
 NARROW = 1e-3  # least width, height and slope of a piece of a spline
 
@@ -52,6 +53,9 @@ class ChainBackmap(CascadeConditional):
     $$ p(y) = \tfrac18\,p(\varphi)\,p(s \mid \varphi)\,p(r \mid s, \varphi)\Big/\frac{r\,s}{d}, \quad
        s = |a - c| = \tfrac12|y|,\ r = |a - p|,\ d = |c - p|, \qquad y = x_{2i+1} - x_{2i} $$
 
+    Beads are pairs of equal masses along the chain, as ``Beads`` makes them of neighbours (``Graph.linear`` of an even
+    number of atoms).
+
     $\varphi$ has a monotone spline on the circle, $\ln s$ a mixture of Gaussians, and r a spline on all lengths that
     close the triangle, $|d - s| \le r \le d + s$. The networks see distances and components in the frame alone, so the
     law of turned and shifted beads is the turned law: $p(Ry \mid Rc + t) = p(y \mid c)$ for rotations R.
@@ -82,13 +86,14 @@ class ChainBackmap(CascadeConditional):
         super().__init__()
         require(beads >= 3, "beads must be >= 3 (fewer leave an angle open)", beads)
         require(bond > 0, "bond must be > 0, in units of length", bond)
-        require(bins >= 2, "bins must be >= 2 (one piece bends nothing)", bins)
+        require(2 <= bins < 1 / NARROW, "bins must be >= 2 (one piece bends nothing), and not a thousand", bins)
+        require(width >= 1 and layers >= 1, "width and layers must be >= 1", (width, layers))
         self.beads, self.bond, self.bins = beads, bond, bins
         self.length = MixtureHead(components)
         seen = 3 + 4 * (AHEAD + BEHIND + NEAR)
-        self.around = _net(seen, width, layers, 3 * bins)
-        self.along = _net(seen + 2, width, layers, self.length.size)
-        self.across = _net(seen + 5, width, layers, 3 * bins + 1)
+        self.around = dense(seen, 3 * bins, width=width, layers=layers, still=True)
+        self.along = dense(seen + 2, self.length.size, width=width, layers=layers, still=True)
+        self.across = dense(seen + 5, 3 * bins + 1, width=width, layers=layers, still=True)
         self.register_buffer("centre", torch.tensor(math.log(bond / 2)))
         self.register_buffer("spread", torch.tensor(0.1))
 
@@ -98,13 +103,14 @@ class ChainBackmap(CascadeConditional):
     @torch.no_grad()
     def standardise(self, detail: Float[Tensor, "batch 3 beads"], coarse: Float[Tensor, "batch 3 beads"]) -> None:
         r"""Take mean and spread of $\ln s$ from samples."""
-        log_s = (detail.norm(dim=1) / 2).log()
+        log_s = (detail.norm(dim=1) / 2).clamp(min=LEAST).log()
         self.centre.copy_(log_s.mean())
         self.spread.copy_(log_s.std().clamp(min=LEAST))
 
     def log_prob(self, detail: Float[Tensor, "batch 3 beads"], coarse: Float[Tensor, "batch 3 beads"]) -> Tensor:
         """Log density of each detail given its beads, in nats and units of length; all pairs at once."""
         self._require_chain(coarse)
+        self._require_chain(detail)
         atoms = torch.stack([coarse - detail / 2, coarse + detail / 2], -1).flatten(2)
         placed = [self._place(i, coarse, atoms[..., : 2 * i]) for i in range(self.beads)]
         at = _Placed(*(torch.stack(part, 1) for part in zip(*placed, strict=True)))
@@ -161,8 +167,10 @@ class ChainBackmap(CascadeConditional):
         return functional.pad(told, (0, number - told.shape[-1]))
 
     def _require_chain(self, coarse: Tensor) -> None:
-        if coarse.shape[2] != self.beads:
-            raise DataError(f"this law is of chains of {self.beads} beads, got {coarse.shape[2]}")
+        if tuple(coarse.shape[1:]) != (3, self.beads):
+            raise DataError(
+                f"this law is of chains of {self.beads} pairs, (batch, 3, {self.beads}), got {tuple(coarse.shape)}"
+            )
 
     # -- the law of a pair -------------------------------------------------------------------------------------------
 
@@ -272,12 +280,3 @@ def _where(knots: _Knots, value: Tensor) -> Tensor:
     a, b, c = height * (steep - d0) + rise * both, height * d0 - rise * both, -steep * rise
     root = (b.square() - 4 * a * c).clamp(min=0).sqrt()
     return x0 + width * (2 * c / (-b - root)).clamp(0, 1)
-
-
-def _net(inputs: int, width: int, layers: int, outputs: int) -> nn.Module:
-    """A network that says nothing at first."""
-    last = nn.Linear(width, outputs)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    between = [layer for _ in range(layers - 1) for layer in (nn.Linear(width, width), nn.SiLU())]
-    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), *between, last)

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float
 from torch import Tensor
 
 from renorm.cascade.conditional import CascadeConditional, Draw
@@ -25,8 +25,10 @@ class DenseGaussian(CascadeConditional):
         sites: How many are coarse; 0: the top of a cascade.
         channels: Components of a position.
 
+    The mean is 0: what is learned are second moments.
+
     Raises:
-        DataError: If the covariance is not positive definite.
+        DataError: If the covariance is not symmetric and positive definite.
 
     Example: the middle of two ends, each of variance 1, all independent.
         >>> law = DenseGaussian(torch.eye(3, dtype=torch.float64), sites=2, channels=1)
@@ -36,12 +38,16 @@ class DenseGaussian(CascadeConditional):
 
     closed_form = True
     covariance: Tensor
+    gain: Tensor
+    factor: Tensor
 
-    def __init__(self, covariance: Float64[Tensor, "all all"], sites: int, channels: int) -> None:
+    def __init__(self, covariance: Float[Tensor, "all all"], sites: int, channels: int) -> None:
         super().__init__()
         self.sites, self.channels = sites, channels
-        self.register_buffer("covariance", covariance)
-        self.register_load_state_dict_post_hook(lambda law, _: law._condition())
+        self.register_buffer("covariance", covariance.double())
+        for name in ("gain", "factor"):
+            self.register_buffer(name, torch.empty(0, dtype=torch.float64), persistent=False)
+        self.register_load_state_dict_post_hook(_conditioned)
         self._condition()
 
     def solve(self, detail: Tensor, coarse: Tensor) -> None:
@@ -74,12 +80,18 @@ class DenseGaussian(CascadeConditional):
 
     def _condition(self) -> None:
         n, joint = self.sites, self.covariance
-        self.gain = torch.linalg.solve(joint[:n, :n], joint[:n, n:]).T
-        noise = joint[n:, n:] - self.gain @ joint[:n, n:]
-        factor, failed = torch.linalg.cholesky_ex((noise + noise.T) / 2)
+        if not torch.allclose(joint, joint.T, rtol=1e-8, atol=1e-12 * float(joint.abs().max())):
+            raise DataError("a covariance is symmetric, and this one is not")
+        whole, failed = torch.linalg.cholesky_ex(joint)
         if int(failed):
             raise DataError(
-                "the covariance must be positive definite (else there is no density); are there too few "
-                f"samples? The leading minor {int(failed)} of {len(noise)} is not"
+                "the covariance must be positive definite (else there is no density); are there too few samples? Its "
+                f"leading minor {int(failed)} of {len(joint)} is not"
             )
-        self.factor = factor
+        # Of [[L, 0], [K, F]] with L L^T = C_cc: G = K L^-1, and F F^T = S.
+        self.gain = torch.linalg.solve_triangular(whole[:n, :n], whole[n:, :n], upper=False, left=False)
+        self.factor = whole[n:, n:]
+
+
+def _conditioned(law: DenseGaussian, _: object) -> None:
+    law._condition()

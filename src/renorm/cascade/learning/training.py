@@ -81,7 +81,11 @@ def fit_to_draws(
         generator: Of the draws.
         tell, keeper: As of ``fit_to_fields``.
 
+    Returns:
+        The losses; with ``least`` their spread is not known.
+
     Raises:
+        ValueError: If ``least`` is below 1.
         NonFiniteLossError: If the loss is no number.
     """
 
