@@ -88,7 +88,7 @@ def vector_log_prob(
         log_width: $\ln\sigma_c$.
     """
     r = v.norm(dim=-1).clamp(min=1e-12)
-    turned = direction_log_prob((v / r[:, None])[:, None], eta)
+    turned = direction_log_prob((v / r[:, None])[:, None].expand_as(eta), eta)
     z = (r.log()[:, None] - centre) * (-log_width).exp()
     long = -0.5 * (z.square() + _LOG_2PI) - log_width
     return torch.logsumexp(log_share + turned + long, 1) - v.shape[-1] * r.log()
