@@ -62,7 +62,7 @@ class SplittingLaw(nn.Module):
         dim: 2 or 3.
         sharpness: Of the merges, in inverse units of length squared.
         unit: About the distance of neighbours.
-        spread: The centre has the variance ``spread``^2 / n in each component, as that of the laws of clusters.
+        spread: $s$; the centre has the variance $s^2/n$ in each component, as that of the laws of clusters.
         width: Of the networks.
         parts: Of the mixture f.
 

@@ -1,0 +1,133 @@
+"""What each level of a cascade encodes: what it sees, what it moves, and what comes of swapping it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from renorm.cascade.cascade import Cascade
+from renorm.errors import DataError
+from renorm.model import Pyramid
+
+__all__ = ["causal_cone", "receptive_field", "swapped"]
+
+
+def receptive_field(
+    model: Cascade, x: Float[Tensor, "batch channel *sites"], level: int, place: tuple[int, ...]
+) -> Float[Tensor, "*sites"]:
+    r"""How much a coarse number is moved by each fine site, $\langle(\partial\phi_{l,p}/\partial\phi_{0,i})^2\rangle$.
+
+    Args:
+        model: Its steps are read.
+        x: Fields to average over; one is enough where all steps are linear.
+        level: l >= 1.
+        place: p, (channel, \*site) of the coarse field.
+
+    Returns:
+        One number for each fine site, summed over channels.
+
+    Raises:
+        DataError: If there is no such level or place.
+
+    Example: a block of Haar's is seen evenly.
+        >>> from renorm.cascade.spec import CascadeSpec
+        >>> from renorm.lattice import Lattice
+        >>> model = Cascade.of(CascadeSpec(coarse="haar"), Lattice((4,), boundary="periodic"))
+        >>> [round(v, 3) for v in receptive_field(model, torch.zeros(1, 1, 4), 1, (0, 1)).tolist()]
+        [0.0, 0.0, 0.5, 0.5]
+    """
+    if not 1 <= level <= len(model.steps):
+        raise DataError(f"level must be 1 ... {len(model.steps)}, got {level}")
+    leaf = x.detach().requires_grad_()
+    number = _number(place, model.lattices[level].event_shape)
+    (slope,) = torch.autograd.grad(model.coarsen(leaf, level).flatten(1)[:, number].sum(), leaf)
+    return slope.square().mean(0).sum(0)
+
+
+def causal_cone(
+    model: Cascade, x: Float[Tensor, "batch channel *sites"], level: int, place: tuple[int, ...]
+) -> Float[Tensor, "*sites"]:
+    r"""How much one detail moves each fine site, all else held.
+
+    $$ \langle(\partial\phi_{0,i}/\partial y_{l,p})^2\rangle $$
+
+    Args:
+        model: Its steps are read.
+        x: Fields to average over.
+        level: l >= 0, of the step whose detail it is.
+        place: p, (detail, \*site).
+
+    Returns:
+        One number for each fine site, summed over channels.
+
+    Raises:
+        DataError: If there is no such step or place.
+
+    Example:
+        >>> from renorm.cascade.spec import CascadeSpec
+        >>> from renorm.lattice import Lattice
+        >>> model = Cascade.of(CascadeSpec(coarse="haar"), Lattice((4,), boundary="periodic"))
+        >>> [round(v, 3) for v in causal_cone(model, torch.zeros(1, 1, 4), 1, (0, 0)).tolist()]
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    pyramid = model.encode(x.detach())
+    which = _which(model, level)
+    detail = pyramid.details[which].detach()
+    push = torch.zeros_like(detail)
+    push.flatten(1)[:, _number(place, tuple(detail.shape[1:]))] = 1.0
+
+    def decoded(value: Tensor) -> Tensor:
+        return model.decode(_with(pyramid, which, value))
+
+    _, moved = torch.autograd.functional.jvp(decoded, detail, push)
+    return moved.square().mean(0).sum(0)  # type: ignore[no-any-return]
+
+
+def swapped(
+    model: Cascade, x: Float[Tensor, "batch channel *sites"], other: Float[Tensor, "batch channel *sites"], level: int
+) -> Float[Tensor, "batch channel *sites"]:
+    """Fields that have the detail of other fields at one level, and their own at all others.
+
+    Args:
+        model: Its steps are read.
+        x, other: As many fields of each.
+        level: Of the step whose detail is swapped; as many as there are steps: the coarsest field.
+
+    Raises:
+        DataError: If there is no such step.
+
+    Example:
+        >>> from renorm.cascade.spec import CascadeSpec
+        >>> from renorm.lattice import Lattice
+        >>> model = Cascade.of(CascadeSpec(coarse="haar"), Lattice((2,), boundary="periodic"))
+        >>> x, other = torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[10.0, 20.0]]])
+        >>> swapped(model, x, other, 0).round(decimals=3).tolist()  # their difference, our mean
+        [[[-3.0, 7.0]]]
+    """
+    mine, theirs = model.encode(x), model.encode(other)
+    if level == len(model.steps):
+        return model.decode(Pyramid(theirs.coarse, mine.details))
+    which = _which(model, level)
+    return model.decode(_with(mine, which, theirs.details[which]))
+
+
+def _which(model: Cascade, level: int) -> int:
+    """Place of a step's detail in a pyramid, which stands coarse to fine."""
+    if not 0 <= level < len(model.steps):
+        raise DataError(f"level must be 0 ... {len(model.steps) - 1}, that of a step, got {level}")
+    return len(model.steps) - 1 - level
+
+
+def _with(pyramid: Pyramid, which: int, detail: Tensor) -> Pyramid:
+    details = list(pyramid.details)
+    details[which] = detail
+    return Pyramid(pyramid.coarse, tuple(details))
+
+
+def _number(place: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    """Of a place among all of them, the last axis running fastest."""
+    if len(place) != len(shape) or not all(0 <= i < n for i, n in zip(place, shape, strict=True)):
+        raise DataError(f"a place is {len(shape)} numbers below {shape}, got {place}")
+    number = 0
+    for i, n in zip(place, shape, strict=True):
+        number = number * n + i
+    return number
