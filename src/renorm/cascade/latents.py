@@ -72,13 +72,13 @@ def causal_cone(
     pyramid = model.encode(x.detach())
     which = _which(model, level)
     detail = pyramid.details[which].detach()
-    push = torch.zeros_like(detail)
-    push.flatten(1)[:, _number(place, tuple(detail.shape[1:]))] = 1.0
+    push = detail.new_zeros(len(detail), detail[0].numel())
+    push[:, _number(place, tuple(detail.shape[1:]))] = 1.0
 
     def decoded(value: Tensor) -> Tensor:
         return model.decode(_with(pyramid, which, value))
 
-    _, moved = torch.autograd.functional.jvp(decoded, detail, push)
+    _, moved = torch.autograd.functional.jvp(decoded, detail, push.reshape(detail.shape))
     return moved.square().mean(0).sum(0)  # type: ignore[no-any-return]
 
 
