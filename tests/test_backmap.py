@@ -61,7 +61,7 @@ class TestChainBackmap:
         law = bent(ChainBackmap(3, bond=2.0), size=0.05)
         law.spread.fill_(0.3)
         beads = torch.tensor([[[0.0, 1.5, 2.0], [0.0, 0.3, 1.8], [0.0, 0.1, -0.4]]], dtype=torch.float64)
-        num, wide = 400_000, 2.2
+        num, wide = 100_000, 2.2
         detail = law.draw(beads, generator=generator).value.expand(num, -1, -1).clone()
         many = beads.expand(num, -1, -1)
         for pair in (2, 1, 0):  # the law of a pair knows those before, so later ones go first
@@ -72,7 +72,7 @@ class TestChainBackmap:
             kept = law._place(pair, many, _atoms(many, tried)[..., : 2 * pair])
             local = -(kept.frame @ noise[..., None])[..., 0] / 2
             weight = (law._density(kept, local) - proposed).exp()
-            assert abs(weight.mean() - 1) < 5 * weight.std() / math.sqrt(num) < 0.3
+            assert abs(weight.mean() - 1) < 5 * weight.std() / math.sqrt(num) < 0.6
 
     def test_refine_keeps_the_beads(self, generator):
         graph = Graph.linear(12)
