@@ -1,17 +1,20 @@
 """Moves that keep a coarse field, cascades that learn their steps, and gradients by path."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from renorm.cascade.cascade import Cascade
+from renorm.cascade.checkerboards import checkerboard_cascade
 from renorm.cascade.conditional import CascadeConditional, Draw
 from renorm.cascade.conditionals.heads import SpinHead, SplineHead
+from renorm.cascade.conditionals.site_laws import IsingSite
 from renorm.cascade.conditionals.white import WhiteNoise
 from renorm.cascade.fibre import Fibre
-from renorm.cascade.learned import disentangled_cascade, neural_rg
-from renorm.cascade.learning.training import _shared_out, fit_to_action, fit_to_draws
+from renorm.cascade.learning.training import fit_to_action, fit_to_draws, shared_log_prob
+from renorm.cascade.neural_rg import neural_rg
 from renorm.coarse.alternate import Alternate
 from renorm.coarse.beads import bead_steps
 from renorm.coarse.mera import MeraStep
@@ -22,6 +25,9 @@ from renorm.laws.gaussian_field import GaussianField
 from renorm.laws.rouse import GaussianChain
 from renorm.mcmc.hmc import HMC
 from renorm.mcmc.kernel import run
+from renorm.nn.block_flow import BlockFlow
+
+BLOCKS = partial(BlockFlow, 4, layers=2, kind="affine", width=8)
 
 
 class TestFibre:
@@ -77,7 +83,13 @@ class TestFibre:
 
 
 class TestLearned:
-    @pytest.mark.parametrize("make", [lambda: disentangled_cascade(8, SplineHead()), lambda: neural_rg(8, layers=2)])
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: checkerboard_cascade(8, None, SplineHead(), blocks=BLOCKS),
+            lambda: neural_rg(8, partial(BlockFlow, 4, layers=2)),
+        ],
+    )
     def test_density_of_draws(self, make, generator):
         torch.manual_seed(0)
         model = make()
@@ -90,7 +102,7 @@ class TestLearned:
 
     def test_symmetric(self, generator):
         torch.manual_seed(0)
-        model = disentangled_cascade(4, SplineHead())
+        model = checkerboard_cascade(4, None, SplineHead(), blocks=BLOCKS)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
@@ -99,19 +111,21 @@ class TestLearned:
 
     @pytest.mark.parametrize("edge", [2, 6])
     def test_bad_edges(self, edge):
-        for make in (neural_rg, lambda edge: disentangled_cascade(edge, SplineHead())):
-            with pytest.raises(RecipeError, match="power of two"):
+        for make in (neural_rg, lambda edge: checkerboard_cascade(edge, None, SplineHead(), blocks=BLOCKS)):
+            with pytest.raises(RecipeError, match=r"power of two|4 x 4"):
                 make(edge)
+        with pytest.raises(RecipeError, match="heat bath"):
+            checkerboard_cascade(4, IsingSite(0.4), SplineHead(), blocks=BLOCKS)
 
     def test_levels_share_out_the_fields(self, generator):
         """Equal fields at every level: the sum is that of plain likelihood."""
         torch.manual_seed(0)
-        model = disentangled_cascade(4, SplineHead())
+        model = checkerboard_cascade(4, None, SplineHead(), blocks=BLOCKS)
         x = torch.randn(8, 1, 4, 4, generator=generator)
-        shared = _shared_out(model, x, 0, 8)
+        shared = shared_log_prob(model, x, 0, 8)
         torch.testing.assert_close(shared, model.log_prob(x).mean(), rtol=1e-5, atol=1e-5)
         parts = model.log_prob(x, per_level=True)  # coarsest first
-        few = _shared_out(model, x, 0, 2)  # 2 fields of 16 sites, 4 of 8, 8 of 4 and fewer
+        few = shared_log_prob(model, x, 0, 2)  # 2 fields of 16 sites, 4 of 8, 8 of 4 and fewer
         expected = parts[:, :3].mean(0).sum() + parts[:4, 3].mean() + parts[:2, 4].mean()
         torch.testing.assert_close(few, expected, rtol=1e-5, atol=1e-5)
         with pytest.raises(ValueError, match="least"):
@@ -120,7 +134,7 @@ class TestLearned:
     def test_fresh_draws_teach(self, generator):
         torch.manual_seed(0)
         law = GaussianField((4, 4), mass_sq=0.5)
-        model = disentangled_cascade(4, SplineHead())
+        model = checkerboard_cascade(4, None, SplineHead(), blocks=BLOCKS)
         trained = fit_to_draws(
             model, lambda: law.sample(64, generator=generator), steps=40, rate=2e-2, generator=generator
         )
@@ -153,12 +167,12 @@ class TestByPath:
     def test_learns(self, generator):
         torch.manual_seed(0)
         law = GaussianField((4, 4), mass_sq=0.5)
-        model = disentangled_cascade(4, SplineHead(), disentanglers=0)
+        model = checkerboard_cascade(4, None, SplineHead())
         trained = fit_to_action(model, law, steps=50, batch=32, rate=1e-2, by_path=True, generator=generator)
         assert sum(trained.losses[-10:]) < sum(trained.losses[:10])
 
     def test_needs_draws_that_gradients_pass(self, generator):
-        model = disentangled_cascade(4, SpinHead(), disentanglers=0)
+        model = checkerboard_cascade(4, None, SpinHead())
         with pytest.raises(ValueError, match="by_path"):
             fit_to_action(model, lambda x: 0 * x.flatten(1).sum(1), steps=1, by_path=True, generator=generator)
 

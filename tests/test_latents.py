@@ -1,14 +1,17 @@
 """What a level sees and moves: known for wavelets, bounded for disentanglers, and swapped back."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from renorm.cascade.cascade import Cascade
 from renorm.cascade.latents import causal_cone, receptive_field, swapped
-from renorm.cascade.learned import neural_rg
+from renorm.cascade.neural_rg import neural_rg
 from renorm.cascade.spec import CascadeSpec
 from renorm.errors import DataError
 from renorm.lattice import Lattice
+from renorm.nn.block_flow import BlockFlow
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def haar():
 @pytest.fixture
 def learned():
     torch.manual_seed(0)
-    model = neural_rg(8, layers=4)
+    model = neural_rg(8, partial(BlockFlow, 4))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)

@@ -1,5 +1,7 @@
 """Learned invertible steps: volumes against autograd, symmetry, and what they learn."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -69,13 +71,13 @@ class TestMera:
     def test_conformance(self, start, kind):
         lattice = Lattice((4, 6), boundary="periodic")
         check_coarse_graining(
-            bent(MeraStep(start, kind=kind, layers=2), size=0.05), lattice
+            bent(MeraStep(start, partial(BlockFlow, 4, kind=kind, layers=2)), size=0.05), lattice
         )  # steep splines lose digits
 
     @pytest.mark.parametrize("step", [Checkerboard(), Wavelet()])
     def test_conformance_of_disentangled_steps(self, step, generator):
         lattice = Lattice((4, 6), boundary="periodic")
-        learned = bent(Disentangled(step, layers=2), size=0.05)
+        learned = bent(Disentangled(step, partial(BlockFlow, 4, layers=2)), size=0.05)
         check_coarse_graining(learned, lattice)
         x = torch.randn(3, 1, 4, 6, generator=generator, dtype=torch.float64)
         coarse, detail, log_det = learned.split(x)
@@ -118,7 +120,7 @@ class TestMera:
         torch.manual_seed(0)
         law = GaussianField((4, 4), mass_sq=0.5)
         lattice = Lattice((4, 4), boundary="periodic")
-        steps = [MeraStep(kind="affine", layers=6), MeraStep(kind="affine", layers=6)]
+        steps = [MeraStep(blocks=partial(BlockFlow, 4, kind="affine", layers=6)) for _ in range(2)]
         model = Cascade(lattice, steps, [WhiteNoise(3), WhiteNoise(3)], WhiteNoise(1, sites=(1, 1)))
 
         def lost():

@@ -14,7 +14,8 @@ from renorm.bench import ala2
 from renorm.data import store
 from renorm.data.torsions import TorsionRun, alanine_dipeptide, read_torsions
 from renorm.errors import DataError
-from renorm.measure.torsions import free_energy, surface, surface_error, surface_rmse, thermal_energy
+from renorm.laws.thermal import thermal_energy
+from renorm.measure.torsions import free_energy, surface, surface_error, surface_rmse
 
 RT = 2.4943387854  # kJ/mol at 300 K, R = 8.314462618 J/mol/K
 COLVAR = (

@@ -32,8 +32,9 @@ from renorm.bench.drawing import AGAINST, INK, svg
 from renorm.bench.result import Result
 from renorm.cascade.periodic_density import PeriodicDensity, PeriodicDensitySpec
 from renorm.data.torsions import TorsionRun, alanine_dipeptide
+from renorm.laws.thermal import thermal_energy
 from renorm.measure.statistics import ess
-from renorm.measure.torsions import Surface, free_energy, surface, surface_error, surface_rmse, thermal_energy
+from renorm.measure.torsions import Surface, free_energy, surface, surface_error, surface_rmse
 
 __all__ = ["kernel_density", "picture", "run"]
 

@@ -29,6 +29,7 @@ from renorm.mcmc.hmc import HMC
 from renorm.mcmc.kernel import Cycle
 from renorm.mcmc.kernel import run as run_kernel
 from renorm.mcmc.pivot import Pivot
+from renorm.measure.chains.geometry import bond_lengths, pseudo_angles
 
 ATOMS, CHAINS = 32, 256
 BURN, KEPT, APART = 150, 80, 6  # cycles dropped, snapshots kept of each chain, cycles between them
@@ -143,22 +144,11 @@ def polished(model: Cascade, law: FenePolymer, x: Tensor, generator: torch.Gener
 
 
 def _compared(x: Tensor, other: Tensor) -> dict[str, float]:
+    ours, theirs = x.transpose(1, 2), other.transpose(1, 2)
     return {
-        "bond_tv": total_variation(bonds(x), bonds(other), *BONDS),
-        "angle_tv": total_variation(angles(x), angles(other), *ANGLES),
+        "bond_tv": total_variation(bond_lengths(ours), bond_lengths(theirs), *BONDS),
+        "angle_tv": total_variation(pseudo_angles(ours), pseudo_angles(theirs), *ANGLES),
     }
-
-
-def bonds(x: Tensor) -> Tensor:
-    """Lengths of all bonds."""
-    return x.diff(dim=2).norm(dim=1)
-
-
-def angles(x: Tensor) -> Tensor:
-    """Angles by which a bond turns from the one before, in rad."""
-    bond = x.diff(dim=2)
-    bond = bond / bond.norm(dim=1, keepdim=True)
-    return (bond[..., 1:] * bond[..., :-1]).sum(1).clamp(-1, 1).arccos()
 
 
 def total_variation(a: Tensor, b: Tensor, low: float, high: float, bins: int) -> float:

@@ -27,20 +27,22 @@ from torch import Tensor
 
 from renorm.bench import information
 from renorm.bench.cores import on_all_cores, telling
+from renorm.bench.equal_time import descend_for
 from renorm.bench.result import Result
 from renorm.cascade.cascade import Cascade
+from renorm.cascade.checkerboards import checkerboard_cascade
 from renorm.cascade.conditionals.heads import SplineHead
 from renorm.cascade.conditionals.local import LocalConditional
 from renorm.cascade.evidence import evidence
-from renorm.cascade.learned import disentangled_cascade, neural_rg
-from renorm.cascade.learning.descent import Tell, descend
-from renorm.cascade.learning.training import fit_to_draws
+from renorm.cascade.learning.training import shared_log_prob
 from renorm.cascade.learning.warm_start import start_linear
+from renorm.cascade.neural_rg import neural_rg
 from renorm.fit.checkpoint import atomic, write_tensors
 from renorm.fit.progress import FitProgress
 from renorm.laws.ising import ContinuousIsing, Ising
 from renorm.laws.simulate import simulate
 from renorm.measure.statistics import jackknife
+from renorm.nn.block_flow import BlockFlow
 
 EDGE, BETA = 16, math.log(1 + math.sqrt(2)) / 2
 SECONDS = 1800.0
@@ -48,7 +50,6 @@ SPINS, STARTING = 20_000, 4000
 LEAST, RATE = 48, 4e-3  # fields that the finest level looks at
 MOST = {2: 384, 0: 1024}  # fields of a step, by layers of the disentanglers: these bend all of them
 THEIR_BATCH, THEIR_RATE = 512, 1e-3
-PROBE = 10  # steps that say what one costs
 DRAWS, TARGETS = 20_000, 4000
 METHODS = ("disentangled", "neural-rg", "plain")
 ROOT = Path("runs", "bench", "learned-rg")
@@ -130,14 +131,14 @@ def _ours(law: ContinuousIsing, until: float, generator: torch.Generator, *, dis
         turned = some.transpose(2, 3) if bool(torch.rand((), generator=generator) < 0.5) else some
         return law.field(turned, generator=generator)
 
-    model = disentangled_cascade(EDGE, SplineHead(), disentanglers=disentanglers)
+    blocks = partial(BlockFlow, 4, layers=disentanglers, kind="affine", width=8) if disentanglers else None
+    model = checkerboard_cascade(EDGE, None, SplineHead(), blocks=blocks)
     _start(model, drawn(STARTING))
 
-    def taught(steps: int, tell: Tell | None = None) -> None:
-        size = {"steps": steps, "rate": RATE, "least": LEAST, "generator": generator, "tell": tell}
-        fit_to_draws(model, lambda: drawn(MOST[disentanglers]), **size)  # type: ignore[arg-type]
+    def loss(_: int) -> Tensor:
+        return -shared_log_prob(model, drawn(MOST[disentanglers]), 0, LEAST) / EDGE**2
 
-    return model, _for_seconds(taught, until)
+    return model, _descend(model, loss, until, RATE)
 
 
 @torch.no_grad()
@@ -154,14 +155,25 @@ def _start(model: Cascade, x: Tensor) -> None:
 def _theirs(law: ContinuousIsing, until: float, generator: torch.Generator) -> tuple[Cascade, int]:
     model = neural_rg(EDGE)
 
-    def loss() -> tuple[Tensor, float]:
-        free_energy = -_their_weight(model, law, THEIR_BATCH, generator)
-        return free_energy.mean(), float(free_energy.detach().std())
+    def loss(_: int) -> Tensor:
+        return -_their_weight(model, law, THEIR_BATCH, generator).mean() / EDGE**2
 
-    def acted(steps: int, tell: Tell | None = None) -> None:
-        descend(model.parameters(), loss, steps=steps, rate=THEIR_RATE, tell=tell, generator=generator)
+    return model, _descend(model, loss, until, THEIR_RATE)
 
-    return model, _for_seconds(acted, until)
+
+def _descend(model: Cascade, loss: Callable[[int], Tensor], until: float, rate: float) -> int:
+    """Adam until the processor's clock shows that time; the steps that were made."""
+    begun = time.process_time()
+    shown = FitProgress(0, int(until - begun), shown=True, what="learned-rg", unit="seconds of the processor")
+    steps = descend_for(
+        torch.optim.Adam(model.parameters()),
+        loss,
+        seconds=until - begun,
+        rate=rate,
+        after=lambda _: shown.update(int(time.process_time() - begun)),
+    )
+    shown.close()
+    return steps
 
 
 def _their_weight(model: Cascade, law: ContinuousIsing, num: int, generator: torch.Generator) -> Tensor:
@@ -169,15 +181,3 @@ def _their_weight(model: Cascade, law: ContinuousIsing, num: int, generator: tor
     x, log_prob = model.draw(num, generator=generator)
     both = torch.logaddexp(log_prob, model.log_prob(-x)) - math.log(2)
     return -law(x) - both  # the action and the law are even: turning x over changes neither
-
-
-def _for_seconds(fit: Callable[..., None], until: float) -> int:
-    """Fit for as many steps as there are seconds left; the first few say how many."""
-    begun = time.process_time()
-    fit(PROBE)
-    each = (time.process_time() - begun) / PROBE
-    steps = max(1, int((until - time.process_time()) / each))
-    shown = FitProgress(0, steps, shown=True, figure="nats", what="learned-rg")
-    fit(steps, lambda step, loss: shown.update(step, loss))
-    shown.close()
-    return steps + PROBE

@@ -1,6 +1,7 @@
 """From a cascade's spec to its parts: the one place where names become classes."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from renorm.coarse.wavelet import Wavelet
 from renorm.errors import RecipeError
 from renorm.lattice import Lattice
 from renorm.laws.spec import FreeFieldSpec, IsingSpec, LawSpec, Phi4Spec
+from renorm.nn.block_flow import BlockFlow
 
 __all__ = ["Maker", "Parts", "make_parts", "make_steps", "site_law"]
 
@@ -139,16 +141,15 @@ def site_law(law: LawSpec | None) -> SiteLaw:
 
 
 def _step(spec: CascadeSpec, index: int, lattice: Lattice) -> CoarseGraining:
-    bend, odd = spec.bend, spec.symmetric
-    size = {"layers": bend.layers, "kind": bend.kind, "width": bend.width, "hidden": bend.hidden, "odd": odd}
     if spec.coarse in ("checkerboard", "disentangled") and index % 2:
         return RotatedCheckerboard()
     if spec.coarse == "checkerboard":
         return Checkerboard()
-    if spec.coarse == "disentangled":
-        return Disentangled(Checkerboard(), **size)  # type: ignore[arg-type]
-    if spec.coarse == "mera":
-        return MeraStep("haar", **size)  # type: ignore[arg-type]
+    if spec.coarse in ("disentangled", "mera"):
+        bend = spec.bend
+        size = {"layers": bend.layers, "kind": bend.kind, "width": bend.width, "hidden": bend.hidden}
+        blocks = partial(BlockFlow, 4, **size, odd=spec.symmetric)  # type: ignore[arg-type]
+        return MeraStep("haar", blocks) if spec.coarse == "mera" else Disentangled(Checkerboard(), blocks)
     if spec.coarse == "learned":
         return CayleyBlock()
     if spec.coarse == "fourier":

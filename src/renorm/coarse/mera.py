@@ -1,6 +1,7 @@
 """A learned invertible step: disentanglers across the borders of blocks, then a decimator in each block."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,6 +17,9 @@ from renorm.nn.block_flow import BlockFlow
 from renorm.spec import require
 
 __all__ = ["Disentangled", "MeraStep"]
+
+Blocks = Callable[[], BlockFlow]
+BLOCKS: Blocks = partial(BlockFlow, 4)
 
 START = {"haar": torch.tensor(HAAR, dtype=torch.float64) / 2, "corner": torch.eye(4, dtype=torch.float64)}
 
@@ -33,11 +37,7 @@ class MeraStep(nn.Module):
 
     Args:
         start: ``"haar"`` or ``"corner"``, the coarse field before anything is learned.
-        layers: Of either flow; 0: nothing is ever learned.
-        kind: ``"spline"`` or ``"affine"``.
-        width, hidden: Of the networks.
-        bins, bound: Of the splines.
-        odd: Whether the step turns over with the field, by construction.
+        blocks: Makes a bijection of four numbers: ``partial(BlockFlow, 4, ...)`` says how large.
 
     Source:
         Vidal 2008, Phys. Rev. Lett. 101, 110501; Li & Wang 2018, Phys. Rev. Lett. 121, 260601, for flows as blocks.
@@ -49,24 +49,11 @@ class MeraStep(nn.Module):
         (1.0, [2.0, 3.0, 4.0], 0.0)
     """
 
-    def __init__(
-        self,
-        start: Literal["haar", "corner"] = "haar",
-        *,
-        layers: int = 4,
-        kind: Literal["spline", "affine"] = "spline",
-        width: int = 16,
-        hidden: int = 1,
-        bins: int = 8,
-        bound: float = 5.0,
-        odd: bool = True,
-    ) -> None:
+    def __init__(self, start: Literal["haar", "corner"] = "haar", blocks: Blocks = BLOCKS) -> None:
         super().__init__()
         require(start in START, f"start must be one of {tuple(START)}", start)
         self.start = start
-        size = {"layers": layers, "kind": kind, "width": width, "hidden": hidden, "bins": bins, "bound": bound}
-        self.disentangler = BlockFlow(4, **size, odd=odd)  # type: ignore[arg-type]
-        self.decimator = BlockFlow(4, **size, odd=odd)  # type: ignore[arg-type]
+        self.disentangler, self.decimator = blocks(), blocks()
 
     def coarse_lattice(self, lattice: Lattice) -> Lattice:
         """Half the sites on both axes.
@@ -117,7 +104,7 @@ class Disentangled(nn.Module):
 
     Args:
         step: T, of fields of one channel on two axes (``Checkerboard``, ``Wavelet``).
-        layers, kind, width, hidden, bins, bound, odd: As of ``MeraStep``.
+        blocks: As of ``MeraStep``.
 
     Example:
         >>> from renorm.coarse.checkerboard import Checkerboard
@@ -126,23 +113,10 @@ class Disentangled(nn.Module):
         [1.0, 4.0]
     """
 
-    def __init__(
-        self,
-        step: CoarseGraining,
-        *,
-        layers: int = 4,
-        kind: Literal["spline", "affine"] = "spline",
-        width: int = 16,
-        hidden: int = 1,
-        bins: int = 8,
-        bound: float = 5.0,
-        odd: bool = True,
-    ) -> None:
+    def __init__(self, step: CoarseGraining, blocks: Blocks = BLOCKS) -> None:
         super().__init__()
         self.step = step
-        size = {"layers": layers, "kind": kind, "width": width, "hidden": hidden, "bins": bins, "bound": bound}
-        self.across = BlockFlow(4, **size, odd=odd)  # type: ignore[arg-type]
-        self.within = BlockFlow(4, **size, odd=odd)  # type: ignore[arg-type]
+        self.across, self.within = blocks(), blocks()
 
     def coarse_lattice(self, lattice: Lattice) -> Lattice:
         """That of T; RecipeError where the lattice is not even, periodic, of two axes and one channel."""

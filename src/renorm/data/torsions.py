@@ -24,6 +24,7 @@ from torch import Tensor
 from renorm.data import store
 from renorm.data.npz import read_npz
 from renorm.errors import DataError
+from renorm.laws.thermal import thermal_energy
 from renorm.spec import require
 
 __all__ = ["TorsionRun", "alanine_dipeptide", "read_torsions"]
@@ -87,7 +88,7 @@ class TorsionRun:
     @property
     def thermal_energy(self) -> float:
         """$RT$, in kJ/mol."""
-        return scipy.constants.R * self.temperature / 1000
+        return thermal_energy(self.temperature)
 
     def frames(self, index: slice | Tensor) -> "TorsionRun":
         """Some of the frames: a slice, a mask or places."""
@@ -138,10 +139,8 @@ def read_torsions(
     biases = [name for name in names if name.endswith(".bias")]
     log_weights = torch.zeros(len(values), dtype=torch.float64)
     if biases:
-        unit = _bias_unit(bias_unit, biases, path) or scipy.constants.R * temperature / 1000
-        log_weights = (
-            sum((column[name] for name in biases), log_weights) * unit * 1000 / scipy.constants.R / temperature
-        )
+        unit = _bias_unit(bias_unit, biases, path) or thermal_energy(temperature)
+        log_weights = sum((column[name] for name in biases), log_weights) * unit / thermal_energy(temperature)
     return TorsionRun(column["phi"], column["psi"], log_weights, column["time"], temperature)
 
 

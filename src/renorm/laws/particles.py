@@ -56,11 +56,8 @@ class DoubleWellCluster:
     spread: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.particles >= 2, "particles must be >= 2 (energies are of pairs)", self.particles)
-        require(self.dim >= 1, "dim must be >= 1", self.dim)
+        _require_cluster(self.particles, self.dim, self.tau, self.spread)
         require(self.c > 0, "c must be > 0 (else the energy is not bounded below)", self.c)
-        require(self.tau > 0, "tau must be > 0, it is a temperature", self.tau)
-        require(self.spread > 0, "spread must be > 0 (a free cluster has no norm)", self.spread)
 
     @cached_property
     def lattice(self) -> Lattice:
@@ -120,12 +117,9 @@ class LennardJonesCluster:
     spread: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.particles >= 2, "particles must be >= 2 (energies are of pairs)", self.particles)
-        require(self.dim >= 1, "dim must be >= 1", self.dim)
+        _require_cluster(self.particles, self.dim, self.tau, self.spread)
         require(self.epsilon > 0, "epsilon must be > 0 (else nothing attracts)", self.epsilon)
         require(self.rm > 0, "rm must be > 0, in units of length", self.rm)
-        require(self.tau > 0, "tau must be > 0, it is a temperature", self.tau)
-        require(self.spread > 0, "spread must be > 0 (a free cluster has no norm)", self.spread)
 
     @cached_property
     def lattice(self) -> Lattice:
@@ -147,6 +141,13 @@ class LennardJonesCluster:
         slope = 24 * self.epsilon * (sixth - sixth * sixth) / distance
         centre = x.mean(2, keepdim=True)
         return (_forces(x, apart, slope / distance) + x - centre) / self.tau + centre / self.spread**2
+
+
+def _require_cluster(particles: int, dim: int, tau: float, spread: float) -> None:
+    require(particles >= 2, "particles must be >= 2 (energies are of pairs)", particles)
+    require(dim >= 1, "dim must be >= 1", dim)
+    require(tau > 0, "tau must be > 0, it is a temperature", tau)
+    require(spread > 0, "spread must be > 0 (a free cluster has no norm)", spread)
 
 
 def _apart(x: Tensor, lattice: Lattice) -> tuple[Tensor, Tensor]:

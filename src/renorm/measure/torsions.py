@@ -7,16 +7,16 @@ Surfaces are in kJ/mol; those of one temperature alone may be compared.
 import math
 from dataclasses import dataclass
 
-import scipy.constants
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from renorm.errors import DataError
+from renorm.laws.thermal import thermal_energy
 from renorm.measure.statistics import bootstrap, check_log_weights
 from renorm.spec import require
 
-__all__ = ["Surface", "free_energy", "surface", "surface_error", "surface_rmse", "thermal_energy"]
+__all__ = ["Surface", "free_energy", "surface", "surface_error", "surface_rmse"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,23 +32,6 @@ class Surface:
     value: Float64[Tensor, "*bins"]
     probability: Float64[Tensor, "*bins"]
     effective: Float64[Tensor, "*bins"]
-
-
-def thermal_energy(temperature: float) -> float:
-    """$RT$ in kJ/mol.
-
-    Args:
-        temperature: In K.
-
-    Raises:
-        ValueError: If it is not positive.
-
-    Example:
-        >>> round(thermal_energy(300.0), 6)
-        2.494339
-    """
-    require(0 < temperature < math.inf, "temperature must be > 0 K (a free energy is in its units)", temperature)
-    return scipy.constants.R * temperature / 1000
 
 
 def free_energy(probability: Float[Tensor, "*bins"], *, temperature: float) -> Float64[Tensor, "*bins"]:

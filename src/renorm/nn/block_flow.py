@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from renorm.nn.dense import dense
+from renorm.nn.spline import Bend
 from renorm.spec import require
 
 __all__ = ["BlockFlow"]
@@ -33,7 +34,7 @@ class BlockFlow(nn.Module):
         odd: Whether the bijection is odd by construction.
 
     Source:
-        Dinh et al. 2017, arXiv:1605.08803; Durkan et al. 2019, arXiv:1906.04032; zuko's ``MonotonicRQSTransform``.
+        Dinh et al. 2017, arXiv:1605.08803; Durkan et al. 2019, arXiv:1906.04032.
 
     Example:
         >>> flow = BlockFlow(4, layers=2)
@@ -61,21 +62,24 @@ class BlockFlow(nn.Module):
         require(kind in ("spline", "affine"), "kind must be 'spline' or 'affine'", kind)
         require(width >= 1 and hidden >= 1, "width and hidden must be >= 1", (width, hidden))
         require(kind == "affine" or bins >= 2, "bins must be >= 2 (one piece bends nothing)", bins)
-        require(bound > 0, "bound must be > 0 (a spline bends between -bound and bound)", bound)
-        self.size, self.kind, self.bins, self.bound, self.odd = size, kind, bins, bound, odd
-        self.moved = [_half(size, j) for j in range(layers)]
-        each = 2 + (3 * bins - 1 if kind == "spline" else 0)
+        self.size, self.odd = size, odd
+        self.bend = Bend(bins if kind == "spline" else 0, bound)
+        halves = [_half(size, j) for j in range(layers)]
         self.nets = nn.ModuleList(
             [
-                dense(size - len(moved), each * len(moved), width=width, layers=hidden, still=True)
-                for moved in self.moved
+                dense(size - len(moved), self.bend.size * len(moved), width=width, layers=hidden, still=True)
+                for moved in halves
             ]
         )
+        for j, moved in enumerate(halves):
+            kept = [i for i in range(size) if i not in moved]
+            self.register_buffer(f"moved_{j}", torch.tensor(moved), persistent=False)
+            self.register_buffer(f"kept_{j}", torch.tensor(kept), persistent=False)
 
     def forward(self, x: Float[Tensor, "*batch size"]) -> tuple[Float[Tensor, "*batch size"], Float[Tensor, "*batch"]]:
         """The image of each input, and the log of the volume that it changes."""
         total = x.new_zeros(x.shape[:-1])
-        for j in range(len(self.moved)):
+        for j in range(len(self.nets)):
             x, log_slope = self._layer(j, x, inverse=False)
             total = total + log_slope
         return x, total
@@ -83,48 +87,24 @@ class BlockFlow(nn.Module):
     def inverse(self, y: Float[Tensor, "*batch size"]) -> tuple[Float[Tensor, "*batch size"], Float[Tensor, "*batch"]]:
         r"""The input of each image, and $\ln|\det \partial y/\partial x|$ there."""
         total = y.new_zeros(y.shape[:-1])
-        for j in reversed(range(len(self.moved))):
+        for j in reversed(range(len(self.nets))):
             y, log_slope = self._layer(j, y, inverse=True)
             total = total + log_slope
         return y, total
 
     def _layer(self, j: int, value: Tensor, *, inverse: bool) -> tuple[Tensor, Tensor]:
-        moved = self.moved[j]
-        kept = [i for i in range(self.size) if i not in moved]
-        shift, scale, knots = self._theta(self.nets[j], value[..., kept], len(moved))
-        if inverse:
-            u, log_slope = self._bend(value[..., moved], knots, inverse=True)
-            new = shift + scale.exp() * u
-        else:
-            new, log_slope = self._bend((value[..., moved] - shift) * (-scale).exp(), knots, inverse=False)
-        place = torch.tensor(moved, device=value.device)
-        return value.index_copy(-1, place, new), (log_slope - scale).sum(-1)
+        moved, kept = self.get_buffer(f"moved_{j}"), self.get_buffer(f"kept_{j}")
+        theta = self._theta(self.nets[j], value.index_select(-1, kept), len(moved))
+        bend = self.bend.inverse if inverse else self.bend.forward
+        new, log_slope = bend(value.index_select(-1, moved), theta)
+        return value.index_copy(-1, moved, new), log_slope.sum(-1)
 
-    def _bend(self, value: Tensor, knots: list[Tensor], *, inverse: bool) -> tuple[Tensor, Tensor]:
-        """The spline, or its inverse, and in both cases the log of the spline's slope."""
-        if self.kind == "affine":
-            return value, torch.zeros_like(value)
-        from zuko.transforms import MonotonicRQSTransform
-
-        spline = MonotonicRQSTransform(*knots, bound=self.bound)
-        if not inverse:
-            return spline.call_and_ladj(value)  # type: ignore[no-any-return]
-        bent = spline._inverse(value)
-        return bent, spline.call_and_ladj(bent)[1]
-
-    def _theta(self, net: nn.Module, kept: Tensor, moved: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Shift, log scale within 4, and the spline's knots, of each number that moves."""
-        shift, scale, *knots = self._parts(_said(net, kept), moved)
+    def _theta(self, net: nn.Module, kept: Tensor, moved: int) -> Tensor:
+        theta = _said(net, kept)
         if self.odd:
-            shift_, scale_, *knots_ = self._parts(_said(net, -kept), moved)
-            shift, scale = (shift - shift_) / 2, (scale + scale_) / 2
-            knots = [(a + b.flip(-1)) / 2 for a, b in zip(knots, knots_, strict=True)]
-        return shift, 4 * torch.tanh(scale / 4), knots
-
-    def _parts(self, theta: Tensor, moved: int) -> tuple[Tensor, ...]:
-        theta = theta.unflatten(-1, (moved, -1))
-        parts = [] if self.kind == "affine" else theta[..., 2:].split([self.bins, self.bins, self.bins - 1], dim=-1)
-        return theta[..., 0], theta[..., 1], *parts
+            each = [t.unflatten(-1, (moved, -1)) for t in (theta, _said(net, -kept))]
+            return self.bend.mirrored(*each)
+        return theta.unflatten(-1, (moved, -1))
 
 
 def _half(size: int, layer: int) -> list[int]:

@@ -12,6 +12,7 @@ from renorm.cascade.conditional import CascadeConditional, Draw
 from renorm.cascade.conditionals.mixture import MixtureHead
 from renorm.errors import DataError
 from renorm.nn.dense import dense
+from renorm.nn.spline import NARROW, Knots, unit_knots
 from renorm.spec import require
 
 __all__ = ["ChainBackmap", "frames"]
@@ -19,15 +20,6 @@ __all__ = ["ChainBackmap", "frames"]
 AHEAD, BEHIND, NEAR = 3, 3, 4  # beads further on, atoms before, and whatever else is near, that a pair looks at
 FAR = 10.0  # bond lengths: what is farther is told as if it were here
 LEAST = 1e-6
-NARROW = 1e-3  # least width, height and slope of a piece of a spline
-
-
-class _Knots(NamedTuple):
-    """Of a spline from [0, 1] to itself: ends of its pieces, their images, the slopes there; (rows, bins + 1)."""
-
-    x: Tensor
-    y: Tensor
-    slope: Tensor
 
 
 class _Placed(NamedTuple):
@@ -185,7 +177,7 @@ class ChainBackmap(CascadeConditional):
         along = self.length.log_prob(u, self.along(turned)) - s.log() - self.spread.log()
         low, high = (at.reach - s).abs(), at.reach + s
         share = ((r - low) / (high - low).clamp(min=LEAST)).clamp(LEAST, 1 - LEAST)
-        across = _log_slope(self._crossed(turned, s, low, high), share) - (high - low).clamp(min=LEAST).log()
+        across = self._crossed(turned, s, low, high).log_slope(share) - (high - low).clamp(min=LEAST).log()
         volume = r.log() + s.log() - at.reach.clamp(min=LEAST).log()
         return around + along + across - volume - math.log(8)
 
@@ -193,12 +185,12 @@ class ChainBackmap(CascadeConditional):
         def uniform() -> Tensor:
             return torch.rand(at.reach.shape, generator=generator, dtype=at.reach.dtype, device=at.reach.device)
 
-        angle = math.pi * _where(self._on_circle(at.seen), uniform()) * 2 - math.pi
+        angle = math.pi * self._on_circle(at.seen).where(uniform()) * 2 - math.pi
         turned = self._turned(at, angle)
         u = self.length.draw(self.along(turned), generator=generator).value
         s = (self.centre + self.spread * u).exp()
         low, high = (at.reach - s).abs(), at.reach + s
-        r = low + (high - low) * _where(self._crossed(turned, s, low, high), uniform())
+        r = low + (high - low) * self._crossed(turned, s, low, high).where(uniform())
         d = at.reach.clamp(min=LEAST)
         first = (r.square() - d.square() - s.square()) / (2 * d)
         radius = (s.square() - first.square()).clamp(min=0).sqrt()
@@ -207,18 +199,18 @@ class ChainBackmap(CascadeConditional):
     def _turned(self, at: _Placed, angle: Tensor) -> Tensor:
         return torch.cat([at.seen, angle.cos()[..., None], angle.sin()[..., None]], -1)
 
-    def _crossed(self, turned: Tensor, s: Tensor, low: Tensor, high: Tensor) -> _Knots:
+    def _crossed(self, turned: Tensor, s: Tensor, low: Tensor, high: Tensor) -> Knots:
         inputs = torch.stack([s, low, high], -1) / self.bond
-        return _knots(self.across(torch.cat([turned, inputs], -1)), self.bins)
+        return unit_knots(self.across(torch.cat([turned, inputs], -1)))
 
-    def _on_circle(self, seen: Tensor) -> _Knots:
-        """Knots of a spline whose slopes at both ends are one: the density has no seam."""
+    def _on_circle(self, seen: Tensor) -> Knots:
+        """Knots of a spline whose slopes at both ends are the same: the density has no seam."""
         widths, heights, slopes = self.around(seen).split(self.bins, -1)
-        return _knots(torch.cat([widths, heights, slopes, slopes[..., :1]], -1), self.bins)
+        return unit_knots(torch.cat([widths, heights, slopes, slopes[..., :1]], -1))
 
     def _circle(self, seen: Tensor, angle: Tensor) -> Tensor:
         share = ((angle + math.pi) / (2 * math.pi)).clamp(LEAST, 1 - LEAST)
-        return _log_slope(self._on_circle(seen), share) - math.log(2 * math.pi)
+        return self._on_circle(seen).log_slope(share) - math.log(2 * math.pi)
 
 
 def frames(along: Float[Tensor, "*batch 3"], side: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
@@ -242,41 +234,3 @@ def frames(along: Float[Tensor, "*batch 3"], side: Float[Tensor, "*batch 3"]) ->
     spare = spare - (first * spare).sum(-1, keepdim=True) * first
     second = functional.normalize(torch.where(rest.norm(dim=-1, keepdim=True) > LEAST, rest, spare), dim=-1)
     return torch.stack([first, second, torch.linalg.cross(first, second)], -2)
-
-
-def _knots(theta: Tensor, bins: int) -> _Knots:
-    widths, heights, slopes = theta.split([bins, bins, bins + 1], -1)
-
-    def ends(raw: Tensor) -> Tensor:
-        shares = NARROW + (1 - NARROW * bins) * raw.softmax(-1)
-        inner = shares.cumsum(-1)[..., :-1]
-        return torch.cat([torch.zeros_like(raw[..., :1]), inner, torch.ones_like(raw[..., :1])], -1)
-
-    return _Knots(ends(widths), ends(heights), NARROW + functional.softplus(slopes + math.log(math.e - 1)))
-
-
-def _piece(knots: _Knots, ends: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-    """The piece in which a value lies: its first end, width, first image, height, and the slopes at its ends."""
-    k = torch.searchsorted(ends.contiguous(), value[..., None].contiguous()) - 1
-    k = k.clamp(0, ends.shape[-1] - 2)
-    x0, x1, y0, y1, d0, d1 = (part.gather(-1, k + j)[..., 0] for part in knots for j in (0, 1))
-    return x0, x1 - x0, y0, y1 - y0, d0, d1
-
-
-def _log_slope(knots: _Knots, value: Tensor) -> Tensor:
-    """Of the monotone rational-quadratic spline through the knots (Gregory & Delbourgo 1982)."""
-    x0, width, _, height, d0, d1 = _piece(knots, knots.x, value)
-    steep, t = height / width, ((value - x0) / width).clamp(0, 1)
-    bend = t * (1 - t)
-    slope = d1 * t.square() + 2 * steep * bend + d0 * (1 - t).square()
-    return 2 * steep.log() + slope.log() - 2 * (steep + (d1 + d0 - 2 * steep) * bend).log()
-
-
-def _where(knots: _Knots, value: Tensor) -> Tensor:
-    """Where the spline has this value."""
-    x0, width, y0, height, d0, d1 = _piece(knots, knots.y, value)
-    steep, rise = height / width, value - y0
-    both = d1 + d0 - 2 * steep
-    a, b, c = height * (steep - d0) + rise * both, height * d0 - rise * both, -steep * rise
-    root = (b.square() - 4 * a * c).clamp(min=0).sqrt()
-    return x0 + width * (2 * c / (-b - root)).clamp(0, 1)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from renorm.cascade.conditional import CascadeConditional, Draw
-from renorm.cascade.conditionals.heads import SplineHead
 from renorm.errors import DataError, RecipeError
 from renorm.lattice import Boundary
 from renorm.nn.local import LocalNet
+from renorm.nn.spline import Bend
 from renorm.spec import require
 
 __all__ = ["CouplingFlow"]
@@ -90,7 +90,8 @@ class CouplingFlow(CascadeConditional):
             raise RecipeError("a flow without a coarse field must be told its sites (set sites), got None")
         self.dim, self.details, self.symmetric, self.places = dim, details, symmetric, places
         self.sites = None if sites is None else tuple(sites)
-        self.head = SplineHead(bins, bound)
+        require(bins >= 2, "bins must be >= 2 (one piece bends nothing)", bins)
+        self.bend = Bend(bins, bound)
         every = tuple(range(details))
         alone = [_Part((c,), None) for c in every] if details > 1 else []
         self.parts = [*alone, _Part(every, 0), _Part(every, 1)] * rounds
@@ -99,7 +100,7 @@ class CouplingFlow(CascadeConditional):
         nets = []
         for index, part in enumerate(self.parts):
             dilation = dilations[index // turn % len(dilations)]
-            outputs = len(part.channels) * self.head.size
+            outputs = len(part.channels) * self.bend.size
             nets.append(LocalNet(dim, seen, outputs, width=width, layers=layers, boundary=boundary, dilation=dilation))
         self.nets = nn.ModuleList(nets)
 
@@ -149,8 +150,8 @@ class CouplingFlow(CascadeConditional):
         flat = value.flatten(1)
         frozen = flat.index_fill(1, moved, 0.0).reshape(shape)
         theta = self._theta(self.nets[index], torch.cat([seen, frozen], 1), at, len(channels))
-        bend = _inverse if inverse else _forward
-        new, log_slope = bend(flat[:, moved], theta, self.head)
+        bend = self.bend.inverse if inverse else self.bend.forward
+        new, log_slope = bend(flat[:, moved], theta)
         return flat.index_copy(1, moved, new).reshape(shape), log_slope.sum(1)
 
     def _theta(self, net: nn.Module, known: Tensor, at: Tensor, channels: int) -> Tensor:
@@ -160,8 +161,8 @@ class CouplingFlow(CascadeConditional):
             axes = [torch.linspace(-1, 1, n, dtype=known.dtype, device=known.device) for n in known.shape[2:]]
             here = torch.stack(torch.meshgrid(*axes, indexing="ij"))
             both = torch.cat([both, here.expand(len(both), *here.shape)], 1)
-        theta = net(both, at=at).unflatten(1, (channels, self.head.size)).movedim(2, -1).flatten(1, 2)
-        return self.head.mirrored(*theta.chunk(2)) if self.symmetric else theta
+        theta = net(both, at=at).unflatten(1, (channels, self.bend.size)).movedim(2, -1).flatten(1, 2)
+        return self.bend.mirrored(*theta.chunk(2)) if self.symmetric else theta
 
 
 def _of_noise(z: Tensor) -> Tensor:
@@ -175,27 +176,3 @@ def _sites(shape: tuple[int, ...], colour: int | None, device: torch.device) -> 
         return torch.arange(math.prod(shape), device=device)
     axes = torch.meshgrid(*[torch.arange(n, device=device) for n in shape], indexing="ij")
     return (torch.stack(axes).sum(0).flatten() % 2 == colour).nonzero()[:, 0]
-
-
-def _forward(value: Tensor, theta: Tensor, head: SplineHead) -> tuple[Tensor, Tensor]:
-    """y to z, and ln dz/dy."""
-    shift, scale, spline = _bent(theta, head)
-    z, log_slope = spline.call_and_ladj((value - shift) * (-scale).exp())
-    return z, log_slope - scale
-
-
-def _inverse(z: Tensor, theta: Tensor, head: SplineHead) -> tuple[Tensor, Tensor]:
-    """z to y, and ln dz/dy."""
-    shift, scale, spline = _bent(theta, head)
-    u = spline._inverse(z)
-    _, log_slope = spline.call_and_ladj(u)
-    return shift + scale.exp() * u, log_slope - scale
-
-
-def _bent(theta: Tensor, head: SplineHead):  # type: ignore[no-untyped-def]
-    from zuko.transforms import MonotonicRQSTransform
-
-    bins = head.bins
-    widths, heights, slopes = theta[..., 2:].split([bins, bins, bins - 1], dim=-1)
-    spline = MonotonicRQSTransform(widths, heights, slopes, bound=head.bound)
-    return theta[..., 0], 4 * torch.tanh(theta[..., 1] / 4), spline

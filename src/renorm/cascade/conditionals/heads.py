@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from renorm.cascade.conditional import Draw
+from renorm.nn.spline import Bend
 from renorm.spec import require
 
 __all__ = ["Head", "SpinHead", "SplineHead"]
@@ -61,47 +62,25 @@ class SplineHead:
 
     def __init__(self, bins: int = 8, bound: float = 4.0) -> None:
         require(bins >= 2, "a spline needs two bins or more", bins)
-        require(bound > 0, "bound must be > 0", bound)
-        self.bins, self.bound = bins, bound
-        self.size = 2 + 3 * bins - 1
+        self.bend = Bend(bins, bound)
+        self.bins, self.bound, self.size = bins, bound, self.bend.size
 
     def mirrored(self, theta: Tensor, of_minus: Tensor) -> Tensor:
         r"""$\mu$ odd, s even, the spline's knots reflected: $f_{\theta(-u)}(-z) = -f_{\theta(u)}(z)$."""
-        shift, scale, *knots = self._parts(theta)
-        shift_, scale_, *knots_ = self._parts(of_minus)
-        turned = [(a + b.flip(-1)) / 2 for a, b in zip(knots, knots_, strict=True)]
-        return torch.cat([((shift - shift_) / 2)[..., None], ((scale + scale_) / 2)[..., None], *turned], -1)
+        return self.bend.mirrored(theta, of_minus)
 
     def draw(self, theta: Float[Tensor, "*sites theta"], *, generator: torch.Generator) -> Draw:
         """A value and its log density for each theta; gradients pass."""
-        shift, scale, *knots = self._parts(theta)
-        scale = _bounded(scale)
+        shift, scale, knots = self.bend.parts(theta)
         z = torch.randn(shift.shape, generator=generator, dtype=theta.dtype, device=theta.device)
-        bent, log_slope = self._spline(knots).call_and_ladj(z)
+        bent, log_slope = self.bend.spline(z, knots)
         return Draw(shift + scale.exp() * bent, -0.5 * (z**2 + _LOG_2PI) - log_slope - scale)
 
     def log_prob(self, value: Float[Tensor, "*sites"], theta: Float[Tensor, "*sites theta"]) -> Tensor:
         """Log density of each value."""
-        shift, scale, *knots = self._parts(theta)
-        scale = _bounded(scale)
-        spline = self._spline(knots)
-        z = spline._inverse((value - shift) * (-scale).exp())
-        _, log_slope = spline.call_and_ladj(z)
+        shift, scale, knots = self.bend.parts(theta)
+        z, log_slope = self.bend.spline((value - shift) * (-scale).exp(), knots, inverse=True)
         return -0.5 * (z**2 + _LOG_2PI) - log_slope - scale
-
-    def _parts(self, theta: Tensor) -> tuple[Tensor, ...]:
-        k = self.bins
-        return theta[..., 0], theta[..., 1], *theta[..., 2:].split([k, k, k - 1], dim=-1)
-
-    def _spline(self, knots: list[Tensor]):  # type: ignore[no-untyped-def]
-        from zuko.transforms import MonotonicRQSTransform
-
-        return MonotonicRQSTransform(*knots, bound=self.bound)
-
-
-def _bounded(scale: Tensor) -> Tensor:
-    """Log scales stay within +-4: an untrained network cannot run away along a chain of draws."""
-    return 4 * torch.tanh(scale / 4)
 
 
 class SpinHead:

@@ -11,7 +11,7 @@ from renorm.cascade.learning.descent import Keeper, Tell, Trained, descend
 from renorm.errors import DataError
 from renorm.spec import require
 
-__all__ = ["Keeper", "Tell", "Trained", "descent", "fit_to_action", "fit_to_draws", "fit_to_fields"]
+__all__ = ["Keeper", "Tell", "Trained", "descent", "fit_to_action", "fit_to_draws", "fit_to_fields", "shared_log_prob"]
 
 
 def fit_to_fields(
@@ -88,12 +88,11 @@ def fit_to_draws(
         ValueError: If ``least`` is below 1.
         NonFiniteLossError: If the loss is no number.
     """
-
     require(least is None or least >= 1, "least must be >= 1 field", least)
 
     def loss() -> tuple[Tensor, float]:
         if least is not None:
-            return -_shared_out(model, drawn(), level, least), math.nan
+            return -shared_log_prob(model, drawn(), level, least), math.nan
         nats = -model.log_prob_level(drawn(), level)
         return nats.mean(), float(nats.detach().std())
 
@@ -163,8 +162,15 @@ def fit_to_action(
     return descent(model, level, loss, steps=steps, rate=rate, tell=tell, keeper=keeper, generator=generator)
 
 
-def _shared_out(model: Cascade, x: Tensor, level: int, least: int) -> Tensor:
-    """Mean log-likelihood, each level by as many fields as its sites allow."""
+def shared_log_prob(model: Cascade, x: Tensor, level: int, least: int) -> Tensor:
+    r"""Mean log-likelihood of fields of a level in nats, coarse levels by more of them; see ``fit_to_draws``.
+
+    Args:
+        model: Its levels.
+        x: Fields of ``level``.
+        level: Which.
+        least: $n_0$, what the finest of them looks at.
+    """
     modes = [each.modes for each in model.levels]
     total = x.new_zeros(())
     for place in range(level, len(model.steps)):
