@@ -268,9 +268,10 @@ def picture(rows: Iterable[Mapping[str, Any]], quality: str, plan: Plan) -> str:
             for place, n in zip(zip(x, y, strict=True), asked, strict=True):
                 axes.annotate(str(n), place, xytext=(3, 5), textcoords="offset points", fontsize=7, color=colour)
     axes.set(xscale="log", yscale="log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"seconds of an image, {TIMED} at once", fontsize=9)
     axes.set_ylabel(quality, fontsize=9)
     axes.set_title(f"{plan.name}, {plan.seconds / 60:.0f} minutes of training each", fontsize=9)
