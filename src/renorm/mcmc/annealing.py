@@ -91,7 +91,7 @@ def anneal(
     Example: the weight of a narrower Gaussian is the ratio of the widths.
         >>> x = torch.randn(4000, 1, 1, generator=torch.Generator().manual_seed(0))
         >>> narrow = lambda x: 2 * x.flatten(1).square().sum(1)
-        >>> found = anneal(x, lambda x: narrow(x) / 4, narrow, times=[0, 0.25, 0.5, 0.75, 1],
+        >>> found = anneal(x, lambda x: narrow(x) / 4, narrow, times=[0.0, 0.25, 0.5, 0.75, 1.0],
         ...     generator=torch.Generator().manual_seed(1), step_size=0.3)
         >>> round(found.log_weight.exp().mean().item(), 1)
         0.5
