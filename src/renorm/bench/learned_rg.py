@@ -7,11 +7,13 @@ it, for the same seconds: the same without disentanglers, and the neural renorma
 values that they published (RealNVP blocks of 10 layers, networks of 3 x 10, batches of 512, fields turned over at
 random), from the action.
 
-The bound on $\ln Z$ is $\langle\ln w\rangle_q$; Kaufman's formula says what it is short of. What a coarse spin tells of
-its surroundings, a learned rule against the majority, is the benchmark ``information``; its figures are repeated here,
-first of all that of blocks of 4 x 4, for on 2 x 2 the majority is as good as any rule.
+Blocks break the translations of the lattice, and so does what is learned of them. Each method is judged by the mixture
+of its law over all translations (``Symmetrised``), a law of exact density too, and as it is. The bound on $\ln Z$ is
+$\langle\ln w\rangle_q$; Kaufman's formula says what it is short of. What a coarse spin tells of its surroundings, a
+learned rule against the majority, is the benchmark ``information``; its figures are repeated here, first of all that of
+blocks of 4 x 4, for on 2 x 2 the majority is as good as any rule.
 
-Seconds are those of one processor, the simulation of the spins among them. Each method leaves its figures and weights
+Seconds are those of one processor, the simulation of the spins among them. Each method leaves its weights and figures
 in ``runs/bench/learned-rg``; what is there is not made again.
 """
 
@@ -37,20 +39,22 @@ from renorm.cascade.evidence import evidence
 from renorm.cascade.learning.training import shared_log_prob
 from renorm.cascade.learning.warm_start import start_linear
 from renorm.cascade.neural_rg import neural_rg
-from renorm.fit.checkpoint import atomic, write_tensors
+from renorm.cascade.symmetrised import Symmetrised, translations, turned_over
+from renorm.cascade.weighing import Weighed
+from renorm.fit.checkpoint import atomic, load_weights, read_tensors, write_tensors
 from renorm.fit.progress import FitProgress
 from renorm.laws.ising import ContinuousIsing, Ising
 from renorm.laws.simulate import simulate
-from renorm.measure.statistics import jackknife
+from renorm.measure.free_energy import lower_bound
 from renorm.nn.block_flow import BlockFlow
 
 EDGE, BETA = 16, math.log(1 + math.sqrt(2)) / 2
 SECONDS = 1800.0
 SPINS, STARTING = 20_000, 4000
 LEAST, RATE = 48, 4e-3  # fields that the finest level looks at
-MOST = {2: 384, 0: 1024}  # fields of a step, by layers of the disentanglers: these bend all of them
+MOST, MOST_BENT = 1024, 384  # fields of a step; disentanglers bend all of them
 THEIR_BATCH, THEIR_RATE = 512, 1e-3
-DRAWS, TARGETS = 20_000, 4000
+DRAWS, MIXED_DRAWS, TARGETS = 20_000, 4000, 2000
 METHODS = ("disentangled", "neural-rg", "plain")
 ROOT = Path("runs", "bench", "learned-rg")
 
@@ -59,12 +63,14 @@ def run(seed: int) -> Result:
     """All methods, one on each core, then the information that rules keep."""
     jobs: list[Callable[[], dict[str, float | str]]] = [partial(piece, method, seed) for method in METHODS]
     rows = on_all_cores(jobs, telling("learned-rg", "methods"))
-    gaps = {str(row["model"]): float(row["bound_gap"]) for row in rows}
+    of = {str(row["model"]): row for row in rows}
     kept = information.run(seed)
     figures = {
-        "bound_gap_nats": gaps["disentangled"],
-        "bound_gap_nats_plain": gaps["plain"],
-        "neural_rg_gap_nats": gaps["neural-rg"],
+        "bound_gap_nats": float(of["disentangled"]["bound_gap"]),
+        "bound_gap_nats_plain": float(of["plain"]["bound_gap"]),
+        "bound_gap_nats_unmixed": float(of["disentangled"]["bound_gap_unmixed"]),
+        "neural_rg_gap_nats": float(of["neural-rg"]["bound_gap_unmixed"]),
+        "neural_rg_gap_nats_mixed": float(of["neural-rg"]["bound_gap"]),
         "mutual_information_ratio": kept.figures["mutual_information_ratio_block4"],
         "mutual_information_ratio_error": kept.figures["mutual_information_ratio_block4_error"],
         "mutual_information_ratio_block2": kept.figures["mutual_information_ratio"],
@@ -73,47 +79,70 @@ def run(seed: int) -> Result:
 
 
 def piece(method: str, seed: int) -> dict[str, float | str]:
-    """What a method came to, from ``runs/bench/learned-rg`` if it was run before."""
+    """What a method came to, from ``runs/bench/learned-rg`` as far as it was run before."""
     path = ROOT / f"{method}-{seed}.json"
     if not path.is_file():
-        row, model = learn(method, seed, SECONDS)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path.with_suffix(".safetensors"), model.state_dict(), {"method": method})
+        generator = torch.Generator().manual_seed(seed + 1)
+        model, row = trained(method, seed)
         with atomic(path) as temporary:
-            temporary.write_text(json.dumps(row), encoding="utf-8")
+            temporary.write_text(json.dumps(row | judged(method, model, generator)), encoding="utf-8")
     return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
+def trained(method: str, seed: int) -> tuple[Cascade, dict[str, float | str]]:
+    """The model of a method, and how long it learned; its weights are kept too."""
+    weights = ROOT / f"{method}-{seed}.safetensors"
+    if not weights.is_file():
+        row, model = learn(method, seed, SECONDS)
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(weights, model.state_dict(), row)
+        return model, row
+    tensors, known = read_tensors(weights)
+    model = made(method)
+    load_weights(model, tensors, source=str(weights))
+    return model, {name: known[name] for name in ("model", "seconds", "steps")}
+
+
+def made(method: str) -> Cascade:
+    """A method's model before it has learned."""
+    if method == "neural-rg":
+        return neural_rg(EDGE)
+    blocks = partial(BlockFlow, 4, layers=2, kind="affine", width=8) if method == "disentangled" else None
+    return checkerboard_cascade(EDGE, None, SplineHead(), blocks=blocks)
+
+
 def learn(method: str, seed: int, seconds: float) -> tuple[dict[str, float | str], Cascade]:
-    """Train one method for so many seconds of one processor, and judge it."""
+    """Train one method for so many seconds of one processor."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     law = ContinuousIsing(Ising((EDGE, EDGE), BETA))
     begun = time.process_time()
-    if method == "neural-rg":
-        model, steps = _theirs(law, begun + seconds, generator)
-    else:
-        model, steps = _ours(law, begun + seconds, generator, disentanglers=2 if method == "disentangled" else 0)
-    spent = time.process_time() - begun
-    row: dict[str, float | str] = {"model": method, "seconds": spent, "steps": steps}
+    model = made(method)
+    learning = _theirs if method == "neural-rg" else _ours
+    steps = learning(model, law, begun + seconds, generator)
+    return {"model": method, "seconds": time.process_time() - begun, "steps": steps}, model
+
+
+def judged(method: str, model: Cascade, generator: torch.Generator) -> dict[str, float | str]:
+    r"""The bound of the model's law, and of its mixture over all translations.
+
+    The neural RG's law is that of fields turned over at random, with and without translations.
+    """
+    law = ContinuousIsing(Ising((EDGE, EDGE), BETA))
+    shape, signed = (EDGE, EDGE), turned_over if method == "neural-rg" else tuple
+    alone = lower_bound(_own(model, method).weigh(law, DRAWS, generator=generator).log_weight)
     spins = simulate(law.ising, TARGETS, generator=generator, thin=20)
-    return row | _judged(method, model, law, law.field(spins, generator=generator), generator), model
-
-
-def _judged(
-    method: str, model: Cascade, law: ContinuousIsing, target: Tensor, generator: torch.Generator
-) -> dict[str, float | str]:
-    if method == "neural-rg":  # its law is that of fields turned over at random
-        with torch.no_grad():
-            weights = [_their_weight(model, law, DRAWS // 20, generator) for _ in range(20)]
-        bound = jackknife(torch.cat(weights).double())
-        return {"bound_gap": law.log_z - float(bound.value), "bound_gap_error": float(bound.error)}
-    found = evidence(model, law, DRAWS, generator=generator, target=target)
+    target = law.field(spins, generator=generator)
+    mixture = Symmetrised(model, signed(translations(shape)))
+    found = evidence(mixture, law, MIXED_DRAWS, generator=generator, target=target)
     assert found.upper is not None
     return {
         "bound_gap": law.log_z - float(found.lower.value),
         "bound_gap_error": float(found.lower.error),
+        "bound_gap_unmixed": law.log_z - float(alone.value),
+        "bound_gap_unmixed_error": float(alone.error),
         "missed_nats": float(found.upper.value) - law.log_z,
+        "missed_nats_error": float(found.upper.error),
         "log_z_error": float(found.log_z.value) - law.log_z,
         "log_z_standard_error": float(found.log_z.error),
         "ess": found.ess,
@@ -121,7 +150,14 @@ def _judged(
     }
 
 
-def _ours(law: ContinuousIsing, until: float, generator: torch.Generator, *, disentanglers: int) -> tuple[Cascade, int]:
+def _own(model: Cascade, method: str) -> Weighed:
+    """The law that a method learns."""
+    if method != "neural-rg":
+        return model
+    return Symmetrised(model, turned_over(translations((EDGE, EDGE), stride=EDGE)))
+
+
+def _ours(model: Cascade, law: ContinuousIsing, until: float, generator: torch.Generator) -> int:
     spins = simulate(law.ising, SPINS, generator=generator, thin=10)
 
     def drawn(num: int) -> Tensor:
@@ -131,14 +167,13 @@ def _ours(law: ContinuousIsing, until: float, generator: torch.Generator, *, dis
         turned = some.transpose(2, 3) if bool(torch.rand((), generator=generator) < 0.5) else some
         return law.field(turned, generator=generator)
 
-    blocks = partial(BlockFlow, 4, layers=disentanglers, kind="affine", width=8) if disentanglers else None
-    model = checkerboard_cascade(EDGE, None, SplineHead(), blocks=blocks)
     _start(model, drawn(STARTING))
+    most = MOST_BENT if len(model.learned_steps) else MOST
 
     def loss(_: int) -> Tensor:
-        return -shared_log_prob(model, drawn(MOST[disentanglers]), 0, LEAST) / EDGE**2
+        return -shared_log_prob(model, drawn(most), 0, LEAST) / EDGE**2
 
-    return model, _descend(model, loss, until, RATE)
+    return _descend(model, loss, until, RATE)
 
 
 @torch.no_grad()
@@ -152,13 +187,14 @@ def _start(model: Cascade, x: Tensor) -> None:
     model.top.theta[1] = x.std().log()  # type: ignore[index,operator]
 
 
-def _theirs(law: ContinuousIsing, until: float, generator: torch.Generator) -> tuple[Cascade, int]:
-    model = neural_rg(EDGE)
+def _theirs(model: Cascade, law: ContinuousIsing, until: float, generator: torch.Generator) -> int:
+    mixture = _own(model, "neural-rg")
 
     def loss(_: int) -> Tensor:
-        return -_their_weight(model, law, THEIR_BATCH, generator).mean() / EDGE**2
+        x, log_prob = mixture.draw(THEIR_BATCH, generator=generator)
+        return (law(x) + log_prob).mean() / EDGE**2
 
-    return model, _descend(model, loss, until, THEIR_RATE)
+    return _descend(model, loss, until, THEIR_RATE)
 
 
 def _descend(model: Cascade, loss: Callable[[int], Tensor], until: float, rate: float) -> int:
@@ -174,10 +210,3 @@ def _descend(model: Cascade, loss: Callable[[int], Tensor], until: float, rate: 
     )
     shown.close()
     return steps
-
-
-def _their_weight(model: Cascade, law: ContinuousIsing, num: int, generator: torch.Generator) -> Tensor:
-    r"""Log weight of draws of the law $\tfrac12[q(x) + q(-x)]$."""
-    x, log_prob = model.draw(num, generator=generator)
-    both = torch.logaddexp(log_prob, model.log_prob(-x)) - math.log(2)
-    return -law(x) - both  # the action and the law are even: turning x over changes neither

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renorm.cascade.cascade import ROWS, Cascade
+from renorm.cascade.cascade import Cascade
 from renorm.cascade.interactions import EVEN, Interaction, measure
+from renorm.cascade.weighing import ROWS
 from renorm.errors import DataError
 from renorm.measure.statistics import Estimate, jackknife
 

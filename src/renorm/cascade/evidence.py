@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from renorm.cascade.cascade import Action, Cascade, Weighted
+from renorm.cascade.weighing import Action, Weighed, Weighted
 from renorm.measure.free_energy import acceptance, bar, log_z, lower_bound, upper_bound
 from renorm.measure.statistics import Estimate, ess
 
@@ -46,7 +46,7 @@ class Evidence:
 
 @torch.no_grad()
 def evidence(
-    model: Cascade, action: Action, num: int, *, generator: torch.Generator, target: Tensor | None = None
+    model: Weighed, action: Action, num: int, *, generator: torch.Generator, target: Tensor | None = None
 ) -> Evidence:
     r"""Weigh draws of a model in the law $e^{-S}/Z$.
 
@@ -73,7 +73,7 @@ def evidence(
     return evidence_of(model, action, model.weigh(action, num, generator=generator), target)
 
 
-def evidence_of(model: Cascade, action: Action, drawn: Weighted, target: Tensor | None = None) -> Evidence:
+def evidence_of(model: Weighed, action: Action, drawn: Weighted, target: Tensor | None = None) -> Evidence:
     """What draws that were weighed already say; see `evidence`.
 
     Args:
