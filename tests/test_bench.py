@@ -22,7 +22,7 @@ TRAINED = {
     "fd_rgdm_paper_best_20",
     "fd_floor",
 }
-PENDING = {"learned-rg"}
+PENDING = {"learned-rg", "particles"}
 FIGURES = {
     "gaussian-nfe": {"rg_best_nfe_k2", "rg_best_nfe_k3", "ddpm_ancestral_nfe_k2", "ddpm_ancestral_nfe_k3"},
     "mixture-nfe": {
@@ -101,6 +101,7 @@ FIGURES = {
     "movie": {"exact", "bits_ratio_to_gzip", "completed"},
     "chain": {"rg2_linear", "rg2_ring", "log_z_error_max"},
     "learned-rg": {"bound_gap_nats", "neural_rg_gap_nats", "mutual_information_ratio"},
+    "particles": {"dw4_ess", "dw4_ess_one_scale", "lj13_energy_w1", "lj13_energy_w1_one_scale"},
     "information": {"mutual_information_ratio"},
     "staged-codebooks": set(),
     "backmap": {"bond_tv", "angle_tv"},

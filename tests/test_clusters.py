@@ -1,13 +1,14 @@
-"""Clusters: merges and splits undo each other, weights are exact, and nothing depends on how a cluster is turned."""
+"""Clusters: orders have their probability, weights are exact, and nothing depends on how a cluster is turned."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
+from renorm.cascade.clusters.adding import AddingLaw
 from renorm.cascade.clusters.directions import direction_log_prob, draw_directions, draw_vectors, vector_log_prob
-from renorm.cascade.clusters.merging import Beads, merge_all, merge_log_prob
-from renorm.cascade.clusters.splitting import SplittingLaw, _States
+from renorm.cascade.clusters.thinning import Thinning
 from renorm.errors import DataError, RecipeError
 
 
@@ -53,16 +54,15 @@ class TestDirections:
         assert abs(p.mean() - 1) < 5 * p.std() / math.sqrt(100_000)
 
     def test_vectors(self, generator):
-        share = torch.tensor([[0.3, 0.7]], dtype=torch.float64).log()
-        eta = torch.tensor([[[2.0, 0.0, 0.0], [0.0, -1.0, 0.5]]], dtype=torch.float64)
-        centre, width = torch.tensor([[0.0, 0.5]]).double(), torch.tensor([[-1.0, -0.5]]).double()
+        """Samples and density are of one law: a density ratio to a broad Gaussian has the mean 1."""
         num = 100_000
+        eta = torch.tensor([2.0, 0.0, 0.5], dtype=torch.float64).expand(num, 3)
+        centre, width = (torch.full((num,), value, dtype=torch.float64) for value in (0.3, -0.8))
         noise = 2 * torch.randn(num, 3, generator=generator, dtype=torch.float64)
         proposed = -(noise.square() / 8).sum(1) - 3 * math.log(2 * math.sqrt(2 * math.pi))
-        parts = [part.expand(num, *part.shape[1:]) for part in (share, eta, centre, width)]
-        weight = (vector_log_prob(noise, *parts) - proposed).exp()
+        weight = (vector_log_prob(noise, eta, centre, width) - proposed).exp()
         assert abs(weight.mean() - 1) < 5 * weight.std() / math.sqrt(num)
-        v = draw_vectors(*parts, generator=generator)
+        v = draw_vectors(eta, centre, width, generator=generator)
         assert bool(((v.mean(0) - (weight[:, None] * noise).mean(0)).abs() < 0.06).all())
 
     def test_other_dimensions(self):
@@ -70,101 +70,150 @@ class TestDirections:
             direction_log_prob(torch.ones(1, 4), torch.ones(1, 4))
 
 
-class TestMerges:
-    def test_probabilities_add_to_one(self, generator):
-        """Of three particles there are three first merges, and either order of each."""
-        x = torch.randn(1, 2, 3, generator=generator, dtype=torch.float64)
-        total = 0.0
-        for order in ((2, 0, 1), (1, 0, 2), (0, 1, 2)):
-            beads = Beads(x[0, :, list(order)].T[None], torch.ones(1, 3, dtype=torch.long))
-            total += 2 * float(merge_log_prob(beads, sharpness=0.7).exp())
-        assert total == pytest.approx(1.0, rel=1e-9)
+RULES = [Thinning("crowded", 0.7), Thinning("outer", 0.7), Thinning("any")]
 
-    def test_centre_stays_and_masses_add(self, generator):
-        x = torch.randn(20, 3, 7, generator=generator, dtype=torch.float64)
-        merges = merge_all(x, sharpness=0.5, generator=generator)
-        assert [beads.at.shape[1] for beads in merges.beads] == list(range(1, 7))
-        for beads in merges.beads:
-            assert bool((beads.mass.sum(1) == 7).all())
-            centre = (beads.at * beads.mass[..., None]).sum(1) / 7
-            torch.testing.assert_close(centre, x.mean(2), rtol=0, atol=1e-12)
 
-    def test_turned_clusters_merge_alike(self, generator):
-        x = torch.randn(20, 3, 5, generator=generator, dtype=torch.float64)
-        turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
-        one, other = (
-            merge_all(y, sharpness=0.5, generator=torch.Generator().manual_seed(3)) for y in (x, turn @ x + 1)
+class TestThinning:
+    @pytest.mark.parametrize("thinning", RULES, ids=lambda t: t.rule)
+    def test_orders_add_to_one(self, thinning, generator):
+        x = torch.randn(3, 4, 2, generator=generator, dtype=torch.float64)
+        orders = list(itertools.permutations(range(4)))
+        each = torch.stack([thinning.log_prob(x[:, list(order)]) for order in orders], 1)
+        torch.testing.assert_close(each.exp().sum(1), torch.ones(3).double(), rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("thinning", RULES, ids=lambda t: t.rule)
+    def test_order(self, thinning, generator):
+        """An order is one of the same particles, of the probability that is told, and as often."""
+        one = torch.randn(1, 2, 3, generator=generator, dtype=torch.float64)
+        x = one.expand(20_000, -1, -1)
+        ordered = thinning.order(x, generator=generator)
+        torch.testing.assert_close(ordered.log_prob, thinning.log_prob(ordered.at), rtol=0, atol=1e-12)
+        torch.testing.assert_close(ordered.at.sum(1), x.sum(2), rtol=0, atol=1e-12)
+        for order in itertools.permutations(range(3)):
+            at = one.transpose(1, 2)[:, list(order)]
+            share = float((ordered.at == at).all(-1).all(-1).double().mean())
+            p = float(thinning.log_prob(at).exp())
+            assert abs(share - p) < 5 * math.sqrt(p * (1 - p) / 20_000) + 1e-9
+
+    def test_what_leaves(self, generator):
+        line = torch.tensor([[[0.0, 1.0, 3.0, 7.0]]])
+        crowded, outer = (
+            Thinning(rule, 50.0).order(line, generator=generator).at[0, :, 0] for rule in ("crowded", "outer")
         )
-        torch.testing.assert_close(other.log_prob, one.log_prob, rtol=0, atol=1e-9)
-        torch.testing.assert_close(other.vector[2], one.vector[2] @ turn.T, rtol=0, atol=1e-9)
+        assert crowded[-1] in (0.0, 1.0)
+        assert outer[-1] == 7.0
+        assert outer[-2] == 3.0
 
-    def test_bad_clusters(self, generator):
+    def test_bad_input(self, generator):
         with pytest.raises(DataError, match="two particles"):
-            merge_all(torch.zeros(1, 3, 1), sharpness=1.0, generator=generator)
+            Thinning().order(torch.zeros(1, 3, 1), generator=generator)
         with pytest.raises(DataError, match="finite"):
-            merge_all(torch.full((1, 3, 2), math.nan), sharpness=1.0, generator=generator)
+            Thinning().order(torch.full((1, 3, 2), math.nan), generator=generator)
+        with pytest.raises(ValueError, match="sharpness"):
+            Thinning(sharpness=-1.0)
 
 
-class TestSplittingLaw:
-    @pytest.mark.parametrize(("particles", "dim"), [(2, 3), (3, 2), (4, 3)])
-    def test_weights_give_the_partition_function(self, particles, dim, generator):
-        """Of a trap, Z = (2 pi)^(n d / 2), whatever the weights of the networks."""
-        law = bent(SplittingLaw(particles, dim, sharpness=0.5, width=8, parts=4), size=0.05)
-        law.broad.fill_(0.6)
-        drawn = law.draw(20_000, generator=generator)
-        log_weight = law.log_weight(trap, drawn)
+class TestAddingLaw:
+    @pytest.mark.parametrize(("particles", "dim", "candidates"), [(2, 3, 1), (3, 2, 4), (4, 3, 3), (4, 2, 1)])
+    def test_weights_give_the_partition_function(self, particles, dim, candidates, generator):
+        """Of a trap, Z = (2 pi)^(n d / 2), whatever the networks are and however few candidates there were."""
+        law = bent(AddingLaw(particles, dim, width=8, parts=4, vectors=3, candidates=candidates), size=0.1)
+        law.broad.fill_(0.7)
+        log_weight = law.log_weight(trap, law.draw(40_000, generator=generator))
         # The trap's inner coordinates have Z = (2 pi)^((n - 1) d / 2) n^(d / 2), its centre (2 pi / n)^(d / 2).
-        exact = particles * dim / 2 * math.log(2 * math.pi)
-        weight = (log_weight - exact).exp()
-        assert abs(weight.mean() - 1) < 5 * weight.std() / math.sqrt(20_000) < 0.5
+        weight = (log_weight - particles * dim / 2 * math.log(2 * math.pi)).exp()
+        assert abs(weight.mean() - 1) < 5 * weight.std() / math.sqrt(40_000) < 0.5
+
+    def test_weights_give_means(self, generator):
+        """The mean square distance of two particles in a trap, 2 d; particles come in an order, so all pairs count."""
+        law = bent(AddingLaw(3, 2, width=8, parts=4, vectors=3, candidates=4), size=0.1)
+        drawn = law.draw(40_000, generator=generator)
+        share = law.log_weight(trap, drawn).softmax(0)
+        pairs = ((0, 1), (0, 2), (1, 2))
+        square = sum((drawn.x[..., i] - drawn.x[..., j]).square().sum(1) for i, j in pairs) / 3
+        error = float((share.square() * (square - 4).square()).sum().sqrt())
+        assert abs(float((share * square).sum()) - 4) < 5 * error < 1
+
+    def test_all_states_at_once(self, generator):
+        """What all sizes of a cluster say side by side is what each says alone."""
+        law = bent(AddingLaw(5, 3, width=8, parts=3, vectors=4))
+        at = torch.randn(20, 5, 3, generator=generator, dtype=torch.float64)
+        alone = law._centre(at.mean(1))
+        for k in range(1, 5):
+            mixture = law._mixture(at[:, :k], last=True)
+            alone = alone + law._log_mixture(at[:, :k], mixture, at[:, k : k + 1])[:, 0]
+        torch.testing.assert_close(law.mixture_log_prob(at), alone, rtol=0, atol=1e-9)
+        new = torch.randn(20, 4, 6, 3, generator=generator, dtype=torch.float64)
+        together = law._energy(at[:, :-1], new, last=False)
+        for k in range(1, 5):
+            single = law._energy(at[:, :k], new[:, k - 1 : k], last=True)[:, 0]
+            torch.testing.assert_close(together[:, k - 1], single, rtol=0, atol=1e-9)
 
     def test_density_of_draws(self, generator):
-        """All splits at once say what one after the other said."""
-        law = bent(SplittingLaw(3, 2, sharpness=0.5, width=8, parts=3), size=0.2)
-        x = torch.randn(50, 2, 3, generator=generator, dtype=torch.float64)
-        merges = merge_all(x, sharpness=0.5, generator=generator)
-        whole = law.log_prob(merges, x)
-        parts = law._centre(x.mean(2))
-        for beads, first, vector in zip(merges.beads, merges.first, merges.vector, strict=True):
-            there = torch.ones_like(beads.mass, dtype=torch.bool)
-            last = torch.full((50,), beads.at.shape[1] - 1)
-            parts = parts + law._split_log_prob(_States(beads.at, beads.mass, there), last, first, vector)
-        torch.testing.assert_close(whole, parts, rtol=0, atol=1e-9)
+        """Without an energy a draw's density is that of the mixtures."""
+        law = AddingLaw(4, 3, width=8, parts=3, vectors=4, candidates=7).double()
+        drawn = law.draw(50, generator=generator)
+        at = drawn.x.transpose(1, 2)
+        torch.testing.assert_close(drawn.log_prob, law.mixture_log_prob(at), rtol=0, atol=1e-9)
+        torch.testing.assert_close(drawn.log_order, law.thinning.log_prob(at), rtol=0, atol=1e-12)
 
     def test_symmetries(self, generator):
-        law = bent(SplittingLaw(5, 3, sharpness=0.5, width=8, parts=3))
-        x = torch.randn(10, 3, 5, generator=generator, dtype=torch.float64)
-        x = x - x.mean(2, keepdim=True)
+        law = bent(AddingLaw(5, 3, width=8, parts=3, vectors=4))
+        at = torch.randn(10, 5, 3, generator=generator, dtype=torch.float64)
+        at = at - at.mean(1, keepdim=True)
         mirror, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
-        merges = merge_all(x, sharpness=0.5, generator=torch.Generator().manual_seed(1))
-        turned = merge_all(mirror @ x, sharpness=0.5, generator=torch.Generator().manual_seed(1))
-        torch.testing.assert_close(law.log_prob(turned, mirror @ x), law.log_prob(merges, x), rtol=0, atol=1e-5)
+        torch.testing.assert_close(law.mixture_log_prob(at @ mirror.T), law.mixture_log_prob(at), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            law._energy(at @ mirror.T, at[:, :, None] @ mirror.T + 1, last=False),
+            law._energy(at, at[:, :, None] + torch.linalg.solve(mirror, torch.ones(3).double()), last=False),
+            rtol=0,
+            atol=1e-5,
+        )
+
+    def test_infinite_energies_weigh_nothing(self, generator):
+        law = AddingLaw(3, 2, width=8)
+        drawn = law.draw(20, generator=generator)
+        wall = torch.full((20,), torch.inf)
+        assert bool((law.log_weight(lambda x: wall, drawn) == -torch.inf).all())
 
     def test_learns(self, generator):
+        """Particles with hard cores: the energy learns what mixtures miss."""
         torch.manual_seed(0)
-        law = SplittingLaw(3, 2, sharpness=0.5, width=16, parts=4)
-        x = torch.randn(2000, 2, 3, generator=generator)
-        merges = merge_all(x, sharpness=0.5, generator=generator)
-        law.standardise(merges)
+        x = torch.randn(30_000, 2, 3, generator=generator)
+        apart = torch.stack([(x[..., i] - x[..., j]).norm(dim=1) for i, j in ((0, 1), (0, 2), (1, 2))])
+        x = x[apart.amin(0) > 0.8][:6000]
+        law = AddingLaw(3, 2, width=16, parts=4, vectors=4, candidates=32).standardise(x, generator=generator)
         adam = torch.optim.Adam(law.parameters(), lr=1e-2)
         losses = []
-        for _ in range(80):
-            loss = -law.log_prob(merges, x).mean()
+        for step in range(60):
+            loss = law.loss(x[step % 20 * 300 :][:300], candidates=8, generator=generator).mean()
             adam.zero_grad()
             loss.backward()
             adam.step()
             losses.append(loss.item())
-        assert losses[-1] < losses[0] - 0.1
-        weight = law.log_weight(trap, law.draw(4000, generator=generator)).softmax(0)
-        assert 1 / float(weight.square().sum()) / 4000 > 0.4
+        assert losses[-1] < losses[0] - 0.2
+
+        def cores(y):
+            near = torch.stack([(y[..., i] - y[..., j]).norm(dim=1) for i, j in ((0, 1), (0, 2), (1, 2))]).amin(0)
+            return trap(y) + torch.where(near > 0.8, 0.0, torch.inf)
+
+        def share(candidates):
+            drawn = law.draw(2000, generator=generator, candidates=candidates)
+            log_weight = law.log_weight(cores, drawn)
+            return float((2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0)).exp()) / 2000
+
+        assert share(32) > max(0.3, share(1))
 
     def test_other_positions(self, generator):
-        x = torch.randn(2, 3, 4, generator=generator)
-        merges = merge_all(x, sharpness=0.5, generator=generator)
+        law = AddingLaw(5, 3)
         with pytest.raises(DataError, match="positions must be"):
-            SplittingLaw(5, 3).log_prob(merges, x)
+            law.loss(torch.zeros(2, 3, 4), generator=generator)
+        with pytest.raises(DataError, match="two clusters"):
+            law.standardise(torch.zeros(1, 3, 5), generator=generator)
+        with pytest.raises(ValueError, match="num"):
+            law.draw(0, generator=generator)
 
-    @pytest.mark.parametrize("wrong", [{"particles": 1}, {"dim": 4}, {"sharpness": 0.0}, {"unit": 0.0}, {"width": 0}])
+    @pytest.mark.parametrize("wrong", [{"particles": 1}, {"dim": 4}, {"unit": 0.0}, {"spread": 0.0}, {"width": 0}])
     def test_bad_values(self, wrong):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            SplittingLaw(**{"particles": 4, "dim": 3, **wrong})
+            AddingLaw(**{"particles": 4, "dim": 3, **wrong})

@@ -45,5 +45,6 @@ BENCHMARKS = {
     "staged-codebooks": "staged_codebooks",
     "backmap": "backmap",
     "ala2": "ala2",
+    "particles": "particles",
 }
 """Name -> module in this folder; imported only when run."""

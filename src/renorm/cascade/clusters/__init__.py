@@ -1,1 +1,1 @@
-"""Clusters of equal particles, coarse-grained by merging near ones and refined by splitting beads."""
+"""Clusters of equal particles, coarse-grained by leaving particles out and refined by adding them again."""

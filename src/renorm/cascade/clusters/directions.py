@@ -1,4 +1,4 @@
-"""Vectors whose direction and length have a law: von Mises-Fisher around an axis, lognormal along it, and mixtures."""
+"""Vectors whose direction and length have a law: von Mises-Fisher around an axis, lognormal along it."""
 
 import math
 
@@ -70,44 +70,38 @@ def draw_directions(eta: Float[Tensor, "batch dim"], *, generator: torch.Generat
 
 
 def vector_log_prob(
-    v: Float[Tensor, "batch dim"],
-    log_share: Float[Tensor, "batch parts"],
-    eta: Float[Tensor, "batch parts dim"],
-    centre: Float[Tensor, "batch parts"],
-    log_width: Float[Tensor, "batch parts"],
-) -> Float[Tensor, " batch"]:
-    r"""Log density of vectors under a mixture of directions and lengths.
+    v: Float[Tensor, "*batch dim"],
+    eta: Float[Tensor, "*batch dim"],
+    centre: Float[Tensor, "*batch"],
+    log_width: Float[Tensor, "*batch"],
+) -> Float[Tensor, "*batch"]:
+    r"""Log density of vectors of a direction and a length that are independent.
 
-    $$ p(v) = r^{-d}\sum_c w_c\, p(u; \eta_c)\, \mathcal{N}(\ln r;\ \mu_c, \sigma_c^2), \qquad v = r u $$
+    $$ p(v) = r^{-d}\, p(u; \eta)\, \mathcal{N}(\ln r;\ \mu, \sigma^2), \qquad v = r u $$
 
     Args:
         v: Not zero.
-        log_share: $\ln w_c$, normalised.
-        eta: Axes times concentrations.
-        centre: $\mu_c$.
-        log_width: $\ln\sigma_c$.
+        eta: Axis times concentration.
+        centre: $\mu$.
+        log_width: $\ln\sigma$.
     """
-    r = v.norm(dim=-1).clamp(min=1e-12)
-    turned = direction_log_prob((v / r[:, None])[:, None].expand_as(eta), eta)
-    z = (r.log()[:, None] - centre) * (-log_width).exp()
+    r = (v.square().sum(-1) + 1e-12).sqrt()
+    z = (r.log() - centre) * (-log_width).exp()
     long = -0.5 * (z.square() + _LOG_2PI) - log_width
-    return torch.logsumexp(log_share + turned + long, 1) - v.shape[-1] * r.log()
+    return direction_log_prob(v / r[..., None], eta) + long - v.shape[-1] * r.log()
 
 
 def draw_vectors(
-    log_share: Float[Tensor, "batch parts"],
-    eta: Float[Tensor, "batch parts dim"],
-    centre: Float[Tensor, "batch parts"],
-    log_width: Float[Tensor, "batch parts"],
+    eta: Float[Tensor, "batch dim"],
+    centre: Float[Tensor, " batch"],
+    log_width: Float[Tensor, " batch"],
     *,
     generator: torch.Generator,
 ) -> Float[Tensor, "batch dim"]:
-    """One vector from each mixture of ``vector_log_prob``."""
-    part = torch.multinomial(log_share.exp(), 1, generator=generator)
-    u = draw_directions(eta.gather(1, part[..., None].expand(-1, 1, eta.shape[-1]))[:, 0], generator=generator)
-    noise = torch.randn(len(eta), generator=generator, dtype=eta.dtype, device=eta.device)
-    log_r = centre.gather(1, part)[:, 0] + log_width.gather(1, part)[:, 0].exp() * noise
-    return u * log_r.exp()[:, None]
+    """One vector from each law of ``vector_log_prob``."""
+    noise = torch.randn(centre.shape, generator=generator, dtype=eta.dtype, device=eta.device)
+    length = (centre + log_width.exp() * noise).exp()
+    return draw_directions(eta, generator=generator) * length[:, None]
 
 
 def _von_mises(kappa: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,296 @@
+"""The way up: particles come one by one, each by a mixture around those that are there and a learned energy."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from renorm.cascade.clusters.directions import draw_vectors, vector_log_prob
+from renorm.cascade.clusters.thinning import Thinning
+from renorm.errors import DataError
+from renorm.mcmc.hmc import Action
+from renorm.nn.dense import dense
+from renorm.spec import require
+
+__all__ = ["AddingLaw", "DrawnCluster"]
+
+REACH = 4.0  # units of length in which distances are told apart
+BUMPS, FINE = 20, 33  # Gaussians by which the mixture is told of them, and knots of the energy
+
+
+class DrawnCluster(NamedTuple):
+    r"""Clusters that were drawn, with what they weigh.
+
+    Attributes:
+        x: Positions (batch, dim, particles).
+        log_prob: $\ln\hat q$ of the centre and all that came, in nats, (batch,).
+        log_order: Of the order in which they leave again, given the particles, (batch,).
+    """
+
+    x: Tensor
+    log_prob: Tensor
+    log_order: Tensor
+
+
+class _Mixture(NamedTuple):
+    """What may come next: vectors from each particle that is there, in some parts each."""
+
+    log_share: Tensor  # (batch, states, particles, parts), normalised over the last two
+    eta: Tensor  # (batch, states, particles, parts, dim)
+    centre: Tensor
+    log_width: Tensor
+
+
+class AddingLaw(nn.Module):
+    r"""A law of clusters of equal particles: from one particle on, each finer cluster has one more.
+
+    $$ q(x, \text{order}) = q(\bar x) \prod_{k=1}^{n-1} \frac{g(x_{k+1} \mid S_k)\, e^{-u(x_{k+1} \mid S_k)}}{Z_k},
+       \qquad g = \sum_{i \le k} \sum_c w_{ic}\, p(x_{k+1} - x_i;\ \eta_{ic}, \mu_{ic}, \sigma_{ic}) $$
+
+    with $S_k$ the k particles that are there. g is a mixture of vectors from each of them (``vector_log_prob``), whose
+    axes are sums of unit vectors between particles; u is a learned energy of how many are at which distance. A draw
+    takes M candidates from g and one of them by $e^{-u}$; $Z_k$ is known from the candidates alone,
+    $\hat Z_k = \frac1M\sum_m e^{-u_m}$. With the order's probability r when the cluster is thinned out again,
+
+    $$ w = \frac{n!\; e^{-U(x)}\; r(\text{order} \mid x)}{\hat q(x, \text{order})}, \qquad
+       \langle w \rangle = Z, \qquad \frac{\langle w\,O\rangle}{\langle w\rangle} = \langle O \rangle_{e^{-U}/Z} $$
+
+    exactly, whatever the networks and M: candidates that were not taken belong to a larger law, whose marginal is the
+    one that is wanted. q does not change where a cluster is turned, mirrored, or its particles are permuted.
+
+    Args:
+        particles: n.
+        dim: 2 or 3.
+        thinning: Which particles leave first on the way down.
+        unit: A length: distances are told apart by eighths of it, up to four of it.
+        spread: $s$; the centre has the variance $s^2/n$ in each component, as that of the laws of clusters.
+        width: Of the networks.
+        parts: Of the mixture, around each particle.
+        vectors: Sums of unit vectors that axes are made of.
+        candidates: M of a draw.
+
+    Raises:
+        ValueError: If a value is out of range.
+
+    Source:
+        Naesseth, Linderman, Ranganath & Blei 2018, arXiv:1705.11140, for weights with candidates that were not taken.
+
+    Example:
+        >>> law = AddingLaw(4, 2)
+        >>> drawn = law.draw(5, generator=torch.Generator().manual_seed(0))
+        >>> drawn.x.shape, drawn.log_prob.shape
+        (torch.Size([5, 2, 4]), torch.Size([5]))
+    """
+
+    def __init__(
+        self,
+        particles: int,
+        dim: int,
+        *,
+        thinning: Thinning | None = None,
+        unit: float = 1.0,
+        spread: float = 1.0,
+        width: int = 48,
+        parts: int = 8,
+        vectors: int = 16,
+        candidates: int = 64,
+    ) -> None:
+        super().__init__()
+        require(particles >= 2, "particles must be >= 2 (a single one has nothing to come)", particles)
+        require(dim in (2, 3), "dim must be 2 or 3 (directions have a law in a plane and in space)", dim)
+        require(unit > 0, "unit must be > 0, it is a length", unit)
+        require(spread > 0, "spread must be > 0 (the centre has a law)", spread)
+        least = min(width, parts, vectors, candidates)
+        require(least >= 1, "width, parts, vectors and candidates must be >= 1", (width, parts, vectors, candidates))
+        self.particles, self.dim, self.unit, self.spread = particles, dim, unit, spread
+        self.thinning = Thinning() if thinning is None else thinning
+        self.parts, self.vectors, self.candidates = parts, vectors, candidates
+        seen = BUMPS + 1
+        self.near = dense(seen, width, width=width)
+        self.particle = dense(width + 1, width, width=width)
+        self.pair = dense(seen + 2 * width, width + vectors, width=width)
+        self.next = dense(2 * width + vectors + 1, parts * (3 + vectors), width=width)
+        self.energy = dense(FINE + 2, 1, width=width, still=True)
+        self.register_buffer("long", torch.tensor(math.log(unit)))  # log distance of the nearest when one comes
+        self.register_buffer("broad", torch.tensor(1.0))
+
+    long: Tensor
+    broad: Tensor
+
+    @torch.no_grad()
+    def standardise(self, x: Float[Tensor, "batch dim particles"], *, generator: torch.Generator) -> "AddingLaw":
+        """Take centre and spread of the log distances to the nearest from samples, of the particles that leave first.
+
+        Raises:
+            DataError: If the positions are of another shape, not finite, or fewer than two clusters.
+        """
+        self._require(x)
+        if len(x) < 2:
+            raise DataError(f"a spread needs two clusters or more, got {len(x)}")
+        at = self.thinning.order(x, generator=generator).at
+        nearest = (at[:, -1:] - at[:, :-1]).norm(dim=-1).amin(1).clamp(min=1e-6).log()
+        self.long.fill_(nearest.mean())
+        self.broad.fill_(2 * float(nearest.std().clamp(min=0.05)))
+        return self
+
+    def loss(
+        self, x: Float[Tensor, "batch dim particles"], *, candidates: int = 16, generator: torch.Generator
+    ) -> Float[Tensor, " batch"]:
+        r"""What is minimised, in nats: g by likelihood, u by telling the particle that came from candidates of g.
+
+        $$ -\sum_k \Big[\ln g(x_{k+1} \mid S_k) + \ln\frac{e^{-u(x_{k+1})}}
+           {e^{-u(x_{k+1})} + \sum_m e^{-u(x^{(m)})}} \Big], \qquad x^{(m)} \sim g $$
+
+        Where it is least, g e^{-u} is the law of what comes up to a constant, for any g.
+
+        Args:
+            x: Samples.
+            candidates: m of each state.
+            generator: Of orders and candidates.
+
+        Raises:
+            DataError: If positions are of another shape or not finite.
+        """
+        self._require(x)
+        at = self.thinning.order(x, generator=generator).at
+        mixture = self._mixture(at[:, :-1])
+        near = self._log_mixture(at[:, :-1], mixture, at[:, 1:])
+        with torch.no_grad():
+            others = self._candidates(at[:, :-1], mixture, candidates, generator)
+        u = self._energy(at[:, :-1], torch.cat([at[:, 1:, None], others], 2), last=False)
+        return -(near + (-u).log_softmax(2)[..., 0]).sum(1)
+
+    def mixture_log_prob(self, at: Float[Tensor, "batch particles dim"]) -> Float[Tensor, " batch"]:
+        """Nats of clusters that come in this order by the mixtures alone, u = 0; exact."""
+        mixture = self._mixture(at[:, :-1])
+        return self._centre(at.mean(1)) + self._log_mixture(at[:, :-1], mixture, at[:, 1:]).sum(1)
+
+    @torch.no_grad()
+    def draw(self, num: int, *, generator: torch.Generator, candidates: int | None = None) -> DrawnCluster:
+        """Clusters, their particles in the order in which they came.
+
+        Args:
+            num: How many.
+            generator: All randomness.
+            candidates: M; none: that of the law. The more, the nearer is a draw to the law itself.
+
+        Raises:
+            ValueError: If num or candidates is below 1.
+        """
+        most = self.candidates if candidates is None else candidates
+        require(num >= 1 and most >= 1, "num and candidates must be >= 1", (num, most))
+        at, total = self.long.new_zeros(num, 1, self.dim), self.long.new_zeros(num)
+        while at.shape[1] < self.particles:
+            mixture = self._mixture(at, last=True)
+            offered = self._candidates(at, mixture, most, generator)
+            u = self._energy(at, offered, last=True)[:, 0]
+            taken = torch.multinomial((-u).softmax(1), 1, generator=generator)
+            new = offered[:, 0].gather(1, taken[..., None].expand(-1, 1, self.dim))
+            share = -u.gather(1, taken)[:, 0] - (-u).logsumexp(1) + math.log(most)
+            total = total + self._log_mixture(at, mixture, new)[:, 0] + share
+            at = torch.cat([at, new], 1)
+        noise = torch.randn(num, 1, self.dim, generator=generator, dtype=at.dtype, device=at.device)
+        centre = self.spread / math.sqrt(self.particles) * noise
+        at = at - at.mean(1, keepdim=True) + centre
+        return DrawnCluster(at.transpose(1, 2), total + self._centre(centre[:, 0]), self.thinning.log_prob(at))
+
+    def log_weight(self, energy: Action, drawn: DrawnCluster) -> Float64[Tensor, " batch"]:
+        r"""$\ln w$ of each cluster; one of infinite energy weighs nothing.
+
+        Args:
+            energy: U in nats, with a law of the centre like this one's.
+            drawn: What ``draw`` gave.
+        """
+        permutations = math.lgamma(self.particles + 1)
+        log_weight = permutations - energy(drawn.x).double() + drawn.log_order.double() - drawn.log_prob.double()
+        return log_weight.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+
+    # -- one particle more -------------------------------------------------------------------------------------------
+
+    def _mixture(self, at: Tensor, *, last: bool = False) -> _Mixture:
+        """What may come to the first k of these, for every k (or for all of them only).
+
+        A particle is told of those that were there before it, once for all k; what it hears of later ones are sums
+        up to k. So all states of a cluster cost little more than one.
+        """
+        n = at.shape[1]
+        apart = at[:, None] - at[:, :, None]  # from particle i to particle j
+        distance = (apart.square().sum(-1) + 1e-12).sqrt()
+        seen = self._seen(distance)
+        place = torch.arange(n, device=at.device)
+        before, other = place < place[:, None], place != place[:, None]
+        told = (self.near(seen) * before[..., None]).sum(2)
+        rank = (place.to(at) / self.particles)[:, None].expand(len(at), n, 1)
+        own = self.particle(torch.cat([told, rank], -1))
+        both = [own[:, :, None].expand(-1, -1, n, -1), own[:, None].expand(-1, n, -1, -1)]
+        said = self.pair(torch.cat([seen, *both], -1)) * other[..., None]
+        pull = said[..., -self.vectors :, None] * (apart / distance[..., None])[..., None, :]
+        if last:
+            heard, axes = said[..., : -self.vectors].sum(2)[:, None], pull.sum(2)[:, None]
+            number = place[-1:]
+        else:
+            heard, axes = said[..., : -self.vectors].cumsum(2).transpose(1, 2), pull.cumsum(2).transpose(1, 2)
+            number = place
+        states = len(number)
+        count = ((number + 1).to(at) / self.particles)[:, None, None].expand(len(at), states, n, 1)
+        length = (axes.square().sum(-1) + 1e-9).sqrt()
+        out = self.next(torch.cat([own[:, None].expand(-1, states, -1, -1), heard, length, count], -1))
+        logits, centre, log_width, turn = out.split([self.parts] * 3 + [self.parts * self.vectors], -1)
+        eta = 3 * torch.einsum("bkicm,bkimd->bkicd", turn.unflatten(-1, (self.parts, self.vectors)), axes)
+        there = (place <= number[:, None])[..., None]
+        log_share = logits.masked_fill(~there, -torch.inf).flatten(2).log_softmax(2).reshape(logits.shape)
+        start = torch.linspace(-1, 1, self.parts, dtype=at.dtype, device=at.device)  # parts begin apart
+        width = self.broad.log() + 3 * torch.tanh(log_width / 3)
+        return _Mixture(log_share, eta, self.long + self.broad * (start + centre), width)
+
+    def _log_mixture(self, at: Tensor, mixture: _Mixture, new: Tensor) -> Tensor:
+        """Nats of one new particle for each state, (batch, states)."""
+        vector = (new[:, :, None] - at[:, None])[..., None, :].expand_as(mixture.eta)
+        each = vector_log_prob(vector, mixture.eta, mixture.centre, mixture.log_width)
+        return (mixture.log_share + each).flatten(2).logsumexp(2)
+
+    def _candidates(self, at: Tensor, mixture: _Mixture, num: int, generator: torch.Generator) -> Tensor:
+        """Particles that might come to each state, (batch, states, num, dim)."""
+        batch, states = mixture.eta.shape[:2]
+        shares = mixture.log_share.flatten(2).flatten(0, 1).exp()
+        part = torch.multinomial(shares, num, replacement=True, generator=generator)
+
+        def chosen(values: Tensor) -> Tensor:
+            flat = values.reshape(batch * states, -1, *values.shape[4:])
+            index = part.reshape(*part.shape, *[1] * (flat.dim() - 2)).expand(-1, -1, *flat.shape[2:])
+            return flat.gather(1, index).flatten(0, 1)
+
+        laws = [chosen(values) for values in (mixture.eta, mixture.centre, mixture.log_width)]
+        vector = draw_vectors(*laws, generator=generator)
+        parent = (part // self.parts).reshape(batch, -1, 1).expand(-1, -1, self.dim)
+        return (at.gather(1, parent).flatten(0, 1) + vector).reshape(batch, states, num, self.dim)
+
+    def _energy(self, at: Tensor, new: Tensor, *, last: bool) -> Tensor:
+        """u of each candidate of each state, (batch, states, candidates); no gradient to positions."""
+        place = torch.arange(at.shape[1], device=at.device)
+        number = place[-1:] if last else place
+        with torch.no_grad():
+            distance = (new[:, :, :, None] - at[:, None, None]).square().sum(-1).sqrt() / self.unit
+            knots = torch.linspace(0, REACH, FINE, dtype=at.dtype, device=at.device)
+            # How many are near each knot, those between two shared out: a table's linear interpolation, summed.
+            near = (distance[..., None] - knots).abs_().mul_(-(FINE - 1) / REACH).add_(1).clamp_(min=0)
+            told = torch.cat([near, distance.log1p()[..., None]], -1)
+            heard = (told * (place <= number[:, None])[:, None, :, None]).sum(-2)
+            count = ((number + 1).to(at) / self.particles)[:, None, None].expand(*heard.shape[:-1], 1)
+        return self.energy(torch.cat([heard, count], -1))[..., 0]  # type: ignore[no-any-return]
+
+    def _seen(self, distance: Tensor) -> Tensor:
+        scaled = distance / self.unit
+        centres = torch.linspace(0, REACH, BUMPS, dtype=distance.dtype, device=distance.device)
+        bumps = (-(((scaled[..., None] - centres) * (BUMPS / REACH)) ** 2) / 2).exp()
+        return torch.cat([bumps, scaled.log1p()[..., None]], -1)
+
+    def _centre(self, centre: Tensor) -> Tensor:
+        variance = self.spread**2 / self.particles
+        return -0.5 * (centre.square() / variance + math.log(2 * math.pi * variance)).sum(1)
+
+    def _require(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != (self.dim, self.particles):
+            raise DataError(f"positions must be (batch, {self.dim}, {self.particles}), got {tuple(x.shape)}")
