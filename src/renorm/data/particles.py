@@ -38,14 +38,8 @@ def clusters(of: Cluster, part: Part = "test") -> Float32[Tensor, "samples dim p
     require(part in get_args(Part), f"part must be one of {get_args(Part)}", part)
     if of == "lj13" and part == "train":
         raise DataError("lj13 has no samples to train on, only 'val' and 'test'; make some, as bench/particles.py does")
-    roots = store.roots()
-    for root in roots:
-        if (root / SAMPLES).is_file():
-            return read_clusters(root / SAMPLES, f"{part}_split_{of.upper()}", *SHAPES[of])
-    raise DataError(
-        f"there is no {SAMPLES} in {', '.join(map(str, roots))}, and no address serves it; put it there, or set "
-        "RENORM_DATA to a folder that has it"
-    )
+    path = store.single(SAMPLES, otherwise="simulate renorm.laws.particles with renorm.mcmc")
+    return read_clusters(path, f"{part}_split_{of.upper()}", *SHAPES[of])
 
 
 def read_clusters(path: Path, name: str, particles: int, dim: int) -> Float32[Tensor, "samples dim particles"]:

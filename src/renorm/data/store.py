@@ -5,7 +5,7 @@ from pathlib import Path
 
 from renorm.errors import DataError
 
-__all__ = ["cache", "find", "roots", "where"]
+__all__ = ["cache", "find", "roots", "single", "where"]
 
 IDX = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 
@@ -42,6 +42,25 @@ def roots() -> list[Path]:
     repository = Path(__file__).resolve().parents[3]
     shared = [repository.parent / "shared" / "data", Path.cwd().parent / "shared" / "data"]
     return [*([Path(named)] if named else []), *dict.fromkeys(shared), cache()]
+
+
+def single(path: Path, *, otherwise: str) -> Path:
+    """A file that no address serves, from the first folder that has it.
+
+    Args:
+        path: Within a folder of data sets.
+        otherwise: What else to do, for the error.
+
+    Raises:
+        DataError: If it is nowhere; the error says where it was looked for.
+    """
+    for root in roots():
+        if (root / path).is_file():
+            return root / path
+    raise DataError(
+        f"there is no {path} in {', '.join(map(str, roots()))}, and no address serves it; put it there, set "
+        f"RENORM_DATA to a folder that has it, or {otherwise}"
+    )
 
 
 def find(name: str) -> list[Path] | None:

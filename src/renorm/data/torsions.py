@@ -158,15 +158,11 @@ def alanine_dipeptide(run: str = "multi") -> TorsionRun:
         Bonati, PLUMED Masterclass 22.5 (2022), github.com/luigibonati/masterclass-plumed; Invernizzi, Piaggi &
         Parrinello 2020, Phys. Rev. X 10, 041034 (the bias).
     """
-    roots = store.roots()
-    for root in roots:
-        if (root / ALANINE_DIPEPTIDE).is_file():
-            return read_torsions(root / ALANINE_DIPEPTIDE, temperature=ALANINE_KELVIN, run=run, bias_unit="kJ/mol")
-    raise DataError(
-        f"there is no {ALANINE_DIPEPTIDE} in {', '.join(map(str, roots))}, and no address serves it; put it there, set "
-        "RENORM_DATA to a folder that has it, or give read_torsions a COLVAR file of the PLUMED Masterclass 22.5 "
-        "(github.com/luigibonati/masterclass-plumed)"
+    colvar = (
+        "give read_torsions a COLVAR file of the PLUMED Masterclass 22.5 (github.com/luigibonati/masterclass-plumed)"
     )
+    path = store.single(ALANINE_DIPEPTIDE, otherwise=colvar)
+    return read_torsions(path, temperature=ALANINE_KELVIN, run=run, bias_unit="kJ/mol")
 
 
 def _bias_unit(unit: str | None, biases: list[str], path: Path) -> float | None:
