@@ -54,7 +54,7 @@ SPINS, STARTING = 20_000, 4000
 LEAST, RATE = 48, 4e-3  # fields that the finest level looks at
 MOST, MOST_BENT = 1024, 384  # fields of a step; disentanglers bend all of them
 THEIR_BATCH, THEIR_RATE = 512, 1e-3
-DRAWS, MIXED_DRAWS, TARGETS = 20_000, 4000, 2000
+DRAWS, MIXED_DRAWS, TARGETS = 20_000, 2000, 500
 METHODS = ("disentangled", "neural-rg", "plain")
 ROOT = Path("runs", "bench", "learned-rg")
 
