@@ -293,6 +293,13 @@ def test_spins_from_their_action_meet_exact_answers(fitted, capsys):
     (fitted / "samples" / "couplings.npz").unlink()
     assert out_of(capsys, "report", fitted)[0] == 0
     assert "couplings" not in (fitted / "report.html").read_text(encoding="utf-8")
+    encoded = np.load(fitted / "samples" / "encoded.npz")
+    assert encoded["sees"].shape == encoded["moves"].shape == (4, 4, 4)
+    assert encoded["swapped"].shape == (5, 4, 4)
+    assert (encoded["sees"].reshape(4, -1).sum(1) == 1).all()  # of a checkerboard a coarse site is a fine one
+    field, other = encoded["field"], encoded["other"]
+    assert ((encoded["swapped"] == field) | (encoded["swapped"] == other)).all()
+    assert ">What each level encodes</h2>" in page
 
 
 def test_draws_refinements_and_the_flow(fitted, tmp_path, capsys):

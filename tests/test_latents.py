@@ -6,9 +6,13 @@ import pytest
 import torch
 
 from renorm.cascade.cascade import Cascade
-from renorm.cascade.latents import causal_cone, receptive_field, swapped
+from renorm.cascade.checkerboards import checkerboard_cascade
+from renorm.cascade.conditionals.heads import SpinHead
+from renorm.cascade.latents import causal_cone, encoded, receptive_field, swapped
 from renorm.cascade.neural_rg import neural_rg
 from renorm.cascade.spec import CascadeSpec
+from renorm.coarse.base import Split
+from renorm.coarse.checkerboard import Checkerboard
 from renorm.errors import DataError
 from renorm.lattice import Lattice
 from renorm.nn.block_flow import BlockFlow
@@ -76,3 +80,24 @@ def test_refused(haar):
     ):
         with pytest.raises(DataError):
             call()
+
+
+def test_all_at_once(haar, generator):
+    x = torch.randn(5, 1, 8, 8, generator=generator)
+    found = encoded(haar, x)
+    torch.testing.assert_close(found["sees"][1], receptive_field(haar, x, 2, (0, 1, 1)))
+    torch.testing.assert_close(found["moves"][0], causal_cone(haar, x, 0, (0, 2, 2)))
+    torch.testing.assert_close(found["swapped"][3], swapped(haar, x[:1], x[1:2], 3)[0, 0])
+    with pytest.raises(DataError, match="two fields"):
+        encoded(haar, x[:1])
+
+
+def test_nothing_is_told_of_rules_without_gradients(generator):
+    class Signs(Checkerboard):
+        def split(self, x):
+            coarse, detail, log_det = super().split(x)
+            return Split(coarse.detach(), detail, log_det)
+
+    model = checkerboard_cascade(2, None, SpinHead())
+    model.steps = (Signs(), *model.steps[1:])
+    assert encoded(model, torch.randn(2, 1, 2, 2, generator=generator).sign()) is None

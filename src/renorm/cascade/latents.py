@@ -8,7 +8,7 @@ from renorm.cascade.cascade import Cascade
 from renorm.errors import DataError
 from renorm.model import Pyramid
 
-__all__ = ["causal_cone", "receptive_field", "swapped"]
+__all__ = ["causal_cone", "encoded", "receptive_field", "swapped"]
 
 
 def receptive_field(
@@ -79,7 +79,7 @@ def causal_cone(
         return model.decode(_with(pyramid, which, value))
 
     _, moved = torch.autograd.functional.jvp(decoded, detail, push.reshape(detail.shape))
-    return moved.square().mean(0).sum(0)  # type: ignore[no-any-return]
+    return moved.detach().square().mean(0).sum(0)  # type: ignore[no-any-return]
 
 
 def swapped(
@@ -108,6 +108,50 @@ def swapped(
         return model.decode(Pyramid(theirs.coarse, mine.details))
     which = _which(model, level)
     return model.decode(_with(mine, which, theirs.details[which]))
+
+
+def encoded(model: Cascade, x: Float[Tensor, "batch channel *sites"]) -> dict[str, Tensor] | None:
+    """What a number in the middle of each level sees and moves, and a field with each level's detail of another.
+
+    Args:
+        model: Its steps are read.
+        x: Two fields or more; what is seen and moved is averaged over all, the first two are swapped.
+
+    Returns:
+        ``sees`` and ``moves`` (levels, sites), of coarse fields and of details, finest first; ``field`` and ``other``
+        (sites) and ``swapped`` (levels + 1, sites), the last with the other's coarsest field; means over channels.
+        None where a rule lets no gradient pass, as a majority of spins.
+
+    Raises:
+        DataError: If there is one field, or none.
+
+    Example:
+        >>> from renorm.cascade.spec import CascadeSpec
+        >>> from renorm.lattice import Lattice
+        >>> model = Cascade.of(CascadeSpec(coarse="haar"), Lattice((4,), boundary="periodic"))
+        >>> found = encoded(model, torch.randn(2, 1, 4, generator=torch.Generator().manual_seed(0)))
+        >>> {name: tuple(values.shape) for name, values in found.items()}
+        {'sees': (2, 4), 'moves': (2, 4), 'field': (4,), 'other': (4,), 'swapped': (3, 4)}
+    """
+    if len(x) < 2:
+        raise DataError(f"a detail is swapped between two fields, got {len(x)}")
+    try:
+        sees = [
+            receptive_field(model, x, i + 1, _middle(each.event_shape)) for i, each in enumerate(model.lattices[1:])
+        ]
+    except RuntimeError:
+        return None
+    details = model.encode(x[:1]).details[::-1]  # finest first
+    moves = [causal_cone(model, x, level, _middle(tuple(each.shape[1:]))) for level, each in enumerate(details)]
+    with torch.no_grad():
+        changed = [swapped(model, x[:1], x[1:2], level)[0].mean(0) for level in range(len(model.steps) + 1)]
+    maps = {"sees": torch.stack(sees), "moves": torch.stack(moves)}
+    return maps | {"field": x[0].mean(0), "other": x[1].mean(0), "swapped": torch.stack(changed)}
+
+
+def _middle(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A place in the middle of a field's first channel."""
+    return (0, *(side // 2 for side in shape[1:]))
 
 
 def _which(model: Cascade, level: int) -> int:

@@ -16,6 +16,7 @@ from renorm.cascade.cascade import Action, Cascade, Weighted
 from renorm.cascade.couplings import rg_flow
 from renorm.cascade.evidence import COLLAPSED, evidence_of
 from renorm.cascade.interactions import EVEN, FIELD
+from renorm.cascade.latents import encoded
 from renorm.cascade.pictures import rendered
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
@@ -35,6 +36,7 @@ __all__ = ["measure"]
 
 FIELDS = 2000  # drawn at each level for its couplings
 ROWS = 8  # generated fields shown at every level
+AVERAGED = 64  # fields over which it is averaged what a level sees and moves
 ONE_SIDED = 0.05  # share of draws on the rarer side of a two-fold symmetry
 SIGMAS = 5.0  # by how much free energies from both ends may differ
 
@@ -81,6 +83,7 @@ def measure(
     write_arrays(folder / "samples" / "samples.npz", **shown)
     judged.write(folder)
     _write_strips(folder, model, reference[:1], generator)
+    _write_encoded(folder, model, reference)
     if action is not None:
         _write_couplings(folder, model, generator)
     return measured
@@ -202,3 +205,9 @@ def _write_strips(folder: Path, model: Cascade, x: Tensor, generator: torch.Gene
     write_arrays(
         folder / "samples" / "strip.npz", generated=torch.stack(generated).float(), flow=torch.stack(flow).float()
     )
+
+
+def _write_encoded(folder: Path, model: Cascade, x: Tensor) -> None:
+    """What each level sees, moves and encodes, where a lattice has two axes and gradients pass."""
+    if model.lattice.dim == 2 and len(x) > 1 and (found := encoded(model, x[:AVERAGED].float())) is not None:
+        write_arrays(folder / "samples" / "encoded.npz", **found)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from renorm.errors import DataError
 from renorm.report.figures import PALETTE, numeral, style, svg
 
-__all__ = ["couplings_figure", "levels_figure", "observables_figure", "weights_figure"]
+__all__ = ["couplings_figure", "encoded_figure", "levels_figure", "observables_figure", "weights_figure"]
 
 BINS = 60  # of the histogram of log weights
 FAR = 6.0  # standard errors at which an arrow stands for all that lies further out
@@ -159,3 +159,50 @@ def couplings_figure(arrays: Mapping[str, np.ndarray]) -> tuple[str, str]:
     axes.set_xticks(range(number), [str(level) for level in (levels if len(levels) == number else range(number))])
     left = f" {len(curves) - CURVES} smaller ones are left out." if len(curves) > CURVES else ""
     return svg(drawing, "couplings"), f"Couplings of the effective action at each level, level 0 the finest.{left}"
+
+
+def encoded_figure(arrays: Mapping[str, np.ndarray]) -> tuple[str, str]:
+    """What each level sees, moves and encodes, finest first, as SVG, and a caption.
+
+    Args:
+        arrays: ``sees`` and ``moves`` (levels, rows, columns), ``field`` and ``other`` (rows, columns), and ``swapped``
+            (levels + 1, rows, columns): the field with each level's detail of the other, the coarsest field last.
+
+    Raises:
+        DataError: If the shapes do not go together.
+    """
+    sees, moves, changed = (arrays[key].astype(float) for key in ("sees", "moves", "swapped"))
+    field, other = (arrays[key].astype(float) for key in ("field", "other"))
+    levels = len(sees)
+    right = sees.ndim == 3 and moves.shape == sees.shape and changed.shape == (levels + 1, *sees.shape[1:])
+    if not right or not levels or field.shape != sees.shape[1:] or other.shape != field.shape:
+        shapes = ", ".join(f"{key} {arrays[key].shape}" for key in ("sees", "moves", "field", "other", "swapped"))
+        raise DataError(f"what levels encode needs maps of one shape, one a level, got {shapes}")
+    columns = levels + 2
+    drawing = Figure(figsize=(0.95 * columns + 0.4, 3.4), layout="constrained")
+    panels = drawing.subplots(3, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.set_axis_off()
+    low, high = (float(edge(np.concatenate([field, other]))) for edge in (np.min, np.max))
+    for row, (title, maps) in enumerate((("sees", sees), ("moves", moves))):
+        for level, each in enumerate(maps):
+            # Square roots: what is weak is still seen.
+            panels[row, level + 1].imshow(np.sqrt(each / max(each.max(), 1e-12)), cmap="Greys", vmin=0, vmax=1)
+            panels[row, level + 1].set_axis_on()
+            panels[row, level + 1].set(xticks=[], yticks=[])
+            panels[row, level + 1].spines[:].set(color=_QUIET, linewidth=0.5)
+            if row == 0:
+                panels[row, level + 1].set_title(f"level {level + 1}", fontsize=9, color=_QUIET)
+        panels[row, 0].text(1, 0.5, title, ha="right", va="center", fontsize=9, color=_INK)
+    look: dict[str, Any] = {"cmap": "Greys", "vmin": low, "vmax": high}
+    for place, (title, each) in enumerate([("field", field), *(("", one) for one in changed)]):
+        panels[2, place].imshow(each, **look)
+        panels[2, place].set_title("coarsest" if place == columns - 1 else title, fontsize=9, color=_QUIET)
+    panels[1, columns - 1].imshow(other, **look)
+    panels[1, columns - 1].set_title("other", fontsize=9, color=_QUIET)
+    caption = (
+        "Top: how much a number in the middle of each coarse field hears of every site; level 0 is the finest. Middle: "
+        "how much a detail of the step to that level moves every site, all else held. Bottom: a field, and the same "
+        "with that step's detail of another field; the last has the other's coarsest field."
+    )
+    return svg(drawing, "encoded"), caption

@@ -16,7 +16,13 @@ import numpy as np
 
 from renorm.errors import CheckpointError, DataError
 from renorm.fit.checkpoint import atomic
-from renorm.report.cascade_figures import couplings_figure, levels_figure, observables_figure, weights_figure
+from renorm.report.cascade_figures import (
+    couplings_figure,
+    encoded_figure,
+    levels_figure,
+    observables_figure,
+    weights_figure,
+)
 from renorm.report.chain_figures import folds, scales
 from renorm.report.document import document
 from renorm.report.figures import (
@@ -330,6 +336,11 @@ def _couplings(run: Path) -> str:
     return figure(curve(svg, "couplings", "Couplings at each level"), caption)
 
 
+def _encoded(run: Path) -> str:
+    svg, caption = encoded_figure(arrays_of(run, "samples/encoded.npz", "sees", "moves", "field", "other", "swapped"))
+    return figure(curve(svg, "encoded", "What each level sees, moves and encodes"), caption)
+
+
 _SECTIONS: list[tuple[str, str, Callable[[Path], str]]] = [
     ("Key figures", "wide", key_figures),
     ("Samples and data", "wide", _samples),
@@ -362,6 +373,7 @@ _CASCADE: list[tuple[str, str, Callable[[Path], str]]] = [
     ("Samples and data", "wide", _samples),
     ("Nearest training images", "wide", nearest_training_images),
     ("From coarse to fine", "wide", _strips),
+    ("What each level encodes", "wide", _encoded),
     ("Log weights", "half", _weights),
     ("Nats of each level", "half", _levels),
     ("Flow of couplings", "half", _couplings),
@@ -385,6 +397,7 @@ _FILES = {
     "Flow of couplings": "couplings.npz",
     "Folds": "folds.npz",
     "Log weights": "weights.npz",
+    "What each level encodes": "encoded.npz",
     "Nats of each level": "levels.npz",
     "Nearest training images": "neighbours.npz",
 }
