@@ -65,6 +65,11 @@ class TestDirections:
         v = draw_vectors(eta, centre, width, generator=generator)
         assert bool(((v.mean(0) - (weight[:, None] * noise).mean(0)).abs() < 0.06).all())
 
+    @pytest.mark.parametrize("eta", [math.nan, math.inf, 1e8])
+    def test_too_sharp(self, eta, generator):
+        with pytest.raises(DataError, match="concentrations"):
+            draw_directions(torch.full((1, 2), eta), generator=generator)
+
     def test_other_dimensions(self):
         with pytest.raises(RecipeError, match="plane or of space"):
             direction_log_prob(torch.ones(1, 4), torch.ones(1, 4))
@@ -109,6 +114,12 @@ class TestThinning:
             Thinning().order(torch.zeros(1, 3, 1), generator=generator)
         with pytest.raises(DataError, match="finite"):
             Thinning().order(torch.full((1, 3, 2), math.nan), generator=generator)
+        with pytest.raises(DataError, match="below"):
+            Thinning().order(torch.full((1, 3, 2), 1e20), generator=generator)
+        with pytest.raises(DataError, match="two particles"):
+            Thinning().log_prob(torch.zeros(1, 1, 3))
+        sure = Thinning("outer", 1e30).order(torch.randn(3, 2, 4, generator=generator), generator=generator)
+        assert bool(sure.log_prob.isfinite().all())
         with pytest.raises(ValueError, match="sharpness"):
             Thinning(sharpness=-1.0)
 
@@ -125,14 +136,14 @@ class TestAddingLaw:
         assert abs(weight.mean() - 1) < 5 * weight.std() / math.sqrt(40_000) < 0.5
 
     def test_weights_give_means(self, generator):
-        """The mean square distance of two particles in a trap, 2 d; particles come in an order, so all pairs count."""
+        """Of each particle alone, in a trap: its mean square distance from the centre of all, d (n - 1) / n."""
         law = bent(AddingLaw(3, 2, width=8, parts=4, vectors=3, candidates=4), size=0.1)
         drawn = law.draw(40_000, generator=generator)
         share = law.log_weight(trap, drawn).softmax(0)
-        pairs = ((0, 1), (0, 2), (1, 2))
-        square = sum((drawn.x[..., i] - drawn.x[..., j]).square().sum(1) for i, j in pairs) / 3
-        error = float((share.square() * (square - 4).square()).sum().sqrt())
-        assert abs(float((share * square).sum()) - 4) < 5 * error < 1
+        square = (drawn.x - drawn.x.mean(2, keepdim=True)).square().sum(1)
+        error = (share[:, None].square() * (square - 4 / 3).square()).sum(0).sqrt()
+        assert bool(((share @ square - 4 / 3).abs() < 5 * error).all())
+        assert float(error.max()) < 0.1
 
     def test_all_states_at_once(self, generator):
         """What all sizes of a cluster say side by side is what each says alone."""
@@ -149,13 +160,16 @@ class TestAddingLaw:
             single = law._energy(at[:, :k], new[:, k - 1 : k], last=True)[:, 0]
             torch.testing.assert_close(together[:, k - 1], single, rtol=0, atol=1e-9)
 
+    @torch.no_grad()
     def test_density_of_draws(self, generator):
-        """Without an energy a draw's density is that of the mixtures."""
+        """Without an energy a draw's density is that of the mixtures, in the order in which particles came."""
         law = AddingLaw(4, 3, width=8, parts=3, vectors=4, candidates=7).double()
         drawn = law.draw(50, generator=generator)
-        at = drawn.x.transpose(1, 2)
-        torch.testing.assert_close(drawn.log_prob, law.mixture_log_prob(at), rtol=0, atol=1e-9)
-        torch.testing.assert_close(drawn.log_order, law.thinning.log_prob(at), rtol=0, atol=1e-12)
+        orders = [drawn.x.transpose(1, 2)[:, list(order)] for order in itertools.permutations(range(4))]
+        off = torch.stack([(law.mixture_log_prob(at) - drawn.log_prob).abs() for at in orders], 1)
+        assert float(off.amin(1).max()) < 1e-9
+        back = torch.stack([law.thinning.log_prob(at) for at in orders], 1).gather(1, off.argmin(1, keepdim=True))
+        torch.testing.assert_close(drawn.log_order, back[:, 0], rtol=0, atol=1e-9)
 
     def test_symmetries(self, generator):
         law = bent(AddingLaw(5, 3, width=8, parts=3, vectors=4))
@@ -175,6 +189,11 @@ class TestAddingLaw:
         drawn = law.draw(20, generator=generator)
         wall = torch.full((20,), torch.inf)
         assert bool((law.log_weight(lambda x: wall, drawn) == -torch.inf).all())
+        for broken in (wall * math.nan, -wall, torch.zeros(20, 1)):
+            with pytest.raises(DataError, match=r"energ|number a cluster"):
+                law.log_weight(lambda x, broken=broken: broken, drawn)
+        with pytest.raises(DataError, match="densities"):
+            law.log_weight(lambda x: torch.zeros(20), drawn._replace(log_prob=wall))
 
     def test_learns(self, generator):
         """Particles with hard cores: the energy learns what mixtures miss."""
@@ -210,8 +229,16 @@ class TestAddingLaw:
             law.loss(torch.zeros(2, 3, 4), generator=generator)
         with pytest.raises(DataError, match="two clusters"):
             law.standardise(torch.zeros(1, 3, 5), generator=generator)
+        with pytest.raises(DataError, match="positions must be"):
+            law.mixture_log_prob(torch.zeros(2, 4, 3))
+        with pytest.raises(DataError, match="positions must be"):
+            law.loss(torch.zeros(0, 3, 5), generator=generator)
         with pytest.raises(ValueError, match="num"):
             law.draw(0, generator=generator)
+        with pytest.raises(ValueError, match="candidates"):
+            law.loss(torch.randn(2, 3, 5), candidates=0, generator=generator)
+        x = torch.randn(4, 3, 5, generator=generator, dtype=torch.float64)
+        assert law.standardise(x, generator=generator).loss(x, generator=generator).dtype == torch.float32
 
     @pytest.mark.parametrize("wrong", [{"particles": 1}, {"dim": 4}, {"unit": 0.0}, {"spread": 0.0}, {"width": 0}])
     def test_bad_values(self, wrong):

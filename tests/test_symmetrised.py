@@ -113,6 +113,14 @@ def test_what_is_no_group(group, why):
         Symmetrised(cascade(), group)
 
 
+@pytest.mark.parametrize("shifts", [(1, 2, 3, 4), (0, -1, -2, -3), (5, 6, 7, 8)])
+def test_full_turns_are_nothing(shifts, generator):
+    mixture = Symmetrised(cascade(), [Symmetry((k, 0)) for k in shifts])
+    drawn = mixture.draw(10, generator=generator)
+    torch.testing.assert_close(drawn.log_prob, mixture.log_prob(drawn.value), rtol=1e-3, atol=1e-3)
+    assert mixture.group[0] == Symmetry((0, 0))
+
+
 def test_strides():
     assert len(translations((4, 8), stride=4)) == 2
     with pytest.raises(RecipeError, match="stride"):

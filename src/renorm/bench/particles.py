@@ -42,6 +42,7 @@ from renorm.fit.progress import FitProgress
 from renorm.laws.particles import DoubleWellCluster, LennardJonesCluster
 from renorm.mcmc.kernel import run as run_kernel
 from renorm.mcmc.tempering import Tempering, ladder
+from renorm.measure.statistics import ess
 
 __all__ = ["picture", "run"]
 
@@ -58,8 +59,7 @@ class System:
     parts: int
     batch: int
     candidates: int  # of a draw
-    hidden: tuple[int, int]  # layers and width of a network of the flows
-    transforms: int
+    hidden: dict[str, tuple[int, int]]  # transforms of a flow, and width of its networks: as many numbers as ours
     draws: int
     far: float  # the longest distance of the histogram
 
@@ -74,8 +74,7 @@ SYSTEMS = {
         parts=12,
         batch=256,
         candidates=64,
-        hidden=(2, 64),
-        transforms=3,
+        hidden={"autoregressive": (3, 64), "coupling": (3, 64)},
         draws=10_000,
         far=8.0,
     ),
@@ -88,8 +87,7 @@ SYSTEMS = {
         parts=8,
         batch=64,
         candidates=128,
-        hidden=(2, 20),
-        transforms=2,
+        hidden={"autoregressive": (1, 48), "coupling": (2, 40)},
         draws=4000,
         far=6.0,
     ),
@@ -113,9 +111,9 @@ def run(seed: int) -> Result:
         DataError: If the file of the samples is not here.
     """
     clusters("dw4"), clusters("lj13")
-    samples = piece("lj13-samples", partial(simulated, seed), seed)
+    (samples,) = on_all_cores([partial(piece, "lj13-samples", partial(simulated, seed), seed)], lambda *_: None)
     jobs: list[Callable[[], dict[str, Any]]] = [
-        partial(piece, f"{system}-{method}", partial(learned, system, method, seed), seed)
+        partial(piece, f"{system}-{method}", partial(learned, system, method, seed), seed, settings(system))
         for system in reversed(SYSTEMS)  # the long ones first
         for method in METHODS
     ]
@@ -142,15 +140,23 @@ def run(seed: int) -> Result:
     return Result(figures, [samples, *({k: v for k, v in row.items() if k != "histogram"} for row in rows)], (seed,))
 
 
-def piece(name: str, made: Callable[[], dict[str, Any]], seed: int) -> dict[str, Any]:
-    """What a method came to, from ``runs/bench/particles`` if it was run before."""
+def piece(name: str, made: Callable[[], dict[str, Any]], seed: int, settings: str = "") -> dict[str, Any]:
+    """What a method came to, from ``runs/bench/particles`` if it was run before with these settings."""
     path = ROOT / f"{name}-{seed}.json"
-    if not path.is_file():
-        row = made()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as temporary:
-            temporary.write_text(json.dumps(row), encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    if path.is_file():
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if kept.pop("settings", "") == settings:
+            return kept
+    row = made()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(row | {"settings": settings}), encoding="utf-8")
+    return row
+
+
+def settings(system: str) -> str:
+    """All that a row depends on but the code."""
+    return repr((SYSTEMS[system], RATES, FLOW_BATCH, TRAIN_CANDIDATES, CLIP, BINS))
 
 
 # -- samples of LJ13 ---------------------------------------------------------------------------------------------------
@@ -249,11 +255,11 @@ class Flow:
 
     def __init__(self, system: System, method: str, known: Tensor) -> None:
         law = system.law
-        layers, width = system.hidden
+        transforms, width = system.hidden[method]
         self.batch, self.rate, self.energy = FLOW_BATCH, RATES["flow"], law
         self.shape = (law.dim, law.particles)
         self.scale = float(known.std())
-        size = {"transforms": system.transforms, "hidden_features": [width] * layers, "bins": 8}
+        size = {"transforms": transforms, "hidden_features": [width] * 2, "bins": 8}
         passes = 2 if method == "coupling" else None
         self.network: nn.Module = zuko.flows.NSF(math.prod(self.shape), passes=passes, **size)
 
@@ -269,7 +275,7 @@ class Flow:
         x = (z * self.scale).unflatten(1, self.shape)
         log_prob = log_prob.double() - math.prod(self.shape) * math.log(self.scale)
         log_weight = -self.energy(x).double() - log_prob
-        return x, log_weight.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+        return x, torch.where(log_weight.isnan(), -torch.inf, log_weight)  # infinite energies at points without density
 
 
 def moved(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -298,7 +304,7 @@ def judged(system: System, model: Ours | Flow, generator: torch.Generator) -> di
     share = log_weight.softmax(0)
     apart = partial(distances, far=system.far)
     return {
-        "ess": float((2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0)).exp()) / len(x),
+        "ess": ess(log_weight) if bool(log_weight.isfinite().any()) else 0.0,
         "log_z": float(log_weight.logsumexp(0)) - math.log(len(x)),
         "energy_w1": distance(clipped, theirs),
         "energy_w1_weighted": distance(clipped, theirs, share),
@@ -357,6 +363,7 @@ def picture(rows: list[dict[str, Any]]) -> str:
     inks = {"ours": (ACCENT, "-"), "autoregressive": (AGAINST, "-"), "coupling": (AGAINST, ":")}
     figure = Figure(figsize=(9.6, 5.0), layout="constrained")
     for line, system in zip(figure.subplots(2, 2), SYSTEMS, strict=True):
+        places = ((torch.arange(BINS) + 0.5) * SYSTEMS[system].far / BINS).tolist()
         for row in (row for row in rows if row["cluster"] == system and row["method"] in inks):
             ink, stroke = inks[row["method"]]
             seen = row["histogram"]
@@ -366,8 +373,6 @@ def picture(rows: list[dict[str, Any]]) -> str:
             width = {"bins": edges, "density": True}
             if row["method"] == "ours":
                 line[0].hist(seen["test_energy"], color=QUIET, alpha=0.35, label="test samples", **width)
-                far = SYSTEMS[system].far
-                places = ((torch.arange(BINS) + 0.5) * far / BINS).tolist()
                 line[1].fill_between(places, seen["test_distance"], step="mid", color=QUIET, alpha=0.35, linewidth=0)
             line[0].hist(seen["energy"], histtype="step", **style, **width)
             line[1].step(places, seen["distance"], where="mid", **style)

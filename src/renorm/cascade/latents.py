@@ -119,7 +119,7 @@ def encoded(model: Cascade, x: Float[Tensor, "batch channel *sites"]) -> dict[st
 
     Returns:
         ``sees`` and ``moves`` (levels, sites), of coarse fields and of details, finest first; ``field`` and ``other``
-        (sites) and ``swapped`` (levels + 1, sites), the last with the other's coarsest field; means over channels.
+        (sites) and ``swapped`` (levels + 1, sites), the last with the other's coarsest field, are means over channels.
         None where a rule lets no gradient pass, as a majority of spins.
 
     Raises:

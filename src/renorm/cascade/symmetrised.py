@@ -33,11 +33,6 @@ class Symmetry(NamedTuple):
         moved = x.roll(self.shift, tuple(range(2, 2 + len(self.shift)))) if any(self.shift) else x
         return -moved if self.sign < 0 else moved
 
-    def after(self, other: "Symmetry") -> "Symmetry":
-        """The map that is this one after the other."""
-        shift = tuple(map(sum, zip(self.shift, other.shift, strict=True)))
-        return Symmetry(shift, self.sign * other.sign)
-
 
 def translations(shape: tuple[int, ...], stride: int = 1) -> tuple[Symmetry, ...]:
     """All shifts of a periodic lattice by multiples of ``stride``, that by nothing first.
@@ -98,9 +93,14 @@ class Symmetrised(Weighed):
         self.model, self.lattice = model, model.lattice
         if any(any(g.shift) for g in group) and self.lattice.boundary != "periodic":
             raise RecipeError("only a periodic lattice can be shifted, and this one is open")
-        _require_group(group, self.lattice.event_shape)
-        still = [g for g in group if not any(g.shift) and g.sign == 1]
-        self.group = (*still, *(g for g in group if g not in still))  # what changes nothing comes first
+        sides = self.lattice.shape
+        for g in group:
+            if len(g.shift) != len(sides) or g.sign not in (1, -1):
+                raise RecipeError(f"a symmetry shifts {len(sides)} axes and has the sign 1 or -1, got {g}")
+        short = [Symmetry(tuple(by % side for by, side in zip(g.shift, sides, strict=True)), g.sign) for g in group]
+        _require_group(short, sides)
+        # What changes nothing comes first: it is the least.
+        self.group = tuple(sorted(short, key=lambda g: (g.sign < 0, g.shift)))
 
     @property
     def grade(self) -> Grade:
@@ -136,16 +136,14 @@ class Symmetrised(Weighed):
         return torch.stack(list(each)).logsumexp(0) - math.log(len(self.group))
 
 
-def _require_group(group: Sequence[Symmetry], event: tuple[int, ...]) -> None:
-    for g in group:
-        if len(g.shift) != len(event) - 1 or g.sign not in (1, -1):
-            raise RecipeError(f"a symmetry shifts {len(event) - 1} axes and has the sign 1 or -1, got {g}")
-    known = {_key(g, event) for g in group}
-    closed = all(_key(g.after(h), event) in known for g, h in product(group, repeat=2))
-    if not group or len(known) < len(group) or not closed:
+def _require_group(group: Sequence[Symmetry], sides: tuple[int, ...]) -> None:
+    """Each map once, and any two after each other one of them; finite, so inverses are there too."""
+    strides = [math.prod(sides[axis + 1 :]) for axis in range(len(sides))]
+    number = torch.tensor([[*g.shift, int(g.sign < 0)] for g in group], dtype=torch.long).reshape(
+        len(group), len(sides) + 1
+    )
+    modulus, base = torch.tensor([*sides, 2]), torch.tensor([*strides, math.prod(sides)])
+    known = (number * base).sum(1)
+    closed = all(bool(torch.isin(((number + one) % modulus * base).sum(1), known).all()) for one in number)
+    if not group or len(known.unique()) < len(group) or not closed:
         raise RecipeError(f"the maps must be a group, each once, and these {len(group)} are not; see translations")
-
-
-def _key(g: Symmetry, event: tuple[int, ...]) -> tuple[int, ...]:
-    """What two maps share that do the same to fields of this shape."""
-    return (g.sign, *(by % side for by, side in zip(g.shift, event[1:], strict=True)))

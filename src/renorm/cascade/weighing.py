@@ -114,6 +114,6 @@ class Weighed(ABC):
         """Raise ``NoLikelihoodError`` unless densities are exact: weights and log Z need their constants."""
         if self.grade is not Grade.EXACT:
             raise NoLikelihoodError(
-                f"weights need exact densities, and those of this cascade have the grade '{self.grade}' (a part is an "
+                f"weights need exact densities, and those of this model have the grade '{self.grade}' (a part is an "
                 "energy or a diffusion); take other conditionals"
             )

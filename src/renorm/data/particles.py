@@ -57,7 +57,8 @@ def read_clusters(path: Path, name: str, particles: int, dim: int) -> Float32[Te
                  [-2.,  2.]]])
     """
     values = read_npz(path, name)[name]
-    if values.ndim != 2 or values.shape[1] != particles * dim or not np.issubdtype(values.dtype, np.number):
+    real = np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)
+    if values.ndim != 2 or values.shape[1] != particles * dim or not len(values) or not real:
         raise DataError(f"'{name}' of {path} must be (samples, {particles * dim}), got {values.dtype} {values.shape}")
     x = torch.from_numpy(values.astype(np.float32)).reshape(-1, particles, dim).transpose(1, 2)
     if not bool(x.isfinite().all()):

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from renorm.cascade.clusters.directions import draw_vectors, vector_log_prob
+from renorm.cascade.clusters.directions import SHARPEST, draw_vectors, vector_log_prob
 from renorm.cascade.clusters.thinning import Thinning
 from renorm.errors import DataError
 from renorm.mcmc.hmc import Action
@@ -100,8 +100,8 @@ class AddingLaw(nn.Module):
         super().__init__()
         require(particles >= 2, "particles must be >= 2 (a single one has nothing to come)", particles)
         require(dim in (2, 3), "dim must be 2 or 3 (directions have a law in a plane and in space)", dim)
-        require(unit > 0, "unit must be > 0, it is a length", unit)
-        require(spread > 0, "spread must be > 0 (the centre has a law)", spread)
+        require(0 < unit < math.inf, "unit must be > 0 and finite, it is a length", unit)
+        require(0 < spread < math.inf, "spread must be > 0 and finite (the centre has a law)", spread)
         least = min(width, parts, vectors, candidates)
         require(least >= 1, "width, parts, vectors and candidates must be >= 1", (width, parts, vectors, candidates))
         self.particles, self.dim, self.unit, self.spread = particles, dim, unit, spread
@@ -129,7 +129,7 @@ class AddingLaw(nn.Module):
         self._require(x)
         if len(x) < 2:
             raise DataError(f"a spread needs two clusters or more, got {len(x)}")
-        at = self.thinning.order(x, generator=generator).at
+        at = self.thinning.order(x.to(self.long), generator=generator).at
         nearest = (at[:, -1:] - at[:, :-1]).norm(dim=-1).amin(1).clamp(min=1e-6).log()
         self.long.fill_(nearest.mean())
         self.broad.fill_(2 * float(nearest.std().clamp(min=0.05)))
@@ -152,9 +152,11 @@ class AddingLaw(nn.Module):
 
         Raises:
             DataError: If positions are of another shape or not finite.
+            ValueError: If candidates is below 1.
         """
         self._require(x)
-        at = self.thinning.order(x, generator=generator).at
+        require(candidates >= 1, "candidates must be >= 1 (what came is told from them)", candidates)
+        at = self.thinning.order(x.to(self.long), generator=generator).at
         mixture = self._mixture(at[:, :-1])
         near = self._log_mixture(at[:, :-1], mixture, at[:, 1:])
         with torch.no_grad():
@@ -163,13 +165,14 @@ class AddingLaw(nn.Module):
         return -(near + (-u).log_softmax(2)[..., 0]).sum(1)
 
     def mixture_log_prob(self, at: Float[Tensor, "batch particles dim"]) -> Float[Tensor, " batch"]:
-        """Nats of clusters that come in this order by the mixtures alone, u = 0; exact."""
+        """Nats of clusters that come in this order by the mixtures alone, u = 0; exact. Errors as of ``loss``."""
+        self._require(at.transpose(1, 2))
         mixture = self._mixture(at[:, :-1])
         return self._centre(at.mean(1)) + self._log_mixture(at[:, :-1], mixture, at[:, 1:]).sum(1)
 
     @torch.no_grad()
     def draw(self, num: int, *, generator: torch.Generator, candidates: int | None = None) -> DrawnCluster:
-        """Clusters, their particles in the order in which they came.
+        """Clusters, their particles in no order: all that is weighed of them has its mean in the exact law.
 
         Args:
             num: How many.
@@ -194,7 +197,9 @@ class AddingLaw(nn.Module):
         noise = torch.randn(num, 1, self.dim, generator=generator, dtype=at.dtype, device=at.device)
         centre = self.spread / math.sqrt(self.particles) * noise
         at = at - at.mean(1, keepdim=True) + centre
-        return DrawnCluster(at.transpose(1, 2), total + self._centre(centre[:, 0]), self.thinning.log_prob(at))
+        total, back = total + self._centre(centre[:, 0]), self.thinning.log_prob(at)
+        order = torch.rand(at.shape[:2], generator=generator, device=at.device).argsort(1)
+        return DrawnCluster(at.gather(1, order[..., None].expand_as(at)).transpose(1, 2), total, back)
 
     def log_weight(self, energy: Action, drawn: DrawnCluster) -> Float64[Tensor, " batch"]:
         r"""$\ln w$ of each cluster; one of infinite energy weighs nothing.
@@ -202,10 +207,21 @@ class AddingLaw(nn.Module):
         Args:
             energy: U in nats, with a law of the centre like this one's.
             drawn: What ``draw`` gave.
+
+        Raises:
+            DataError: If an energy is no number or minus infinity, is not one for each cluster, or a density is not
+                finite: then the law itself is broken, as after a training that diverged.
         """
-        permutations = math.lgamma(self.particles + 1)
-        log_weight = permutations - energy(drawn.x).double() + drawn.log_order.double() - drawn.log_prob.double()
-        return log_weight.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+        found = energy(drawn.x).double()
+        if found.shape != drawn.log_prob.shape:
+            raise DataError(f"the energy must be one number a cluster, {len(drawn.x)}, got {tuple(found.shape)}")
+        bad = int((found.isnan() | (found == -torch.inf)).sum())
+        if bad:
+            raise DataError(f"energies must be numbers, or infinite where particles overlap, and {bad} are not")
+        known = drawn.log_order.double() - drawn.log_prob.double()
+        if not bool(known.isfinite().all()):
+            raise DataError("densities of draws must be finite, and some are not: is the law trained well?")
+        return math.lgamma(self.particles + 1) + known - found
 
     # -- one particle more -------------------------------------------------------------------------------------------
 
@@ -239,6 +255,7 @@ class AddingLaw(nn.Module):
         out = self.next(torch.cat([own[:, None].expand(-1, states, -1, -1), heard, length, count], -1))
         logits, centre, log_width, turn = out.split([self.parts] * 3 + [self.parts * self.vectors], -1)
         eta = 3 * torch.einsum("bkicm,bkimd->bkicd", turn.unflatten(-1, (self.parts, self.vectors)), axes)
+        eta = eta / (1 + eta.square().sum(-1, keepdim=True) / SHARPEST**2).sqrt()
         there = (place <= number[:, None])[..., None]
         log_share = logits.masked_fill(~there, -torch.inf).flatten(2).log_softmax(2).reshape(logits.shape)
         start = torch.linspace(-1, 1, self.parts, dtype=at.dtype, device=at.device)  # parts begin apart
@@ -292,5 +309,5 @@ class AddingLaw(nn.Module):
         return -0.5 * (centre.square() / variance + math.log(2 * math.pi * variance)).sum(1)
 
     def _require(self, x: Tensor) -> None:
-        if tuple(x.shape[1:]) != (self.dim, self.particles):
+        if tuple(x.shape[1:]) != (self.dim, self.particles) or not len(x):
             raise DataError(f"positions must be (batch, {self.dim}, {self.particles}), got {tuple(x.shape)}")

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renorm.errors import RecipeError
+from renorm.errors import DataError, RecipeError
 
 __all__ = ["direction_log_prob", "draw_directions", "draw_vectors", "vector_log_prob"]
 
 _LOG_2PI = math.log(2 * math.pi)
+SHARPEST = 2e4  # beyond, float32 rounds what a direction differs from its axis
 EVEN = 0.5  # concentration below which even angles make the better envelope
 
 
@@ -44,6 +45,9 @@ def draw_directions(eta: Float[Tensor, "batch dim"], *, generator: torch.Generat
     In space by inversion of the law of $w = \eta\cdot u/\kappa$, whose density is $\propto e^{\kappa w}$ on [-1, 1]; in
     a plane by rejection.
 
+    Raises:
+        DataError: If an axis is not finite, or its concentration is above ``SHARPEST``.
+
     Source:
         Best & Fisher 1979, Appl. Stat. 28, 152, in a plane.
 
@@ -53,6 +57,8 @@ def draw_directions(eta: Float[Tensor, "batch dim"], *, generator: torch.Generat
         (True, 1.0)
     """
     kappa = eta.norm(dim=-1)
+    if not bool((kappa <= SHARPEST).all()):
+        raise DataError(f"concentrations must be finite and <= {SHARPEST:g} (rounding), got {float(kappa.max()):g}")
     if eta.shape[-1] == 2:
         angle = _von_mises(kappa, generator)
         base = torch.atan2(eta[:, 1], eta[:, 0])

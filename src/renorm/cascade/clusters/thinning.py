@@ -14,6 +14,7 @@ from renorm.spec import require
 __all__ = ["Ordered", "Rule", "Thinning"]
 
 Rule = Literal["crowded", "outer", "any"]
+FARTHEST = 1e9
 
 
 class Ordered(NamedTuple):
@@ -36,8 +37,8 @@ class Thinning:
        c_i = \min_{j \ne i} |x_i - x_j|^2 \ (\text{crowded}), \quad -|x_i - \bar x|^2 \ (\text{outer}), \quad
        0 \ (\text{any}) $$
 
-    Crowded particles first is decimation: what is left is spread over the whole cluster, its coarse picture. Outer
-    ones first takes shell after shell away. Orders of permuted particles are alike, and so are those of clusters that
+    Outer particles first takes shell after shell away, down to the core. Crowded ones first is decimation: what is left
+    is spread over the whole cluster. Orders of permuted particles are alike, and so are those of clusters that
     are turned or moved.
 
     Args:
@@ -54,7 +55,7 @@ class Thinning:
         (True, 0.25)
     """
 
-    rule: Rule = "crowded"
+    rule: Rule = "outer"
     sharpness: float = 1.0
 
     def __post_init__(self) -> None:
@@ -68,11 +69,8 @@ class Thinning:
         Raises:
             DataError: If there are fewer than two particles, or a position is not finite.
         """
-        if x.shape[2] < 2:
-            raise DataError(f"two particles or more can be thinned out, got {x.shape[2]}")
-        if not bool(x.isfinite().all()):
-            raise DataError("positions must be finite, and some are not")
         left = x.transpose(1, 2)
+        _require(left)
         gone, total = [], x.new_zeros(len(x))
         while left.shape[1] > 1:
             shares = self._shares(left)
@@ -80,11 +78,12 @@ class Thinning:
             total = total + shares.gather(1, which)[:, 0]
             others = torch.arange(left.shape[1], device=x.device) != which
             gone.append(left[~others])
-            left = left[others].unflatten(0, (len(x), -1))
+            left = left[others].unflatten(0, (len(x), left.shape[1] - 1))
         return Ordered(torch.stack([left[:, 0], *gone[::-1]], 1), total)
 
     def log_prob(self, at: Float[Tensor, "batch particles dim"]) -> Float[Tensor, " batch"]:
-        """Log probability that these leave from the last to the second."""
+        """Log probability that these leave from the last to the second; errors as of ``order``."""
+        _require(at)
         each = [self._shares(at[:, :k])[:, -1] for k in range(2, at.shape[1] + 1)]
         return torch.stack(each, 1).sum(1)
 
@@ -98,4 +97,11 @@ class Thinning:
             apart = (at[:, :, None] - at[:, None]).square().sum(-1)
             itself = torch.eye(at.shape[1], dtype=torch.bool, device=at.device)
             cost = apart.masked_fill(itself, torch.inf).amin(-1)
-        return (-self.sharpness * cost).log_softmax(1)
+        return (-self.sharpness * (cost - cost.amin(1, keepdim=True))).log_softmax(1)
+
+
+def _require(at: Tensor) -> None:
+    if at.shape[1] < 2:
+        raise DataError(f"two particles or more can be thinned out, got {at.shape[1]}")
+    if not bool((at.abs() < FARTHEST).all()):
+        raise DataError(f"positions must be finite, and below {FARTHEST:g} (their squares are compared); some are not")
