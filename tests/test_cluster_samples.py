@@ -1,5 +1,6 @@
 """Samples of clusters: files that are read or refused, and what the benchmark measures of draws."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -81,3 +82,47 @@ def test_moved_clusters_are_the_same(generator):
     torch.testing.assert_close(law(centred[1]), law(centred[0]), rtol=1e-3, atol=1e-3)
     many = particles.moved(torch.zeros(20_000, 2, 4), generator)
     assert abs(float(many.mean(2).var()) - 0.25) < 5 * 0.25 * math.sqrt(2 / 40_000)
+
+
+class Trap(DoubleWellCluster):
+    """Four particles in a plane, each in a harmonic trap, about a centre of variance 1/4: Z = (2 pi)^4."""
+
+    def __call__(self, x):
+        inner = x - x.mean(2, keepdim=True)
+        return 0.5 * inner.square().sum((1, 2)) + 2 * x.mean(2).square().sum(1)
+
+
+@pytest.mark.parametrize("method", particles.METHODS)
+def test_weights_of_all_methods_give_the_partition_function(method, generator):
+    torch.manual_seed(0)
+    system = dataclasses.replace(particles.SYSTEMS["dw4"], law=Trap(), parts=4, candidates=4)
+    known = torch.randn(500, 2, 4, generator=generator)
+    ours = method == "ours"
+    model = particles.Ours(system, known, generator) if ours else particles.Flow(system, method, known)
+    assert model.loss(known, generator).shape == (500,)
+    x, log_weight = model.weighed(20_000, generator)
+    assert x.shape == (20_000, 2, 4)
+    weight = (log_weight - 4 * math.log(2 * math.pi)).exp()
+    assert abs(weight.mean() - 1) < 5 * weight.std() / math.sqrt(20_000) < 0.6
+
+
+def test_a_row_and_the_picture(given, tmp_path, monkeypatch):
+    """One second of each method, kept and taken up again; other settings are made anew."""
+    monkeypatch.setattr(particles, "ROOT", tmp_path)
+    small = {"seconds": 1.0, "draws": 250, "batch": 16, "candidates": 4}
+    systems = {name: dataclasses.replace(system, **small) for name, system in particles.SYSTEMS.items()}
+    monkeypatch.setattr(particles, "SYSTEMS", systems)
+    monkeypatch.setattr(particles, "CHAINS", 4)
+    monkeypatch.setattr(particles, "BURN", 2)
+    monkeypatch.setattr(particles, "ROUNDS", 20)
+    assert particles.piece("lj13-samples", lambda: particles.simulated(0), 0)["samples"] == 4
+    rows = [
+        particles.learned(system, method, 0)
+        for system, method in (("dw4", "autoregressive"), ("dw4", "ours"), ("lj13", "ours"))
+    ]
+    assert all(0 <= row["ess"] <= 1 and row["energy_w1"] > 0 and 0 < row["distance_tv"] < 1 for row in rows)
+    assert particles.picture(rows).count("<svg") == 1
+    made = []
+    for settings in ("a", "a", "b"):
+        particles.piece("x", lambda: made.append(0) or {"y": 1}, 0, settings)
+    assert len(made) == 2

@@ -67,8 +67,10 @@ def run(seed: int) -> Result:
     kept = information.run(seed)
     figures = {
         "bound_gap_nats": float(of["disentangled"]["bound_gap"]),
-        "bound_gap_nats_plain": float(of["plain"]["bound_gap"]),
+        "bound_gap_nats_error": float(of["disentangled"]["bound_gap_error"]),
         "bound_gap_nats_unmixed": float(of["disentangled"]["bound_gap_unmixed"]),
+        "bound_gap_nats_plain": float(of["plain"]["bound_gap"]),
+        "bound_gap_nats_plain_unmixed": float(of["plain"]["bound_gap_unmixed"]),
         "neural_rg_gap_nats": float(of["neural-rg"]["bound_gap_unmixed"]),
         "neural_rg_gap_nats_mixed": float(of["neural-rg"]["bound_gap"]),
         "mutual_information_ratio": kept.figures["mutual_information_ratio_block4"],

@@ -59,9 +59,7 @@ class System:
     parts: int
     batch: int
     candidates: int  # of a draw
-    hidden: dict[
-        str, tuple[int, int]
-    ]  # transforms of a flow, and width of its networks: as many numbers as ours, or more
+    hidden: dict[str, tuple[int, int]]  # transforms of a flow, width of its networks: no fewer numbers than ours
     flow_rate: float
     draws: int
     far: float  # the longest distance of the histogram
