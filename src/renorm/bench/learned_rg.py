@@ -62,7 +62,8 @@ ROOT = Path("runs", "bench", "learned-rg")
 def run(seed: int) -> Result:
     """All methods, one on each core, then the information that rules keep."""
     jobs: list[Callable[[], dict[str, float | str]]] = [partial(piece, method, seed) for method in METHODS]
-    *rows, kept = on_all_cores([*jobs, partial(rules, seed)], telling("learned-rg", "pieces"))
+    jobs.append(partial(rules, seed))
+    *rows, kept = on_all_cores(jobs, telling("learned-rg", "pieces"))
     of = {str(row["model"]): row for row in rows}
     figures = {
         "bound_gap_nats": float(of["disentangled"]["bound_gap"]),
