@@ -24,6 +24,7 @@ from renorm.coarse.wavelet import Wavelet
 from renorm.data.spec import DataSpec
 from renorm.errors import CheckpointError, DataError, RecipeError
 from renorm.lattice import Lattice
+from renorm.laws.chain import DoubleWellChain
 from renorm.laws.gaussian_field import GaussianField
 from renorm.laws.ising import Ising
 from renorm.laws.phi4 import Phi4
@@ -257,6 +258,18 @@ def fitted(tmp_path_factory):
     sets = [word for change in changes for word in ("--set", change)]
     assert main(["fit", "recipes/ising4.toml", "--out", str(folder / "run"), "--quiet", *sets]) == 0
     return folder / "run"
+
+
+def test_a_ring_of_double_wells_from_its_energy(tmp_path, capsys):
+    changes = ["fit.steps=120", "data.number=2000", "measure.samples=2000", "model.conditional.width=8"]
+    sets = [word for change in changes for word in ("--set", change)]
+    assert out_of(capsys, "fit", "wells32", "--out", tmp_path / "run", "--quiet", *sets)[0] == 0
+    code, out, _ = out_of(capsys, "measure", tmp_path / "run", "--json", "--quiet")
+    figures = json.loads(out)
+    assert code == 0
+    assert figures["log_z_exact"] == pytest.approx(DoubleWellChain(32, 1.0, 1.0).log_z)
+    assert abs(figures["log_z_bar"] - figures["log_z_exact"]) < 5 * figures["log_z_bar_error"] + 1e-3
+    assert figures["log_z_lower"] < figures["log_z_exact"] < figures["log_z_upper"]
 
 
 def test_spins_from_their_action_meet_exact_answers(fitted, capsys):
