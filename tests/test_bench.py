@@ -22,7 +22,7 @@ TRAINED = {
     "fd_rgdm_paper_best_20",
     "fd_floor",
 }
-PENDING = {"learned-rg", "particles"}
+PENDING = {"learned-rg"}
 FIGURES = {
     "gaussian-nfe": {"rg_best_nfe_k2", "rg_best_nfe_k3", "ddpm_ancestral_nfe_k2", "ddpm_ancestral_nfe_k3"},
     "mixture-nfe": {

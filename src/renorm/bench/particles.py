@@ -42,7 +42,7 @@ from renorm.fit.progress import FitProgress
 from renorm.laws.particles import DoubleWellCluster, LennardJonesCluster
 from renorm.mcmc.kernel import run as run_kernel
 from renorm.mcmc.tempering import Tempering, ladder
-from renorm.measure.statistics import ess
+from renorm.measure.statistics import ess, jackknife
 
 __all__ = ["picture", "run"]
 
@@ -139,6 +139,8 @@ def run(seed: int) -> Result:
             f"{system}_distance_tv_floor": of["ours"]["distance_tv_floor"],
         }
     figures["lj13_seconds_simulated"] = samples["seconds"]
+    virial = jackknife(virials(SYSTEMS["dw4"], clusters("dw4", "train")))
+    figures |= {"dw4_virial_of_train": float(virial.value), "dw4_virial_of_train_error": float(virial.error)}
     _draw(rows)
     return Result(figures, [samples, *({k: v for k, v in row.items() if k != "histogram"} for row in rows)], (seed,))
 
@@ -334,6 +336,11 @@ def energies(system: System, x: Tensor) -> Tensor:
     return system.law(x - x.mean(2, keepdim=True)).double()
 
 
+def virials(system: System, x: Tensor) -> Tensor:
+    r"""$x\cdot\nabla U$ of clusters with their centres at 0, whose mean in equilibrium is $(n - 1)\,d$."""
+    return (x * system.law.grad(x)).flatten(1).sum(1).double()
+
+
 def distance(a: Tensor, b: Tensor, share: Tensor | None = None) -> float:
     """Wasserstein distance of numbers, the first with weights."""
     return float(scipy.stats.wasserstein_distance(a.double(), b.double(), share))
@@ -375,7 +382,8 @@ def picture(rows: list[dict[str, Any]]) -> str:
             edges = torch.linspace(low, high, 61).tolist()
             width = {"bins": edges, "density": True}
             if row["method"] == "ours":
-                line[0].hist(seen["test_energy"], color=QUIET, alpha=0.35, label="test samples", **width)
+                height, *_ = line[0].hist(seen["test_energy"], color=QUIET, alpha=0.35, label="test samples", **width)
+                line[0].set_ylim(0, 1.6 * max(height))  # the bar of what lies beyond may leave the picture
                 line[1].fill_between(places, seen["test_distance"], step="mid", color=QUIET, alpha=0.35, linewidth=0)
             line[0].hist(seen["energy"], histtype="step", **style, **width)
             line[1].step(places, seen["distance"], where="mid", **style)
