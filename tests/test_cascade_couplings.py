@@ -226,7 +226,7 @@ def test_weights_are_those_of_the_definition_however_many_fields_are_weighed_tog
     torch.testing.assert_close(drawn.log_weight, exact, rtol=0, atol=1e-5)
     torch.testing.assert_close(model.log_weight(law, drawn.fields), exact, rtol=0, atol=1e-12)
     assert model.together == 1024
-    monkeypatch.setattr("renorm.cascade.cascade.COMPONENTS", 2 * 16)
+    monkeypatch.setattr("renorm.cascade.weighing.COMPONENTS", 2 * 16)
     assert model.together == 2
     sizes, draw = [], model.draw
     monkeypatch.setattr(model, "draw", lambda num, **words: sizes.append(num) or draw(num, **words))
