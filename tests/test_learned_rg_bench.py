@@ -31,6 +31,9 @@ def test_a_method(small, method, monkeypatch):
     (small / f"{method}-0.json").unlink()
     again = learned_rg.piece(method, 0)
     assert again["steps"] == row["steps"]
+    monkeypatch.setattr(learned_rg, "RATE", 1e-3)
+    with pytest.raises(TypeError):  # other settings are learned anew
+        learned_rg.piece(method, 0)
 
 
 def test_rules_are_kept(small, monkeypatch):

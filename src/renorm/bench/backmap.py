@@ -30,6 +30,7 @@ from renorm.mcmc.kernel import Cycle
 from renorm.mcmc.kernel import run as run_kernel
 from renorm.mcmc.pivot import Pivot
 from renorm.measure.chains.geometry import bond_lengths, pseudo_angles
+from renorm.measure.one_point import total_variation
 
 ATOMS, CHAINS = 32, 256
 BURN, KEPT, APART = 150, 80, 6  # cycles dropped, snapshots kept of each chain, cycles between them
@@ -146,17 +147,11 @@ def polished(model: Cascade, law: FenePolymer, x: Tensor, generator: torch.Gener
 def _compared(x: Tensor, other: Tensor) -> dict[str, float]:
     ours, theirs = x.transpose(1, 2), other.transpose(1, 2)
     return {
-        "bond_tv": total_variation(bond_lengths(ours), bond_lengths(theirs), *BONDS),
-        "angle_tv": total_variation(pseudo_angles(ours), pseudo_angles(theirs), *ANGLES),
+        "bond_tv": total_variation(*(_shares(bond_lengths(y), *BONDS) for y in (ours, theirs))),
+        "angle_tv": total_variation(*(_shares(pseudo_angles(y), *ANGLES) for y in (ours, theirs))),
     }
 
 
-def total_variation(a: Tensor, b: Tensor, low: float, high: float, bins: int) -> float:
-    r"""$\tfrac12\sum_i|p_i - q_i|$ of histograms; what lies outside is in the first or last bin.
-
-    Example:
-        >>> total_variation(torch.tensor([0.1, 0.9]), torch.tensor([0.1, 0.2]), 0.0, 1.0, 2)
-        0.5
-    """
-    p, q = (torch.histc(v.double().clamp(low, high), bins, low, high) / v.numel() for v in (a, b))
-    return float((p - q).abs().sum()) / 2
+def _shares(values: Tensor, low: float, high: float, bins: int) -> Tensor:
+    """Of the bins of a histogram; what lies outside is in the first or last."""
+    return torch.histc(values.double().clamp(low, high), bins, low, high) / values.numel()

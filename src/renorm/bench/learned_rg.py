@@ -17,7 +17,6 @@ Seconds are those of one processor, the simulation of the spins among them. Each
 in ``runs/bench/learned-rg``; what is there is not made again.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from torch import Tensor
 from renorm.bench import information
 from renorm.bench.cores import on_all_cores, telling
 from renorm.bench.equal_time import descend_for
+from renorm.bench.kept import kept
 from renorm.bench.result import Result
 from renorm.cascade.cascade import Cascade
 from renorm.cascade.checkerboards import checkerboard_cascade
@@ -41,7 +41,7 @@ from renorm.cascade.learning.warm_start import start_linear
 from renorm.cascade.neural_rg import neural_rg
 from renorm.cascade.symmetrised import Symmetrised, translations, turned_over
 from renorm.cascade.weighing import Weighed
-from renorm.fit.checkpoint import atomic, load_weights, read_tensors, write_tensors
+from renorm.fit.checkpoint import load_weights, read_tensors, write_tensors
 from renorm.fit.progress import FitProgress
 from renorm.laws.ising import ContinuousIsing, Ising
 from renorm.laws.simulate import simulate
@@ -63,7 +63,7 @@ def run(seed: int) -> Result:
     """All methods, one on each core, then the information that rules keep."""
     jobs: list[Callable[[], dict[str, float | str]]] = [partial(piece, method, seed) for method in METHODS]
     jobs.append(partial(rules, seed))
-    *rows, kept = on_all_cores(jobs, telling("learned-rg", "pieces"))
+    *rows, information_kept = on_all_cores(jobs, telling("learned-rg", "pieces"))
     of = {str(row["model"]): row for row in rows}
     figures = {
         "bound_gap_nats": float(of["disentangled"]["bound_gap"]),
@@ -73,49 +73,48 @@ def run(seed: int) -> Result:
         "bound_gap_nats_plain_unmixed": float(of["plain"]["bound_gap_unmixed"]),
         "neural_rg_gap_nats": float(of["neural-rg"]["bound_gap_unmixed"]),
         "neural_rg_gap_nats_mixed": float(of["neural-rg"]["bound_gap"]),
-        "mutual_information_ratio": float(kept["mutual_information_ratio_block4"]),
-        "mutual_information_ratio_error": float(kept["mutual_information_ratio_block4_error"]),
-        "mutual_information_ratio_block2": float(kept["mutual_information_ratio"]),
+        "mutual_information_ratio": float(information_kept["mutual_information_ratio_block4"]),
+        "mutual_information_ratio_error": float(information_kept["mutual_information_ratio_block4_error"]),
+        "mutual_information_ratio_block2": float(information_kept["mutual_information_ratio"]),
     }
     return Result(figures, rows, (seed,))
 
 
 def rules(seed: int) -> dict[str, float | str]:
     """What block-spin rules keep: the figures of the benchmark ``information``, from the same folder."""
-    path = ROOT / f"information-{seed}.json"
-    if not path.is_file():
-        _keep(path, dict(information.run(seed).figures))
-    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    found, _ = kept(ROOT / f"information-{seed}.json", None, lambda: dict(information.run(seed).figures))
+    return found  # type: ignore[return-value]
 
 
 def piece(method: str, seed: int) -> dict[str, float | str]:
-    """What a method came to, from ``runs/bench/learned-rg`` as far as it was run before."""
-    path = ROOT / f"{method}-{seed}.json"
-    if not path.is_file():
-        generator = torch.Generator().manual_seed(seed + 1)
+    """What a method came to, from ``runs/bench/learned-rg`` as far as it was run before with these settings."""
+
+    def found() -> dict[str, float | str]:
         model, row = trained(method, seed)
-        _keep(path, row | judged(method, model, generator))
-    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return row | judged(method, model, torch.Generator().manual_seed(seed + 1))
+
+    row, _ = kept(ROOT / f"{method}-{seed}.json", [*_training(), DRAWS, MIXED_DRAWS, TARGETS], found)
+    return row
 
 
-def _keep(path: Path, row: dict[str, float | str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(row), encoding="utf-8")
+def _training() -> list[float | int]:
+    """All that weights depend on but the code."""
+    return [EDGE, BETA, SECONDS, SPINS, STARTING, LEAST, RATE, MOST, MOST_BENT, THEIR_BATCH, THEIR_RATE]
 
 
 def trained(method: str, seed: int) -> tuple[Cascade, dict[str, float | str]]:
     """The model of a method, and how long it learned; its weights are kept too."""
     weights = ROOT / f"{method}-{seed}.safetensors"
-    if not weights.is_file():
-        row, model = learn(method, seed, SECONDS)
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(weights, model.state_dict(), row)
-        return model, row
-    tensors, known = read_tensors(weights)
-    model = made(method)
-    load_weights(model, tensors, source=str(weights))
-    return model, {name: known[name] for name in ("model", "seconds", "steps")}
+    if weights.is_file():
+        tensors, known = read_tensors(weights)
+        if known.get("settings") == _training():
+            model = made(method)
+            load_weights(model, tensors, source=str(weights))
+            return model, {name: known[name] for name in ("model", "seconds", "steps")}
+    row, model = learn(method, seed, SECONDS)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(weights, model.state_dict(), row | {"settings": _training()})
+    return model, row
 
 
 def made(method: str) -> Cascade:

@@ -23,7 +23,6 @@ where it stopped::
 Files that another commit has written are taken, too; the table names the commit. Remove them to judge anew.
 """
 
-import json
 import math
 import re
 import statistics
@@ -40,6 +39,7 @@ from torch import Tensor
 
 from renorm.bench.cores import on_all_cores, telling
 from renorm.bench.gaussian_nfe import LATTICE, first_passing, least, spectra
+from renorm.bench.kept import kept as bench_kept
 from renorm.bench.result import Result
 from renorm.diffusion import presets
 from renorm.diffusion.reverse import Sampler, start, walk_up
@@ -47,8 +47,6 @@ from renorm.diffusion.running import RunningSpectrum
 from renorm.diffusion.sampler import DDIM, DPM2M, Ancestral, Angle, AnglePC, Heun
 from renorm.diffusion.schedule import Schedule
 from renorm.diffusion.spacing import InfraredAngle, Karras, LinearBeta, LogUniform, PlacedBy, Spacing, grid
-from renorm.errors import DataError
-from renorm.recipes.folder import machine, write_json
 
 AMPLITUDES = torch.tensor([0.5, 2.0], dtype=torch.float64)
 EVALUATIONS, MORE = range(2, 31), (50, 100, 200)  # more where the last of the first does not pass
@@ -147,25 +145,8 @@ def slug(name: str) -> str:
 def kept_at(
     path: Path, asked: dict[str, Any], make: Callable[[], dict[int, "Figures"]]
 ) -> tuple[dict[int, "Figures"], str]:
-    """Cells from a file of these settings, else made and written; and the commit that made them.
-
-    Raises:
-        DataError: If the file is damaged.
-    """
-    if path.is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            if before["settings"] == asked:
-                cells = {int(n): _figures(*known) for n, known in before["cells"].items()}
-                return cells, str(before["commit"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataError(
-                f"{path} must hold what a method reached, but is damaged; remove it to judge anew"
-            ) from None
-    commit = machine()["commit"]
-    found = make()
-    write_json(path, {"commit": commit, "settings": asked, "cells": {str(n): known for n, known in found.items()}})
-    return found, commit
+    """Cells from a file of these settings, else made and written; and the commit that made them; see ``bench.kept``."""
+    return bench_kept(path, asked, make, read=lambda cells: {int(n): _figures(*known) for n, known in cells.items()})
 
 
 def settings() -> dict[str, Any]:

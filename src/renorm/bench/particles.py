@@ -16,7 +16,6 @@ samples. Weighted draws are told beside them. The energy of a draw near the core
 clip; ``beyond`` is the share that it concerns.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -33,15 +32,17 @@ from torch import Tensor, nn
 from renorm.bench.cores import on_all_cores, telling
 from renorm.bench.drawing import ACCENT, AGAINST, INK, QUIET, svg
 from renorm.bench.equal_time import descend_for, parameters
+from renorm.bench.kept import kept
 from renorm.bench.result import Result
 from renorm.cascade.clusters.adding import AddingLaw
 from renorm.cascade.clusters.thinning import Thinning
 from renorm.data.particles import Cluster, clusters
-from renorm.fit.checkpoint import atomic, read_tensors, write_tensors
+from renorm.fit.checkpoint import read_tensors, write_tensors
 from renorm.fit.progress import FitProgress
 from renorm.laws.particles import DoubleWellCluster, LennardJonesCluster
 from renorm.mcmc.kernel import run as run_kernel
 from renorm.mcmc.tempering import Tempering, ladder
+from renorm.measure.one_point import total_variation
 from renorm.measure.statistics import ess, jackknife
 
 __all__ = ["picture", "run"]
@@ -113,10 +114,10 @@ def run(seed: int) -> Result:
     Raises:
         DataError: If the file of the samples is not here.
     """
-    clusters("dw4"), clusters("lj13")
-    (samples,) = on_all_cores([partial(piece, "lj13-samples", partial(simulated, seed), seed)], lambda *_: None)
+    virial = jackknife(virials(SYSTEMS["dw4"], clusters("dw4", "train")))
+    (simulation,) = on_all_cores([partial(samples, seed)], lambda *_: None)
     jobs: list[Callable[[], dict[str, Any]]] = [
-        partial(piece, f"{system}-{method}", partial(learned, system, method, seed), seed, settings(system))
+        partial(piece, system, method, seed)
         for system in reversed(SYSTEMS)  # the long ones first
         for method in METHODS
     ]
@@ -138,30 +139,24 @@ def run(seed: int) -> Result:
             f"{system}_energy_w1_floor": of["ours"]["energy_w1_floor"],
             f"{system}_distance_tv_floor": of["ours"]["distance_tv_floor"],
         }
-    figures["lj13_seconds_simulated"] = samples["seconds"]
-    virial = jackknife(virials(SYSTEMS["dw4"], clusters("dw4", "train")))
+    figures["lj13_seconds_simulated"] = simulation["seconds"]
     figures |= {"dw4_virial_of_train": float(virial.value), "dw4_virial_of_train_error": float(virial.error)}
     _draw(rows)
-    return Result(figures, [samples, *({k: v for k, v in row.items() if k != "histogram"} for row in rows)], (seed,))
+    return Result(figures, [simulation, *({k: v for k, v in row.items() if k != "histogram"} for row in rows)], (seed,))
 
 
-def piece(name: str, made: Callable[[], dict[str, Any]], seed: int, settings: str = "") -> dict[str, Any]:
+def piece(system: str, method: str, seed: int) -> dict[str, Any]:
     """What a method came to, from ``runs/bench/particles`` if it was run before with these settings."""
-    path = ROOT / f"{name}-{seed}.json"
-    if path.is_file():
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if kept.pop("settings", "") == settings:
-            return kept
-    row = made()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(row | {"settings": settings}), encoding="utf-8")
+    asked = repr((SYSTEMS[system], RATE, FLOW_BATCH, TRAIN_CANDIDATES, CLIP, BINS))
+    row, _ = kept(ROOT / f"{system}-{method}-{seed}.json", asked, lambda: learned(system, method, seed))
     return row
 
 
-def settings(system: str) -> str:
-    """All that a row depends on but the code."""
-    return repr((SYSTEMS[system], RATE, FLOW_BATCH, TRAIN_CANDIDATES, CLIP, BINS))
+def samples(seed: int) -> dict[str, Any]:
+    """How samples of LJ13 were made; they lie beside it."""
+    asked = [CHAINS, RUNGS, HOTTEST, LEAPS, STEP, BURN, ROUNDS, APART]
+    row, _ = kept(ROOT / f"lj13-samples-{seed}.json", asked, lambda: simulated(seed))
+    return row
 
 
 # -- samples of LJ13 ---------------------------------------------------------------------------------------------------
@@ -318,9 +313,9 @@ def judged(system: System, model: Ours | Flow, generator: torch.Generator) -> di
         "clip": highest,
         "median_energy": float(clipped.median()),
         "median_energy_of_test": float(theirs.median()),
-        "distance_tv": tv(apart(x), apart(test)),
-        "distance_tv_weighted": tv(apart(x, share), apart(test)),
-        "distance_tv_floor": tv(apart(val), apart(test)),
+        "distance_tv": total_variation(apart(x), apart(test)),
+        "distance_tv_weighted": total_variation(apart(x, share), apart(test)),
+        "distance_tv_floor": total_variation(apart(val), apart(test)),
         "seconds_for_1000_draws": spent * 1000 / len(x),
         "histogram": {
             "energy": clipped[:KEPT].tolist(),
@@ -356,11 +351,6 @@ def distances(x: Tensor, share: Tensor | None = None, *, far: float) -> Tensor:
     return torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, weight)
 
 
-def tv(p: Tensor, q: Tensor) -> float:
-    """Total variation of two histograms."""
-    return float((p - q).abs().sum() / 2)
-
-
 def _draw(rows: list[dict[str, Any]]) -> None:
     path = ROOT / "particles.svg"
     path.write_text(picture(rows), encoding="utf-8")
@@ -370,14 +360,13 @@ def picture(rows: list[dict[str, Any]]) -> str:
     """SVG: energies and distances of both clusters, of test samples, ours and both flows."""
     from matplotlib.figure import Figure
 
-    inks = {"ours": (ACCENT, "-"), "autoregressive": (AGAINST, "-"), "coupling": (AGAINST, ":")}
     figure = Figure(figsize=(9.6, 5.0), layout="constrained")
     for line, system in zip(figure.subplots(2, 2), SYSTEMS, strict=True):
         places = ((torch.arange(BINS) + 0.5) * SYSTEMS[system].far / BINS).tolist()
-        for row in (row for row in rows if row["cluster"] == system and row["method"] in inks):
-            ink, stroke = inks[row["method"]]
+        for row in (row for row in rows if row["cluster"] == system):
+            label, ink, stroke = _LOOKS[row["method"]]
             seen = row["histogram"]
-            style = {"color": ink, "linestyle": stroke, "linewidth": 1.3, "label": _LABELS[row["method"]]}
+            style = {"color": ink, "linestyle": stroke, "linewidth": 1.3, "label": label}
             low, high = min(seen["test_energy"]) - 2, row["clip"]
             edges = torch.linspace(low, high, 61).tolist()
             width = {"bins": edges, "density": True}
@@ -399,4 +388,8 @@ def picture(rows: list[dict[str, Any]]) -> str:
     return svg(figure, "particles")
 
 
-_LABELS = {"ours": "ours", "autoregressive": "spline flow, autoregressive", "coupling": "spline flow, couplings"}
+_LOOKS = {
+    "ours": ("ours", ACCENT, "-"),
+    "autoregressive": ("spline flow, autoregressive", AGAINST, "-"),
+    "coupling": ("spline flow, couplings", AGAINST, ":"),
+}

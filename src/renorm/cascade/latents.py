@@ -135,12 +135,11 @@ def encoded(model: Cascade, x: Float[Tensor, "batch channel *sites"]) -> dict[st
     """
     if len(x) < 2:
         raise DataError(f"a detail is swapped between two fields, got {len(x)}")
-    try:
-        sees = [
-            receptive_field(model, x, i + 1, _middle(each.event_shape)) for i, each in enumerate(model.lattices[1:])
-        ]
-    except RuntimeError:
+    leaf = x.detach().requires_grad_()
+    if not all(model.coarsen(leaf, level).requires_grad for level in range(1, len(model.lattices))):
         return None
+    middles = [_middle(lattice.event_shape) for lattice in model.lattices]
+    sees = [receptive_field(model, x, level, middles[level]) for level in range(1, len(middles))]
     details = model.encode(x[:1]).details[::-1]  # finest first
     moves = [causal_cone(model, x, level, _middle(tuple(each.shape[1:]))) for level, each in enumerate(details)]
     with torch.no_grad():

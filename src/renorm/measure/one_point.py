@@ -14,7 +14,7 @@ from torch import Tensor
 from renorm.errors import DataError
 from renorm.measure.statistics import Estimate, check_log_weights, ess, jackknife
 
-__all__ = ["Histogram", "KolmogorovSmirnov", "histogram", "kolmogorov_smirnov", "peak_counts"]
+__all__ = ["Histogram", "KolmogorovSmirnov", "histogram", "kolmogorov_smirnov", "peak_counts", "total_variation"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,19 @@ def histogram(
     counts = counts.scatter_add(1, place, torch.ones_like(values))[:, 1:-1]
     density = jackknife(counts / values.shape[1] / e.diff(), blocks=blocks, log_weights=log_weights)
     return Histogram(e, density.value, torch.where(density.value > 0, density.error, torch.nan))
+
+
+def total_variation(p: Float[Tensor, " bins"], q: Float[Tensor, " bins"]) -> float:
+    r"""How far apart two laws of the same bins are, $\tfrac12\sum_b|p_b - q_b|$: 0 if alike, 1 if they share nothing.
+
+    Args:
+        p, q: Probabilities; each adds to 1.
+
+    Example:
+        >>> total_variation(torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.5, 0.25, 0.25]))
+        0.25
+    """
+    return float((p - q).abs().sum()) / 2
 
 
 def kolmogorov_smirnov(

@@ -397,8 +397,8 @@ _FILES = {
     "Flow of couplings": "couplings.npz",
     "Folds": "folds.npz",
     "Log weights": "weights.npz",
-    "What each level encodes": "encoded.npz",
     "Nats of each level": "levels.npz",
     "Nearest training images": "neighbours.npz",
+    "What each level encodes": "encoded.npz",
 }
 """Sections that not every run has: nothing is said where their file is missing."""
