@@ -219,7 +219,7 @@ def spectrum_figure(spectrum: Mapping[str, Any]) -> str:
     both = np.concatenate([power["data"], power["samples"]])
     above.set(yscale="log", ylim=(np.nanmin(both) / 2, np.nanmax(both) * 2), xscale="log")
     above.yaxis.set_major_locator(LogLocator(numticks=7))
-    above.legend(frameon=False, fontsize=10, labelcolor=_INK)
+    above.legend(loc="upper right", frameon=False, fontsize=10, labelcolor=_INK)
 
     ratio = power["samples"] / power["data"]
     spread = ratio * np.hypot(error["samples"] / power["samples"], error["data"] / power["data"])
