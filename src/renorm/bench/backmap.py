@@ -25,10 +25,9 @@ from renorm.fit.progress import FitProgress
 from renorm.graph import Graph
 from renorm.lattice import Lattice
 from renorm.laws.fene import FenePolymer
+from renorm.laws.simulate_molecules import simulate_molecules
 from renorm.mcmc.hmc import HMC
-from renorm.mcmc.kernel import Cycle
 from renorm.mcmc.kernel import run as run_kernel
-from renorm.mcmc.pivot import Pivot
 from renorm.measure.chains.geometry import bond_lengths, pseudo_angles
 from renorm.measure.one_point import total_variation
 
@@ -90,12 +89,8 @@ def run(seed: int) -> Result:
 
 def equilibrium(law: FenePolymer, generator: torch.Generator) -> Tensor:
     """Snapshots of many chains: (snapshots, chains, 3, atoms)."""
-    hot = HMC(law, steps=10, step_size=0.004, burn_in=40)  # walks that avoid themselves begin with tight bonds
-    state = hot.start(law.start(CHAINS, generator=generator))
-    x = run_kernel(hot, state, 40, generator=generator, thin=40).state.x
-    kernel = Cycle((*[Pivot(law)] * 4, HMC(law, steps=12, step_size=0.01, burn_in=60)))
-    state = run_kernel(kernel, kernel.start(x), BURN, generator=generator, thin=BURN).state
-    return run_kernel(kernel, state, KEPT * APART, generator=generator, thin=APART).values
+    size = {"chains": CHAINS, "burn_in": BURN, "thin": APART}
+    return simulate_molecules(law, CHAINS * KEPT, generator=generator, **size).unflatten(0, (KEPT, CHAINS))
 
 
 def learn(x: Tensor, generator: torch.Generator) -> Cascade:

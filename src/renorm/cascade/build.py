@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 
 from renorm.cascade.conditional import CascadeConditional
+from renorm.cascade.conditionals.backmap import ChainBackmap
 from renorm.cascade.conditionals.coupling import CouplingFlow
+from renorm.cascade.conditionals.dense_gaussian import DenseGaussian
 from renorm.cascade.conditionals.heads import Head, SpinHead, SplineHead
 from renorm.cascade.conditionals.heat_bath import HeatBath
 from renorm.cascade.conditionals.linear_gaussian import GaussianTop, LinearGaussian
@@ -18,14 +20,24 @@ from renorm.cascade.conditionals.relative_details import RelativeDetails
 from renorm.cascade.conditionals.site_laws import IsingSite, Phi4Site, SiteLaw
 from renorm.cascade.conditionals.standardised import Standardised
 from renorm.cascade.energy.gibbs import GibbsConditional, local_terms
-from renorm.cascade.spec import CascadeSpec, DiffusionPartSpec, EnergySpec, FlowSpec, GaussianSpec, LocalSpec
+from renorm.cascade.spec import (
+    BackmapSpec,
+    CascadeSpec,
+    DiffusionPartSpec,
+    EnergySpec,
+    FlowSpec,
+    GaussianSpec,
+    LocalSpec,
+)
 from renorm.coarse.base import CoarseGraining
+from renorm.coarse.beads import Beads, bead_steps
 from renorm.coarse.checkerboard import Checkerboard, RotatedCheckerboard
 from renorm.coarse.fourier import FourierShell
 from renorm.coarse.learned import CayleyBlock
 from renorm.coarse.mera import Disentangled, MeraStep
 from renorm.coarse.wavelet import Wavelet
 from renorm.errors import RecipeError
+from renorm.graph import Graph
 from renorm.lattice import Lattice
 from renorm.laws.spec import FreeFieldSpec, IsingSpec, LawSpec, Phi4Spec
 from renorm.nn.block_flow import BlockFlow
@@ -105,6 +117,8 @@ def make_steps(spec: CascadeSpec, lattice: Lattice) -> list[CoarseGraining]:
     Raises:
         RecipeError: If there is not one, or not so many.
     """
+    if spec.coarse == "beads":
+        return list(_beads(spec, lattice))
     steps: list[CoarseGraining] = []
     at = lattice
     while spec.levels is None or len(steps) < spec.levels:
@@ -157,6 +171,34 @@ def _step(spec: CascadeSpec, index: int, lattice: Lattice) -> CoarseGraining:
     return Wavelet(order=ORDERS[spec.coarse], dim=lattice.dim)
 
 
+def _beads(spec: CascadeSpec, lattice: Lattice) -> list[Beads]:
+    """Pairs of bonded atoms, pairs of these, and so on; of a chain that is drawn in order, while all are pairs."""
+    if lattice.dim != 1:
+        raise RecipeError(f"beads are made of atoms along one axis, (batch, dim, atoms), got sites {lattice.shape}")
+    atoms, known = lattice.sites, spec.beads
+    plain = Graph.ring if lattice.boundary == "periodic" and atoms > 1 else Graph.linear
+    try:
+        graph = plain(atoms) if known.bonds is None else Graph(atoms, known.bonds)
+        graph = Graph(atoms, graph.bonds, known.masses)
+    except ValueError as error:
+        raise RecipeError(f"model.beads: {error}") from None
+    steps = bead_steps(graph)
+    if isinstance(spec.conditional, BackmapSpec):
+        if lattice.boundary == "periodic" or lattice.channels != 3:
+            raise RecipeError(
+                "conditionals of kind 'backmap' are of open chains in space, positions of 3 components (set "
+                f"data.channels = 3), got {lattice.channels} on a lattice that is {lattice.boundary}"
+            )
+        whole = [all(len(part) == 2 for part in step.parts) and len(step.parts) >= 3 for step in steps]
+        steps = steps[: (whole + [False]).index(False)]
+    most = spec.levels or len(steps)
+    if not steps or most > len(steps):
+        asked = "one level" if spec.levels is None else f"levels = {spec.levels}"
+        why = ", in pairs down to three beads" if isinstance(spec.conditional, BackmapSpec) else ""
+        raise RecipeError(f"{asked} is more than {atoms} atoms have{why}: at most {len(steps)}")
+    return steps[:most]
+
+
 def _head(spec: LocalSpec) -> Head:
     if spec.head == "spin":
         return SpinHead()
@@ -177,7 +219,12 @@ def _conditional(
         return LocalConditional(coarse.dim, channels, detail[0], _head(law), symmetric=spec.symmetric, **size)
     if isinstance(law, FlowSpec):
         return _flow(spec, law, coarse, channels, detail[0])
+    if isinstance(law, BackmapSpec):
+        size = {"width": law.width, "layers": law.layers, "bins": law.bins, "components": law.components}
+        return ChainBackmap(coarse.sites, **size)
     if isinstance(law, GaussianSpec):
+        if spec.coarse == "beads":
+            return DenseGaussian.unfitted(coarse.sites, detail[1], channels)
         if spec.coarse == "fourier":
             return ModeGaussian.unfitted(channels, shell_waves(fine))
         _require_periodic(coarse)
@@ -194,6 +241,8 @@ def _conditional(
 
 def _top(spec: CascadeSpec, coarse: Lattice) -> CascadeConditional:
     law = spec.conditional
+    if spec.coarse == "beads":
+        return DenseGaussian.unfitted(0, coarse.sites, coarse.channels)
     if isinstance(law, GaussianSpec):
         if spec.coarse == "fourier":
             return ModeGaussian.unfitted(coarse.channels, waves(coarse), coarse)

@@ -21,7 +21,7 @@ class Evidence:
     Attributes:
         log_z: $\ln Z$ by importance sampling; from both ends (Bennett) where samples of the target were given.
         one_sided: $\ln Z$ from the model's draws alone: what the model misses it does not see.
-        lower: $\langle\ln w\rangle_q = \ln Z - \mathrm{KL}(q|p) \le \ln Z$.
+        lower: $\langle\ln w\rangle_q = \ln Z - \mathrm{KL}(q|p) \le \ln Z$; minus infinity where a draw weighs nothing.
         upper: $\langle\ln w\rangle_p = \ln Z + \mathrm{KL}(p|q) \ge \ln Z$; none without samples of the target.
         ess: Effective share of the draws.
         acceptance: Of independent proposals in equilibrium.
@@ -91,7 +91,7 @@ def evidence_of(model: Weighed, action: Action, drawn: Weighted, target: Tensor 
     return Evidence(
         log_z=alone if theirs is None else bar(ours, theirs),
         one_sided=alone,
-        lower=lower_bound(ours),
+        lower=lower_bound(ours) if bool(ours.isfinite().all()) else Estimate(*torch.tensor([-torch.inf, 0.0]).double()),
         upper=None if theirs is None else upper_bound(theirs),
         ess=ess(ours),
         acceptance=acceptance(ours, theirs),

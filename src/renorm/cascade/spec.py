@@ -9,6 +9,8 @@ from renorm.spec import require, require_literals
 
 __all__ = [
     "LEARNED",
+    "BackmapSpec",
+    "BeadsSpec",
     "BendSpec",
     "CascadeFit",
     "CascadeSpec",
@@ -21,7 +23,7 @@ __all__ = [
     "require_transfer",
 ]
 
-Coarse = Literal["haar", "db2", "db4", "fourier", "checkerboard", "learned", "mera", "disentangled"]
+Coarse = Literal["haar", "db2", "db4", "fourier", "checkerboard", "learned", "mera", "disentangled", "beads"]
 LEARNED = ("learned", "mera", "disentangled")
 """Steps with parameters of their own, so that all levels learn at once."""
 
@@ -32,7 +34,8 @@ Head = Literal["spline", "spin", "mixture"]
 class GaussianSpec:
     """Linear filters of the coarse field and coloured noise, solved from covariances: exact for Gaussian fields.
 
-    On Fourier shells, modes of different wave vectors are independent, and there is no filter.
+    On Fourier shells, modes of different wave vectors are independent, and there is no filter. Of beads, every atom has
+    its own, alike for all components.
     """
 
     kind: Literal["gaussian"] = "gaussian"
@@ -170,7 +173,34 @@ class DiffusionPartSpec:
         require(self.steps >= 1, "steps must be >= 1 (a walk needs at least one step)", self.steps)
 
 
-ConditionalSpec = LocalSpec | GaussianSpec | FlowSpec | EnergySpec | DiffusionPartSpec
+@dataclass(frozen=True)
+class BackmapSpec:
+    """Both atoms of every pair along a chain, in a frame that the chain gives: it turns with the beads.
+
+    Args:
+        width, layers: Of the networks.
+        bins: Pieces of the splines of an angle and a bond.
+        components: Of the mixture of half lengths.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    kind: Literal["backmap"] = "backmap"
+    width: int = 96
+    layers: int = 2
+    bins: int = 16
+    components: int = 4
+
+    def __post_init__(self) -> None:
+        require_literals(self)
+        require(self.width >= 1, "width must be >= 1", self.width)
+        require(self.layers >= 1, "layers must be >= 1", self.layers)
+        require(2 <= self.bins <= 500, "bins must be 2 to 500 (one piece bends nothing)", self.bins)
+        require(self.components >= 1, "components must be >= 1", self.components)
+
+
+ConditionalSpec = LocalSpec | GaussianSpec | FlowSpec | EnergySpec | DiffusionPartSpec | BackmapSpec
 """The law of a detail given its coarse field, by its ``kind``."""
 
 
@@ -200,6 +230,32 @@ class BendSpec:
 
 
 @dataclass(frozen=True)
+class BeadsSpec:
+    """The molecule that ``"beads"`` bind, pair by pair, down to one bead.
+
+    Args:
+        bonds: Pairs of atoms, numbered from 0; not given: a chain, or a ring where the lattice is periodic.
+        masses: Of each atom, in any unit; all 1 if not given.
+        spread: Of the centre of mass of positions from a file, which say nothing of it: it is drawn anew, with this
+            root mean square, in units of length. Laws have their own.
+
+    Raises:
+        ValueError: If a bond or a mass is none.
+    """
+
+    bonds: tuple[tuple[int, int], ...] | None = None
+    masses: tuple[float, ...] | None = None
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        for bond in self.bonds or ():
+            require(min(bond) >= 0 and bond[0] != bond[1], "a bond joins two atoms, numbered from 0", list(bond))
+        for mass in self.masses or ():
+            require(0 < mass < math.inf, "masses must be > 0 and finite", mass)
+        require(0 < self.spread < math.inf, "spread must be > 0 (where it is free, a molecule has no norm)", self.spread)
+
+
+@dataclass(frozen=True)
 class CascadeSpec:
     r"""A cascade, $\ln p(\phi_0) = \ln p_L(\phi_L) + \sum_l [\ln p_l(y_l \mid \phi_{l+1}) + \ln|\det T_l|]$.
 
@@ -207,7 +263,8 @@ class CascadeSpec:
         coarse: The step $T$: wavelets ``"haar"``, ``"db2"``, ``"db4"``; ``"checkerboard"``, straight and turned in
             turn, which halves the sites each time; ``"fourier"``, shells of the modes above half the wavenumbers;
             ``"learned"``, an orthogonal block of 2 x 2 trained along; ``"mera"``, a Haar block between learned
-            bijections; ``"disentangled"``, a checkerboard after learned bijections.
+            bijections; ``"disentangled"``, a checkerboard after learned bijections; ``"beads"``, pairs of bonded atoms
+            that give way to their centres of mass, of fields that are positions (batch, dim, atoms).
         levels: How many steps; not given: as many as the lattice allows.
         conditional: The law $p_l$ of every level.
         heat_bath: Whether the finest level is the exact heat bath of the data's law: spins or $\phi^4$ on a
@@ -218,6 +275,7 @@ class CascadeSpec:
             read; else all are 1, and the levels share their scale too.
         positive: Whether fields are contrasts of a positive density, and stay above -1 in every draw; ``"haar"`` alone.
         bend: Of steps that bend blocks.
+        beads: Of the molecule.
 
     Raises:
         ValueError: If a value is out of range, or two do not go together.
@@ -236,6 +294,7 @@ class CascadeSpec:
     tied: bool = False
     positive: bool = False
     bend: BendSpec = field(default_factory=BendSpec)
+    beads: BeadsSpec = field(default_factory=BeadsSpec)
 
     def __post_init__(self) -> None:
         require_literals(self)
@@ -256,6 +315,15 @@ class CascadeSpec:
         require(kind != "diffusion" or self.coarse in ("haar", "db2", "db4"), rule, self.coarse)
         rule = "Fourier shells have modes for details, and only a conditional of kind 'gaussian' is a law of modes"
         require(self.coarse != "fourier" or kind == "gaussian", rule, kind)
+        rule = "beads need a conditional of positions, 'gaussian' or 'backmap'"
+        require(self.coarse != "beads" or kind in ("gaussian", "backmap"), rule, kind)
+        rule = "backmap draws atoms from beads, so it needs coarse = 'beads'"
+        require(kind != "backmap" or self.coarse == "beads", rule, self.coarse)
+        rule = "beads are those of a molecule, with coarse = 'beads'"
+        require(self.beads == BeadsSpec() or self.coarse == "beads", rule, self.coarse)
+        rule = "backmap reads a chain of equal atoms in order, without bonds or masses of its own"
+        plain = self.beads.bonds is None and self.beads.masses is None
+        require(kind != "backmap" or plain, rule, "bonds or masses")
         rule = "positive shares out the content of blocks, so it needs coarse = 'haar'"
         require(not self.positive or self.coarse == "haar", rule, self.coarse)
         rule = "positive needs symmetric = false (a density has no two-fold symmetry)"

@@ -73,7 +73,7 @@ class Weighed(ABC):
             generator: Source of randomness.
 
         Raises:
-            DataError: If the action is not finite on a field that the model draws.
+            DataError: If the action is no number, or minus infinity, on a field that the model draws.
             NoLikelihoodError: If the densities are not exact.
         """
         self.require_density()
@@ -84,22 +84,25 @@ class Weighed(ABC):
     def log_weight(self, action: Action, x: Tensor, log_prob: Tensor | None = None) -> Float64[Tensor, " batch"]:
         r"""$\ln w = -S(\phi) - \ln q(\phi)$ of each field, in nats, as many together as fit into memory.
 
+        A field of infinite action (a broken bond) weighs nothing.
+
         Args:
             action: S.
             x: Fields.
             log_prob: Their $\ln q$ where it is known, as of a draw.
 
         Raises:
-            DataError: If the action is not finite on a field.
+            DataError: If the action is no number, or minus infinity, on a field, or infinite on all.
             NoLikelihoodError: If the densities are not exact.
         """
         self.require_density()
         energy = torch.cat([action(part).double() for part in x.split(self.together)])
-        bad = int((~energy.isfinite()).sum())
-        if bad:
+        bad = int((energy.isnan() | (energy == -torch.inf)).sum())
+        if bad or bool(energy.isinf().all()):
+            which = f"{bad} of {len(energy)} that are nan or -inf" if bad else f"infinity on all {len(energy)}"
             raise DataError(
-                f"the action must be finite on every field, got {bad} of {len(energy)} that are not: is it bounded "
-                "below, and are its couplings finite?"
+                "the action must be finite on every field, but for infinity where a field weighs nothing, got "
+                f"{which}: is it bounded below, are its couplings finite, and is the model trained?"
             )
         if log_prob is None:
             log_prob = torch.cat([self.log_prob(part) for part in x.split(self.together)])

@@ -1,4 +1,4 @@
-"""Simulated fields of an exact law: spins, phi^4, free and lognormal fields, double wells."""
+"""Simulated fields of an exact law: spins, phi^4, free and lognormal fields, molecules and clusters."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ TEST_THIN = 40  # moves from one test field to the next on a chain
 
 
 def read(spec: DataSpec, split: Split) -> Raw:
-    """Fields of ``spec.law`` on a torus of ``spec.shape``, simulated each time that they are asked for.
+    """Fields of ``spec.law`` on ``spec.shape`` sites, simulated each time that they are asked for.
 
     Train and test are drawn from two different streams of random numbers; the test has a tenth as many fields, and
     where a Markov chain makes them they lie further apart on it, since error bars take them as independent.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from renorm.errors import RecipeError
-from renorm.laws.spec import LawSpec
+from renorm.laws.spec import LawSpec, boundary_of
 from renorm.spec import require
 
 __all__ = ["DataSpec", "Resize", "Split"]
@@ -44,8 +44,8 @@ class DataSpec:
         number: How many training fields ``"gaussian"`` and ``"law"`` simulate; a tenth as many again are the test
             fields.
         seed: Of the simulation, and of the held-out tenth of sets that come without a test split.
-
-        law: The exact law that ``"law"`` simulates, on a torus: ``boundary`` must be ``"periodic"``.
+        law: The exact law that ``"law"`` simulates: fields on a torus, ``boundary = "periodic"``, or molecules and
+            clusters, ``boundary = "open"`` (a ring: periodic) and ``shape`` the number of atoms.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -101,8 +101,9 @@ class DataSpec:
         if (self.name == "law") != (self.law is not None):
             given = "no law" if self.law is None else f"a law with name = {self.name!r}"
             raise RecipeError(f"data.law and name = 'law' come together (a law says what is simulated), got {given}")
-        if self.law is not None and self.boundary != "periodic":
+        if self.law is not None and self.boundary != boundary_of(self.law):
+            where = "a torus or a ring: periodic data called open" if self.boundary == "open" else "open ends"
             raise RecipeError(
-                f"data.boundary must be 'periodic' for fields of a law (a torus: periodic data called open), "
+                f"data.boundary must be '{boundary_of(self.law)}' for the law '{self.law.kind}' ({where}), "
                 f"got {self.boundary!r}"
             )

@@ -66,17 +66,21 @@ class DoubleWellCluster:
 
     def __call__(self, x: Float[Tensor, "batch dim particles"]) -> Float[Tensor, " batch"]:
         """Energy of every configuration, in nats; DataError if positions are of another shape."""
-        _, distance = _apart(x, self.lattice)
-        u = distance - self.d0
-        wells = (self.a * u + self.b * u.square() + self.c * u**4).sum(1)
+        u = self._apart(x)[1]
+        square = u.square()
+        wells = (self.a * u + self.b * square + self.c * square.square()).sum((1, 2)) / 2
         return wells / self.tau + _centre(x, self.spread)
 
     def grad(self, x: Float[Tensor, "batch dim particles"]) -> Float[Tensor, "batch dim particles"]:
         """Its gradient."""
-        apart, distance = _apart(x, self.lattice)
-        u = distance - self.d0
-        slope = (self.a + 2 * self.b * u + 4 * self.c * u**3) / self.tau
-        return _forces(x, apart, slope / distance.clamp(min=1e-12)) + x.mean(2, keepdim=True) / self.spread**2
+        distance, u = self._apart(x)
+        slope = (self.a + u * (2 * self.b + 4 * self.c * u.square())) / self.tau
+        return _forces(x, slope / distance) + x.mean(2, keepdim=True) / self.spread**2
+
+    def _apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances of all particles, and by how much they miss d0 (of a particle to itself: 0)."""
+        distance = _distances(x, self.lattice)
+        return distance, distance.masked_fill(distance.isinf(), self.d0) - self.d0
 
 
 @dataclass(frozen=True)
@@ -128,19 +132,18 @@ class LennardJonesCluster:
 
     def __call__(self, x: Float[Tensor, "batch dim particles"]) -> Float[Tensor, " batch"]:
         """Energy of every configuration, in nats, infinite where two overlap; DataError if positions do not fit."""
-        _, distance = _apart(x, self.lattice)
-        sixth = (self.rm / distance) ** 6
-        pairs = 2 * self.epsilon * (sixth * (sixth - 2)).sum(1)  # infinite, not unknown, where two overlap
+        sixth = _sixth(_distances(x, self.lattice), self.rm)
+        pairs = self.epsilon * (sixth * (sixth - 2)).sum((1, 2))  # infinite, not unknown, where two overlap
         trap = 0.5 * (x - x.mean(2, keepdim=True)).square().flatten(1).sum(1)
         return (pairs + trap) / self.tau + _centre(x, self.spread)
 
     def grad(self, x: Float[Tensor, "batch dim particles"]) -> Float[Tensor, "batch dim particles"]:
         """Its gradient."""
-        apart, distance = _apart(x, self.lattice)
-        sixth = (self.rm / distance) ** 6
-        slope = 24 * self.epsilon * (sixth - sixth * sixth) / distance
+        distance = _distances(x, self.lattice)
+        sixth = _sixth(distance, self.rm)
+        slope = 24 * self.epsilon * (sixth - sixth * sixth) / distance.square()
         centre = x.mean(2, keepdim=True)
-        return (_forces(x, apart, slope / distance) + x - centre) / self.tau + centre / self.spread**2
+        return (_forces(x, slope) + x - centre) / self.tau + centre / self.spread**2
 
 
 def _require_cluster(particles: int, dim: int, tau: float, spread: float) -> None:
@@ -150,20 +153,28 @@ def _require_cluster(particles: int, dim: int, tau: float, spread: float) -> Non
     require(spread > 0, "spread must be > 0 (a free cluster has no norm)", spread)
 
 
-def _apart(x: Tensor, lattice: Lattice) -> tuple[Tensor, Tensor]:
-    """Vectors from the second to the first particle of each pair, (batch, dim, pairs), and their lengths."""
+def _distances(x: Tensor, lattice: Lattice) -> Tensor:
+    """Of every particle to every other, and infinite to itself: (batch, particles, particles)."""
+    _require_here(x, lattice)
+    sites = x.transpose(1, 2)
+    distance = torch.cdist(sites, sites, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance + torch.diag(distance.new_full((lattice.sites,), torch.inf))
+
+
+def _require_here(x: Tensor, lattice: Lattice) -> None:
     if tuple(x.shape[1:]) != lattice.event_shape:
         raise DataError(f"positions must be (batch, {lattice.channels}, {lattice.sites}), got {tuple(x.shape)}")
-    first, second = torch.triu_indices(lattice.sites, lattice.sites, offset=1, device=x.device)
-    apart = x[..., first] - x[..., second]
-    return apart, apart.norm(dim=1)
 
 
-def _forces(x: Tensor, apart: Tensor, slope: Tensor) -> Tensor:
-    """The gradient of energies of pairs, from their slopes over their distances."""
-    first, second = torch.triu_indices(x.shape[2], x.shape[2], offset=1, device=x.device)
-    pull = apart * slope[:, None]
-    return torch.zeros_like(x).index_add(2, first, pull).index_add(2, second, -pull)
+def _sixth(distance: Tensor, rm: float) -> Tensor:
+    """(rm / d)^6; powers by multiplication, which is many times faster."""
+    square = (rm / distance).square()
+    return square * square * square
+
+
+def _forces(x: Tensor, pull: Tensor) -> Tensor:
+    """The gradient of energies of pairs, from their slopes over their distances, (batch, particles, particles)."""
+    return x * pull.sum(2)[:, None] - x @ pull
 
 
 def _centre(x: Tensor, spread: float) -> Tensor:

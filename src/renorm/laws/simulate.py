@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renorm.laws.build import Law
+from renorm.laws.build import Law, Molecule
 from renorm.laws.chain import DoubleWellChain
 from renorm.laws.gaussian_field import GaussianField
 from renorm.laws.ising import Ising
 from renorm.laws.lognormal import Lognormal
+from renorm.laws.muller_brown import MullerBrown
 from renorm.laws.phi4 import Phi4
+from renorm.laws.simulate_molecules import simulate_molecules
 from renorm.mcmc.cluster import Cluster
 from renorm.mcmc.hmc import HMC
 from renorm.mcmc.kernel import Cycle, run
@@ -38,12 +40,12 @@ def simulate(
     burn_in: int | None = None,
     thin: int | None = None,
     clusters: Literal["swendsen-wang", "wolff"] = "swendsen-wang",
-) -> Float[Tensor, "num 1 *sites"]:
+) -> Float[Tensor, "num channel *sites"]:
     r"""Fields of a law.
 
     Free and lognormal fields are drawn exactly and independently. Spins move by Swendsen-Wang clusters; $\phi^4$ and
     double wells by clusters for the signs and a Metropolis sweep for the rest (Hamiltonian Monte Carlo where a side is
-    odd), one after the other. All chains begin ordered (a lattice melts in a few cluster moves, also at the critical
+    odd), one after the other; molecules and clusters as `simulate_molecules` says. All chains begin ordered (a lattice melts in a few cluster moves, also at the critical
     point, and orders slowly), move ``burn_in`` times unseen, and then each ``thin``-th field is kept. Fields that
     follow each other come from different chains; those of one chain stand ``chains`` places apart. At the critical
     point of $64^2$ sites, two neighbours on a chain still have energies with a correlation of about 0.35 (spins) and
@@ -81,6 +83,8 @@ def simulate(
     require(not single or paced, rule, (burn_in, thin))
     if isinstance(law, GaussianField | Lognormal):
         return law.sample(num, generator=generator)
+    if isinstance(law, Molecule | MullerBrown):
+        return simulate_molecules(law, num, generator=generator, chains=chains, burn_in=burn_in, thin=thin)
     require(chains is None or chains >= 1, "chains must be >= 1 (something must move)", chains)
     burn_in, thin = _pace(law, burn_in, thin)
     require(burn_in >= 1, "burn_in must be >= 1 (chains begin far from the law)", burn_in)

@@ -21,13 +21,15 @@ from renorm.cascade.pictures import rendered
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
 from renorm.errors import DataError
-from renorm.laws.build import make_law
+from renorm.laws.build import Law, make_law
 from renorm.laws.lognormal import Lognormal
+from renorm.laws.muller_brown import MullerBrown
 from renorm.model import Grade
 from renorm.recipes.cascade_fit import action_of
-from renorm.recipes.cascade_run import continuous
+from renorm.recipes.cascade_run import prepared
 from renorm.recipes.folder import write_arrays, write_json
 from renorm.recipes.judge import REFERENCE, check_enough, judge
+from renorm.recipes.molecule_measure import NOTE, bonds_of, is_molecule, molecule_observables, shapes
 from renorm.recipes.observables import Observable, exact_answers, field_statistics, observables
 from renorm.recipes.recorded import check_recorded
 from renorm.recipes.spec import CascadeRecipe
@@ -50,7 +52,7 @@ def measure(
     test = load_data(recipe.data, "test")
     check_enough(recipe.measure, num, test)
     check_recorded(folder, recipe.measure)
-    reference = continuous(test, recipe.measure.seed)[:REFERENCE]
+    reference = prepared(recipe, test, recipe.measure.seed)[:REFERENCE]
     exact = model.grade is Grade.EXACT  # an energy is no density: nothing can be weighed by it
     action = action_of(recipe.data.law, model.lattice.shape) if exact else None
     begun = time.perf_counter()
@@ -67,10 +69,17 @@ def measure(
         why = "a diffusion, without a density" if model.grade is Grade.NONE else "energies, known up to a constant"
         notes["likelihood"] = f"the conditionals are {why}: no nats are given"
     judged = judge(x, reference, test, recipe.measure, recipe.data)
-    if action is None:
+    law = _law(recipe, model)
+    if is_molecule(recipe.data, recipe.model):
+        bonds = _bonds(recipe, model)
+        seen = shapes(x, reference, law, bonds)
+        figures, notes = figures | seen.figures, notes | {"shapes": NOTE}
+        write_arrays(folder / "samples" / "shapes.npz", **seen.arrays)
+        listed = listed or molecule_observables(x, reference, law, bonds)
+    elif action is None:
         listed = field_statistics(x, reference, test.lattice, recipe.data.law)
-        for one in listed:
-            figures |= {one.name: one.value, f"{one.name}_error": one.error}
+    for one in listed:
+        figures |= {one.name: one.value, f"{one.name}_error": one.error}
     notes |= _one_sided(recipe, x)
     measured = {
         "figures": {**figures, **judged.figures},
@@ -105,12 +114,14 @@ def _weighed(
     assert theirs is not None
     assert upper is not None
     figures: dict[str, Any] = {"log_z": float(alone.value), "log_z_error": float(alone.error)}
-    answers = exact_answers(make_law(recipe.data.law, model.lattice.shape)) if recipe.data.law is not None else {}
+    law = _law(recipe, model)
+    answers = exact_answers(law) if law is not None else {}
     if "log_z" in answers:
         figures["log_z_exact"] = answers["log_z"]
     both = {"log_z_bar": found.log_z, "log_z_lower": found.lower, "log_z_upper": upper, "acceptance": found.acceptance}
     for name, estimate in both.items():
-        figures |= {name: float(estimate.value), f"{name}_error": float(estimate.error)}
+        if math.isfinite(float(estimate.value)):  # a lower bound is not, where a draw weighs nothing
+            figures |= {name: float(estimate.value), f"{name}_error": float(estimate.error)}
     figures["ess"] = found.ess
     notes: dict[str, Any] = {"target": f"{len(target)} simulated fields of the law, for the upper bound and beside it"}
     if found.collapsed:
@@ -123,9 +134,12 @@ def _weighed(
         notes["both_ends"] = (
             f"log Z from the model's draws alone lies {gap:.3g} nats from that of both ends: part of the law is missed"
         )
-    listed = observables(x, target, recipe.data.law, answers, ours)
-    for one in listed:
-        figures |= {one.name: one.value, f"{one.name}_error": one.error}
+    if is_molecule(recipe.data) or isinstance(law, MullerBrown):
+        weights = None if found.collapsed else ours
+        notes |= {"observables": "of the draws as they are, since their weights say nothing"} if found.collapsed else {}
+        listed = molecule_observables(x, target, law, _bonds(recipe, model), weights)
+    else:
+        listed = observables(x, target, recipe.data.law, answers, ours)
     write_arrays(folder / "samples" / "weights.npz", model=ours, target=theirs)
     return figures, notes, listed
 
@@ -144,7 +158,7 @@ def _likelihood(
     if test.values.dtype == torch.uint8:  # a density in units of the bins of bytes
         low, high = test.value_range
         figures["bits_per_dim"] = (float(nats.mean()) / numbers - math.log((high - low) / 255)) / math.log(2)
-    law = None if recipe.data.law is None else make_law(recipe.data.law, model.lattice.shape)
+    law = _law(recipe, model)
     if isinstance(law, Lognormal):
         figures["nats_per_site_exact"] = -float(law.log_prob(reference).double().mean()) / numbers
     elif law is not None and log_z_exact is not None:
@@ -160,6 +174,16 @@ def _likelihood(
         numbers=torch.tensor(details),
     )
     return figures
+
+
+def _law(recipe: CascadeRecipe, model: Cascade) -> Law | None:
+    """Of the data, where they have one."""
+    return None if recipe.data.law is None else make_law(recipe.data.law, model.lattice.shape)
+
+
+def _bonds(recipe: CascadeRecipe, model: Cascade) -> list[tuple[int, int]]:
+    ring = model.lattice.boundary == "periodic"
+    return bonds_of(recipe.data.law, recipe.model, model.lattice.sites, ring=ring)
 
 
 def _one_sided(recipe: CascadeRecipe, x: Tensor) -> Mapping[str, Any]:

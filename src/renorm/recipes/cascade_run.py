@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from renorm.cascade.cascade import Cascade
+from renorm.cascade.spec import BeadsSpec
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
 from renorm.errors import CheckpointError, DataError, RenormError
@@ -23,7 +24,7 @@ from renorm.fit.checkpoint import save as save_checkpoint
 from renorm.fit.progress import FitProgress
 from renorm.fit.record import read_metrics
 from renorm.lattice import Lattice
-from renorm.laws.build import make_law
+from renorm.laws.build import lattice_of
 from renorm.recipes.cascade_fit import Stage, begin, grown, plan, run_stage
 from renorm.recipes.diffusion_conditional import MAKERS
 from renorm.recipes.folder import check_same_run, is_first, machine, write_json
@@ -31,7 +32,7 @@ from renorm.recipes.judge import check_measurable
 from renorm.recipes.spec import CascadeRecipe
 from renorm.spec import to_mapping, to_toml
 
-__all__ = ["continuous", "fit"]
+__all__ = ["fit", "prepared"]
 
 LINES = 200  # of metrics.jsonl for a stage
 KEEP = 60.0  # seconds between the moments of a stage that are kept
@@ -43,7 +44,7 @@ def fit(recipe: CascadeRecipe, folder: Path, *, progress: bool, command: str) ->
     lattice = _lattice(recipe) if fields is None else fields.lattice
     known = _identity(recipe, fields)
     check_same_run(folder, known)
-    x = None if fields is None else continuous(fields, recipe.fit.seed)
+    x = None if fields is None else prepared(recipe, fields, recipe.fit.seed)
     if x is not None and recipe.model.spins:
         require_spins(x)
     if fields is not None:
@@ -212,18 +213,36 @@ def _lattice(recipe: CascadeRecipe) -> Lattice:
     """Where the law lives, when no field of it is asked for."""
     law = recipe.data.law
     assert law is not None
-    make_law(law, recipe.data.shape)  # says if it does not live there
-    return Lattice(recipe.data.shape, boundary=recipe.data.boundary)
+    return lattice_of(law, recipe.data.shape)  # says if it does not live there
 
 
 def _identity(recipe: CascadeRecipe, fields: Fields | None) -> dict[str, Any]:
     """What must not change when a run is resumed: model, training, and the data or their law."""
     law = {"law": to_mapping(recipe.data.law), "shape": list(recipe.data.shape)} if recipe.data.law is not None else {}
-    known: dict[str, Any] = {"model": to_mapping(recipe.model), "fit": to_mapping(recipe.fit), **law}
+    model = to_mapping(recipe.model)
+    if recipe.model.beads == BeadsSpec():  # a key of a later version: runs of earlier ones go on
+        del model["beads"]
+    known: dict[str, Any] = {"model": model, "fit": to_mapping(recipe.fit), **law}
     known["data"] = None if fields is None else fields.sha256()
     if fields is not None and fields.values.dtype == torch.uint8:
         known["value_range"] = list(recipe.data.value_range)
     return known
+
+
+def prepared(recipe: CascadeRecipe, fields: Fields, seed: int) -> Tensor:
+    r"""The fields as the cascade takes them: as numbers that have a density, and, of molecules, with a centre.
+
+    Positions from a file say where a molecule is, which means nothing. Its centre is drawn anew from a law,
+    $\bar x \sim N(0, s^2/d)$ in each of d components, $\bar x$ the centre of mass and s ``model.beads.spread``.
+    """
+    x, beads = continuous(fields, seed), recipe.model.beads
+    if recipe.model.coarse != "beads" or recipe.data.law is not None:
+        return x
+    share = torch.tensor(beads.masses or (1.0,) * x.shape[2], dtype=x.dtype)
+    if len(share) != x.shape[2]:
+        return x  # the cascade itself says what is wrong
+    noise = torch.randn(*x.shape[:2], 1, generator=torch.Generator().manual_seed(seed))
+    return x - (x @ (share / share.sum()))[..., None] + beads.spread / x.shape[1] ** 0.5 * noise
 
 
 def continuous(fields: Fields, seed: int) -> Tensor:

@@ -17,7 +17,9 @@ from renorm.laws.ising import MOST_SITES, Ising
 from renorm.laws.kaufman import kaufman_energy
 from renorm.laws.lognormal import Lognormal
 from renorm.laws.lognormal_shells import shell_bispectrum, shell_power
+from renorm.laws.muller_brown import MullerBrown
 from renorm.laws.phi4 import Phi4
+from renorm.laws.rouse import GaussianChain
 from renorm.laws.spec import LawSpec, LognormalSpec
 from renorm.measure.bispectrum import bispectrum
 from renorm.measure.lattice_observables import (
@@ -123,7 +125,9 @@ def exact_answers(law: Law) -> dict[str, float]:
     if isinstance(law, GaussianField):
         corner = float(law.correlation.flatten()[0])
         return {"log_z": law.log_z, "phi_sq": corner, "phi_4": 3 * corner**2, "chi": 1 / law.mass_sq, "binder": 0.0}
-    return {}
+    if isinstance(law, GaussianChain):
+        return {"log_z": law.log_z}
+    return {"log_z": law.log_z()} if isinstance(law, MullerBrown) else {}
 
 
 def field_statistics(x: Tensor, reference: Tensor, lattice: Lattice, law: LawSpec | None = None) -> list[Observable]:

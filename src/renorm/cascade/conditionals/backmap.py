@@ -54,7 +54,8 @@ class ChainBackmap(CascadeConditional):
 
     Args:
         beads: How many there are, at least 3 (two would leave an angle open).
-        bond: About the distance of neighbouring atoms: the unit in which the networks see lengths.
+        bond: About the distance of neighbouring atoms: the unit in which the networks see lengths; not given: the mean
+            length of the details that ``standardise`` sees.
         width, layers: Of the networks.
         bins: Of the splines.
         components: Of the mixture.
@@ -73,28 +74,33 @@ class ChainBackmap(CascadeConditional):
     reparametrised = False
 
     def __init__(
-        self, beads: int, *, bond: float = 1.0, width: int = 64, layers: int = 2, bins: int = 16, components: int = 4
+        self, beads: int, *, bond: float | None = None, width: int = 64, layers: int = 2, bins: int = 16, components: int = 4
     ) -> None:
         super().__init__()
         require(beads >= 3, "beads must be >= 3 (fewer leave an angle open)", beads)
-        require(bond > 0, "bond must be > 0, in units of length", bond)
+        require(bond is None or bond > 0, "bond must be > 0, in units of length", bond)
         require(2 <= bins < 1 / NARROW, "bins must be >= 2 (one piece bends nothing), and not a thousand", bins)
         require(width >= 1 and layers >= 1, "width and layers must be >= 1", (width, layers))
-        self.beads, self.bond, self.bins = beads, bond, bins
+        self.beads, self.bins, self.measured = beads, bins, bond is None
         self.length = MixtureHead(components)
         seen = 3 + 4 * (AHEAD + BEHIND + NEAR)
         self.around = dense(seen, 3 * bins, width=width, layers=layers, still=True)
         self.along = dense(seen + 2, self.length.size, width=width, layers=layers, still=True)
         self.across = dense(seen + 5, 3 * bins + 1, width=width, layers=layers, still=True)
-        self.register_buffer("centre", torch.tensor(math.log(bond / 2)))
+        unit = 1.0 if bond is None else float(bond)
+        self.register_buffer("bond", torch.tensor(unit))
+        self.register_buffer("centre", torch.tensor(math.log(unit / 2)))
         self.register_buffer("spread", torch.tensor(0.1))
 
+    bond: Tensor
     centre: Tensor
     spread: Tensor
 
     @torch.no_grad()
     def standardise(self, detail: Float[Tensor, "batch 3 beads"], coarse: Float[Tensor, "batch 3 beads"]) -> None:
-        r"""Take mean and spread of $\ln s$ from samples."""
+        r"""Take mean and spread of $\ln s$ from samples, and the unit of length where none was given."""
+        if self.measured:
+            self.bond.copy_(detail.norm(dim=1).mean())
         log_s = (detail.norm(dim=1) / 2).clamp(min=LEAST).log()
         self.centre.copy_(log_s.mean())
         self.spread.copy_(log_s.std().clamp(min=LEAST))

@@ -50,6 +50,11 @@ class DenseGaussian(CascadeConditional):
         self.register_load_state_dict_post_hook(_conditioned)
         self._condition()
 
+    @classmethod
+    def unfitted(cls, sites: int, details: int, channels: int) -> "DenseGaussian":
+        """White noise, to be solved from samples or loaded."""
+        return cls(torch.eye(sites + details, dtype=torch.float64), sites, channels)
+
     def solve(self, detail: Tensor, coarse: Tensor) -> None:
         """Take the covariance of samples; DataError if there are too few for it to have full rank."""
         rows = detail if coarse.ndim < 3 else torch.cat([coarse, detail], 2)

@@ -1,0 +1,201 @@
+"""What is measured on molecules and clusters: size, bonds, angles, distances and energies, beside the test split's."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import scipy.stats
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from renorm.cascade.spec import CascadeSpec
+from renorm.data.spec import DataSpec
+from renorm.laws.build import Law, Molecule
+from renorm.laws.muller_brown import MullerBrown
+from renorm.laws.rouse import GaussianChain
+from renorm.laws.spec import GaussianChainSpec, LawSpec
+from renorm.measure.one_point import total_variation
+from renorm.measure.statistics import jackknife
+from renorm.recipes.observables import Observable
+
+__all__ = ["NOTE", "Shapes", "bonds_of", "exact_shapes", "is_molecule", "molecule_observables", "shapes"]
+
+BINS = 40
+CLIP = 20.0  # nats above the highest energy of the test split, where all that lies beyond is put
+MOST = 4000  # configurations whose pairs are counted
+NOTE = f"total variation of histograms of {BINS} bins; energies are clipped {CLIP:g} nats above the test's highest"
+Bonds = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Histograms of samples and of test configurations, and how far apart they are.
+
+    Attributes:
+        figures: ``bond_tv``, ``angle_tv``, ``distance_tv`` (total variation, 0 to 1) and ``energy_w1`` (Wasserstein
+            distance in nats), each with the figure of two halves of the test split, its floor.
+        arrays: For the report: ``NAME_edges``, ``NAME_samples``, ``NAME_data``.
+    """
+
+    figures: dict[str, float]
+    arrays: dict[str, Tensor]
+
+
+def is_molecule(data: DataSpec, model: CascadeSpec | None = None) -> bool:
+    """Whether fields are positions, (batch, dim, atoms)."""
+    kinds = ("gaussian-chain", "fene", "double-well-cluster", "lennard-jones")
+    return (model is not None and model.coarse == "beads") or (data.law is not None and data.law.kind in kinds)
+
+
+def bonds_of(law: LawSpec | None, model: CascadeSpec | None, atoms: int, *, ring: bool) -> list[tuple[int, int]]:
+    """Pairs of bonded atoms; none in a cluster.
+
+    Example:
+        >>> bonds_of(GaussianChainSpec(ring=True), None, 3, ring=True)
+        [(0, 1), (1, 2), (2, 0)]
+    """
+    if law is not None and law.kind in ("double-well-cluster", "lennard-jones"):
+        return []
+    if model is not None and model.beads.bonds is not None:
+        return list(model.beads.bonds)
+    closed = [(atoms - 1, 0)] if ring and atoms > 2 else []
+    return [(i, i + 1) for i in range(atoms - 1)] + closed
+
+
+def exact_shapes(law: Law) -> dict[str, float]:
+    """What is known exactly, by the names of ``molecule_observables``.
+
+    Example:
+        >>> exact_shapes(GaussianChain(32))["rg_sq"]
+        5.328125
+    """
+    if isinstance(law, MullerBrown):
+        means = {name: law.mean(lambda x, k=k: x[:, 0, k]) for k, name in enumerate("xy")}  # type: ignore[misc]
+        return {"energy": law.mean(law), **means}
+    if not isinstance(law, GaussianChain):
+        return {}
+    known = {"rg_sq": law.rg_sq, "energy": law.dim * law.atoms / 2}
+    if law.ring:
+        return known | {"bond_sq": law.bond**2 * (1 - 1 / law.atoms)}
+    return known | {"bond_sq": law.bond**2, "end_to_end_sq": law.bond**2 * (law.atoms - 1)}
+
+
+def molecule_observables(
+    x: Float[Tensor, "num dim atoms"],
+    target: Float[Tensor, "others dim atoms"],
+    law: Law | None,
+    bonds: Bonds,
+    log_weights: Float[Tensor, " num"] | None = None,
+) -> list[Observable]:
+    r"""Means over molecules, each with its error: squared radius of gyration, bond and end-to-end distance, energy.
+
+    $$ R_g^2 = \frac1N\sum_i |x_i - \bar x|^2, \qquad b^2 = \frac1B\sum_{(i,j)} |x_i - x_j|^2, \qquad
+       R_e^2 = |x_N - x_1|^2 $$
+
+    in units of length squared, and U in nats where a law is given; of Müller and Brown's plane, the coordinates.
+
+    Args:
+        x: Samples.
+        target: Test configurations.
+        law: Whose exact answers are known, and whose energy.
+        bonds: Pairs of atoms; an end-to-end distance has a chain alone, bonds (0, 1), (1, 2), ...
+        log_weights: Of the samples; those of no weight may have any shape.
+    """
+    exact = {} if law is None else exact_shapes(law)
+    kept = torch.ones(len(x), dtype=torch.bool) if log_weights is None else log_weights > -torch.inf
+    weights = None if log_weights is None else log_weights[kept]
+    found = []
+    for name, ours in _numbers(x[kept], law, bonds).items():
+        theirs = _numbers(target, law, bonds)[name]
+        if not bool(ours.isfinite().all()):  # broken bonds of draws as they are
+            continue
+        mean, other = jackknife(ours, log_weights=weights), jackknife(theirs)
+        pair = float(other.value), float(other.error)
+        found.append(Observable(name, float(mean.value), float(mean.error), exact.get(name), *pair))
+    return found
+
+
+def shapes(
+    x: Float[Tensor, "num dim atoms"], reference: Float[Tensor, "others dim atoms"], law: Law | None, bonds: Bonds
+) -> Shapes:
+    """Bonds, angles, distances and energies of samples as they are, against test configurations."""
+    x, reference = x[:MOST], reference[:MOST]
+    figures: dict[str, float] = {}
+    arrays: dict[str, Tensor] = {}
+    half = torch.arange(len(reference)) % 2 == 0
+    for name in ("bond", "angle", "distance"):
+        ours, theirs = (_values(name, each, bonds) for each in (x, reference))
+        if ours is None or theirs is None:
+            continue
+        edges = torch.linspace(float(theirs.min()), float(theirs.max()), BINS + 1, dtype=torch.float64)
+        shares = [_shares(each, edges) for each in (ours, theirs, theirs[half], theirs[~half])]
+        figures[f"{name}_tv"] = total_variation(shares[0], shares[1])
+        if len(reference) > 1:
+            figures[f"{name}_tv_floor"] = total_variation(shares[2], shares[3])
+        arrays |= {f"{name}_edges": edges, f"{name}_samples": shares[0], f"{name}_data": shares[1]}
+    if law is not None:
+        energy, other = (law(_centred(each, law)).double() for each in (x, reference))
+        highest = float(other.max()) + CLIP
+        energy = energy.nan_to_num(nan=highest, posinf=highest).clamp(max=highest)
+        figures["energy_w1"] = float(scipy.stats.wasserstein_distance(energy, other))
+        if len(reference) > 1:
+            figures["energy_w1_floor"] = float(scipy.stats.wasserstein_distance(other[half], other[~half]))
+        edges = torch.linspace(float(other.min()) - 1, highest, BINS + 1, dtype=torch.float64)
+        arrays["energy_edges"] = edges
+        arrays |= {"energy_samples": _shares(energy, edges), "energy_data": _shares(other, edges)}
+    return Shapes(figures, arrays)
+
+
+def _numbers(x: Tensor, law: Law | None, bonds: Bonds) -> dict[str, Tensor]:
+    """What is averaged, a number a molecule."""
+    if isinstance(law, MullerBrown):
+        return {"x": x[:, 0, 0].double(), "y": x[:, 0, 1].double(), "energy": law(x).double()}
+    x = x.double()
+    found = {"rg_sq": (x - x.mean(2, keepdim=True)).square().sum(1).mean(1)}
+    if bonds:
+        found["bond_sq"] = _along(x, bonds).square().mean(1)
+    if list(bonds) == [(i, i + 1) for i in range(x.shape[2] - 1)]:
+        found["end_to_end_sq"] = (x[..., -1] - x[..., 0]).square().sum(1)
+    if isinstance(law, Molecule):
+        found["energy"] = law(x).double()
+    return found
+
+
+def _values(name: str, x: Tensor, bonds: Bonds) -> Tensor | None:
+    """All bonds, angles or distances of each molecule, (batch, many)."""
+    if name == "distance":
+        i, j = torch.triu_indices(x.shape[2], x.shape[2], offset=1)
+        return (x[..., i] - x[..., j]).double().norm(dim=1)
+    if name == "bond":
+        return _along(x.double(), bonds) if bonds else None
+    around: dict[int, list[int]] = {}
+    for a, b in bonds:
+        around.setdefault(a, []).append(b)
+        around.setdefault(b, []).append(a)
+    corners = [(a, m, b) for m, near in around.items() for k, a in enumerate(near) for b in near[:k]]
+    if not corners or x.shape[1] < 2:
+        return None
+    first, middle, last = (list(each) for each in zip(*corners, strict=True))
+    u, v = (x[..., each].double() - x[..., middle].double() for each in (first, last))
+    cosine = (u * v).sum(1) / (u.norm(dim=1) * v.norm(dim=1)).clamp(min=1e-12)
+    return cosine.clamp(-1, 1).acos().nan_to_num(nan=math.pi)
+
+
+def _along(x: Tensor, bonds: Bonds) -> Tensor:
+    first, second = (list(each) for each in zip(*bonds, strict=True))
+    return (x[..., first] - x[..., second]).norm(dim=1)
+
+
+def _centred(x: Tensor, law: Law) -> Tensor:
+    """Energies are compared with all centres at 0, whose law is known."""
+    return x - x.mean(2, keepdim=True) if isinstance(law, Molecule) else x
+
+
+def _shares(values: Tensor, edges: Tensor) -> Tensor:
+    """Of the bins; what lies outside is in the first or last."""
+    low, high = float(edges[0]), float(edges[-1])
+    if high <= low:
+        return torch.tensor([1.0, *[0.0] * (len(edges) - 2)], dtype=torch.float64)
+    inside = values.double().flatten().nan_to_num(nan=high, posinf=high, neginf=low).clamp(low, high)
+    return torch.histc(inside, len(edges) - 1, low, high) / inside.numel()
