@@ -14,20 +14,17 @@ import torch
 from torch import Tensor
 
 from renorm.bench.result import Result
+from renorm.cascade.backmapping import allowed_draws, moved_at_fixed_beads
 from renorm.cascade.cascade import Cascade
 from renorm.cascade.conditionals.backmap import ChainBackmap
 from renorm.cascade.conditionals.dense_gaussian import DenseGaussian
-from renorm.cascade.fibre import Fibre
 from renorm.cascade.learning.levels import fit_level
 from renorm.coarse.beads import bead_steps
-from renorm.errors import DataError
 from renorm.fit.progress import FitProgress
 from renorm.graph import Graph
 from renorm.lattice import Lattice
 from renorm.laws.fene import FenePolymer
 from renorm.laws.simulate_molecules import simulate_molecules
-from renorm.mcmc.hmc import HMC
-from renorm.mcmc.kernel import run as run_kernel
 from renorm.measure.chains.geometry import bond_lengths, pseudo_angles
 from renorm.measure.one_point import total_variation
 
@@ -38,7 +35,6 @@ PLAN = ((16, 1.0, 3000), (8, 1.6, 2000))
 
 WIDTH, BATCH, RATE = 96, 256, 2e-3
 FRAMES, DRAWS = 200, 100
-ROUNDS = 200  # in which a broken draw may be drawn again
 POLISH, LEAPS, STEP = 40, 10, 0.008  # trajectories at fixed beads, leapfrog steps of each, their size at first
 BONDS, ANGLES = (0.7, 1.4, 35), (0.0, math.pi, 36)  # from, to, bins
 
@@ -58,9 +54,10 @@ def run(seed: int) -> Result:
     frames = fresh[-1][:FRAMES]
     coarse = model.coarsen(frames, 2).repeat_interleave(DRAWS, 0)
     begun = time.process_time()
-    drawn, again = finite_draws(model, law, coarse, generator)
+    drawn, again = allowed_draws(model, law, coarse, len(PLAN), generator=generator)
     drawing = time.process_time() - begun
-    moved, acceptance = polished(model, law, drawn, generator)
+    size = {"moves": POLISH, "leaps": LEAPS, "step_size": STEP, "generator": generator}
+    moved, acceptance = moved_at_fixed_beads(model, law, drawn, len(PLAN), **size)  # type: ignore[arg-type]
     moving = time.process_time() - begun - drawing
     half = torch.arange(len(others)) % 2 == 0
     rows: list[dict[str, float | str]] = [
@@ -108,35 +105,6 @@ def learn(x: Tensor, generator: torch.Generator) -> Cascade:
         x = coarse
     top.solve(x, x.new_empty(len(x), 0))
     return Cascade(Lattice((ATOMS,), channels=3), steps, laws, top)
-
-
-@torch.no_grad()
-def finite_draws(model: Cascade, law: FenePolymer, coarse: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
-    """Atoms for each frame of beads; a draw with a broken bond is drawn again. And the share that were."""
-    x = model.refine(coarse, level=len(PLAN), generator=generator)
-    again = 0
-    for _ in range(ROUNDS):
-        bad = (~law(x).isfinite()).nonzero()[:, 0]
-        if not len(bad):
-            break
-        again += len(bad)
-        x[bad] = model.refine(coarse[bad], level=len(PLAN), generator=generator)
-    else:
-        raise DataError(f"{len(bad)} frames have no draw with whole bonds after {ROUNDS} tries: is the law trained?")
-    return x, again / (again + len(x))
-
-
-def polished(model: Cascade, law: FenePolymer, x: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
-    """The draws after some trajectories that leave their beads where they are, and the acceptance of the last."""
-    fibre = Fibre(model.steps, model.lattice)
-    moved, taken = [], []
-    for part in x.split(2000):
-        coarse, y = fibre.apart(part)
-        kernel = HMC(fibre.action(law, coarse), LEAPS, STEP, burn_in=POLISH // 2)
-        result = run_kernel(kernel, kernel.start(y), POLISH, generator=generator, thin=POLISH)
-        moved.append(fibre.field(coarse, result.state.x))
-        taken.append(float(result.acceptance[-1]))
-    return torch.cat(moved), sum(taken) / len(taken)
 
 
 def _compared(x: Tensor, other: Tensor) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """From a cascade's spec to its parts: the one place where names become classes."""
 
+import itertools
+import operator
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -189,8 +191,8 @@ def _beads(spec: CascadeSpec, lattice: Lattice) -> list[Beads]:
                 "conditionals of kind 'backmap' are of open chains in space, positions of 3 components (set "
                 f"data.channels = 3), got {lattice.channels} on a lattice that is {lattice.boundary}"
             )
-        whole = [all(len(part) == 2 for part in step.parts) and len(step.parts) >= 3 for step in steps]
-        steps = steps[: (whole + [False]).index(False)]
+        whole = (len(step.parts) >= 3 and {*map(len, step.parts)} == {2} for step in steps)
+        steps = [step for step, pairs in zip(steps, itertools.accumulate(whole, operator.and_), strict=True) if pairs]
     most = spec.levels or len(steps)
     if not steps or most > len(steps):
         asked = "one level" if spec.levels is None else f"levels = {spec.levels}"

@@ -252,7 +252,9 @@ class BeadsSpec:
             require(min(bond) >= 0 and bond[0] != bond[1], "a bond joins two atoms, numbered from 0", list(bond))
         for mass in self.masses or ():
             require(0 < mass < math.inf, "masses must be > 0 and finite", mass)
-        require(0 < self.spread < math.inf, "spread must be > 0 (where it is free, a molecule has no norm)", self.spread)
+        require(
+            0 < self.spread < math.inf, "spread must be > 0 (where it is free, a molecule has no norm)", self.spread
+        )
 
 
 @dataclass(frozen=True)

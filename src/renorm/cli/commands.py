@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from renorm.cli.chains import read_structures
 from renorm.cli.given import refine_from
+from renorm.cli.molecules import refine_coarse
 from renorm.cli.options import changed, one_field, out_file, with_walk
 from renorm.cli.output import Progress, save_grid, save_picture, say, table
 from renorm.errors import RecipeError
@@ -69,6 +70,8 @@ def refine(options: argparse.Namespace) -> None:
         return refine_from(options)
     if options.particles != 1:
         raise RecipeError(f"--particles go with --edge, got {options.particles} without")
+    if options.coarse is not None or options.moves:
+        return refine_coarse(options)
     import torch
 
     from renorm.recipes.folder import write_arrays

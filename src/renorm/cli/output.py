@@ -16,11 +16,18 @@ __all__ = ["Progress", "save_grid", "save_picture", "say", "table"]
 
 
 def save_grid(out: Path, x: "Tensor", run: Path, *, columns: int | None = None) -> None:
-    """Fields as a contact sheet, in the value range of the run."""
+    """Fields as a contact sheet, in the value range of the run; molecules as balls and sticks."""
+    from renorm.lattice import Lattice
     from renorm.recipes.folder import read_field_recipe
+    from renorm.recipes.molecule_measure import bonds_of
     from renorm.report.figures import field_grid
+    from renorm.report.molecule_figures import molecule_grid
 
-    save_picture(out, field_grid(x, columns=columns, value_range=read_field_recipe(run).data.value_range))
+    recipe = read_field_recipe(run)
+    bonds = bonds_of(recipe, Lattice(tuple(x.shape[2:]), recipe.data.boundary, x.shape[1]))
+    if bonds is not None:
+        return save_picture(out, molecule_grid(x, bonds, columns=columns))
+    save_picture(out, field_grid(x, columns=columns, value_range=recipe.data.value_range))
 
 
 def save_picture(out: Path, image: Any) -> None:

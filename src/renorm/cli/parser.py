@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn, TypeAlias
 
-from renorm.cli import chains, commands, compare, files, given, movie, plan, sound
+from renorm.cli import chains, commands, compare, files, given, molecules, movie, plan, sound
 from renorm.cli.options import seed
 from renorm.errors import RecipeError
 from renorm.version import __version__
@@ -54,11 +54,24 @@ def build_parser() -> argparse.ArgumentParser:
     refine.add_argument("run", help="run folder")
     refine.add_argument("-n", "--num", type=int, default=8, help="how many draws (8)")
     refine.add_argument("--level", type=int, help="level of the coarse field (half way)")
+    refine.add_argument("--coarse", metavar="FILE", help="of a cascade: .npy or .npz of coarse fields, all of them")
+    refine.add_argument("--moves", type=int, default=0, help="of a cascade: HMC moves at fixed coarse fields (0)")
     refine.add_argument("--edge", type=int, help="of a diffusion: keep the modes that so many sites an axis carry")
     refine.add_argument("--particles", type=int, default=1, help="of each draw, with --edge (1)")
     _field_arguments(refine)
     _walk_arguments(refine)
     _file_arguments(refine)
+
+    torsions = command("torsions", molecules.torsions, "learn the free-energy surface of torsion angles of a run")
+    torsions.add_argument("file", help="COLVAR file of PLUMED, or .npz with the same columns")
+    torsions.add_argument("--temperature", type=float, required=True, help="in kelvin")
+    torsions.add_argument("--bias-unit", help="of the column of the bias: kJ/mol, kcal/mol or kT")
+    torsions.add_argument("--run", help="which run of an .npz that holds several")
+    torsions.add_argument("--cells", type=int, default=64, help="of the surface, on each axis (64)")
+    torsions.add_argument("--from", dest="start", type=float, default=0.0, help="drop frames before this time (0)")
+    torsions.add_argument("-n", "--num", type=int, default=0, help="points to draw from the surface (0)")
+    torsions.add_argument("--seed", type=seed, default=0, help="of these points (0)")
+    torsions.add_argument("--out", help="folder of what is written (runs/torsions-NAME)")
 
     inpaint = command("inpaint", given.inpaint, "hide half of one field and draw it again (diffusions)")
     inpaint.add_argument("run", help="run folder")

@@ -43,13 +43,14 @@ def simulate(
 ) -> Float[Tensor, "num channel *sites"]:
     r"""Fields of a law.
 
-    Free and lognormal fields are drawn exactly and independently. Spins move by Swendsen-Wang clusters; $\phi^4$ and
-    double wells by clusters for the signs and a Metropolis sweep for the rest (Hamiltonian Monte Carlo where a side is
-    odd), one after the other; molecules and clusters as `simulate_molecules` says. All chains begin ordered (a lattice melts in a few cluster moves, also at the critical
-    point, and orders slowly), move ``burn_in`` times unseen, and then each ``thin``-th field is kept. Fields that
-    follow each other come from different chains; those of one chain stand ``chains`` places apart. At the critical
-    point of $64^2$ sites, two neighbours on a chain still have energies with a correlation of about 0.35 (spins) and
-    0.45 ($\phi^4$); for error bars, take a larger ``thin`` or blocks.
+    Free and lognormal fields are drawn exactly and independently. Spins move by Swendsen-Wang clusters; $\phi^4$
+    and double wells by clusters for the signs and a Metropolis sweep for the rest (Hamiltonian Monte Carlo where a
+    side is odd), one after the other; molecules and clusters as `simulate_molecules` says. All chains begin ordered
+    (a lattice melts in a few cluster moves, also at the critical point, and orders slowly), move ``burn_in`` times
+    unseen, and then each ``thin``-th field is kept. Fields that follow each other come from different chains; those
+    of one chain stand ``chains`` places apart. At the critical point of $64^2$ sites, two neighbours on a chain
+    still have energies with a correlation of about 0.35 (spins) and 0.45 ($\phi^4$); for error bars, take a larger
+    ``thin`` or blocks.
 
     Args:
         law: Which.

@@ -25,7 +25,7 @@ TOGETHER, FEWEST = 2**14, 64
 """Numbers that move together, over all chains, and chains of a large molecule."""
 
 WELLS = ((-0.558, 1.442), (0.623, 0.028), (-0.05, 0.467))  # of Müller and Brown's potential
-PACES = {FenePolymer: (150, 6), LennardJonesCluster: (300, 20), DoubleWellCluster: (300, 20), MullerBrown: (300, 10)}
+PACES = {FenePolymer: (150, 6), LennardJonesCluster: (300, 20), DoubleWellCluster: (200, 20), MullerBrown: (200, 10)}
 """Moves before the first configuration is kept, and from one that is kept to the next."""
 
 
@@ -66,7 +66,7 @@ def simulate_molecules(
     if isinstance(law, GaussianChain):
         return law.sample(num, generator=generator)
     wait, step = PACES[type(law)]
-    numbers = 2 if isinstance(law, MullerBrown) else law.lattice.sites * law.lattice.channels
+    numbers = 8 if isinstance(law, MullerBrown) else law.lattice.sites * law.lattice.channels
     chains = min(num, max(FEWEST, TOGETHER // numbers) if chains is None else chains)
     burn_in, thin = wait if burn_in is None else burn_in, step if thin is None else thin
     require(chains >= 1, "chains must be >= 1 (something must move)", chains)

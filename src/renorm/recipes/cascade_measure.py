@@ -21,7 +21,7 @@ from renorm.cascade.pictures import rendered
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
 from renorm.errors import DataError
-from renorm.laws.build import Law, make_law
+from renorm.laws.build import Law, Molecule, make_law
 from renorm.laws.lognormal import Lognormal
 from renorm.laws.muller_brown import MullerBrown
 from renorm.model import Grade
@@ -29,7 +29,7 @@ from renorm.recipes.cascade_fit import action_of
 from renorm.recipes.cascade_run import prepared
 from renorm.recipes.folder import write_arrays, write_json
 from renorm.recipes.judge import REFERENCE, check_enough, judge
-from renorm.recipes.molecule_measure import NOTE, bonds_of, is_molecule, molecule_observables, shapes
+from renorm.recipes.molecule_measure import NOTE, bonds_of, molecule_observables, shapes
 from renorm.recipes.observables import Observable, exact_answers, field_statistics, observables
 from renorm.recipes.recorded import check_recorded
 from renorm.recipes.spec import CascadeRecipe
@@ -69,13 +69,12 @@ def measure(
         why = "a diffusion, without a density" if model.grade is Grade.NONE else "energies, known up to a constant"
         notes["likelihood"] = f"the conditionals are {why}: no nats are given"
     judged = judge(x, reference, test, recipe.measure, recipe.data)
-    law = _law(recipe, model)
-    if is_molecule(recipe.data, recipe.model):
-        bonds = _bonds(recipe, model)
-        seen = shapes(x, reference, law, bonds)
+    bonds, located = bonds_of(recipe, model.lattice), _located(recipe, model)
+    if bonds is not None:
+        seen = shapes(x, reference, located, bonds, _refined(model, reference, generator))
         figures, notes = figures | seen.figures, notes | {"shapes": NOTE}
         write_arrays(folder / "samples" / "shapes.npz", **seen.arrays)
-        listed = listed or molecule_observables(x, reference, law, bonds)
+        listed = listed or molecule_observables(x, reference, located, bonds)
     elif action is None:
         listed = field_statistics(x, reference, test.lattice, recipe.data.law)
     for one in listed:
@@ -89,6 +88,8 @@ def measure(
     }
     write_json(folder / "measures.json", measured)
     shown = {"x": x[:256].float(), "data": reference[:256], "value_range": torch.tensor(test.value_range)}
+    if bonds is not None:
+        shown["bonds"] = torch.tensor(bonds, dtype=torch.int64).reshape(-1, 2)
     write_arrays(folder / "samples" / "samples.npz", **shown)
     judged.write(folder)
     _write_strips(folder, model, reference[:1], generator)
@@ -134,10 +135,11 @@ def _weighed(
         notes["both_ends"] = (
             f"log Z from the model's draws alone lies {gap:.3g} nats from that of both ends: part of the law is missed"
         )
-    if is_molecule(recipe.data) or isinstance(law, MullerBrown):
+    bonds, located = bonds_of(recipe, model.lattice), _located(recipe, model)
+    if bonds is not None or located is not None:
         weights = None if found.collapsed else ours
         notes |= {"observables": "of the draws as they are, since their weights say nothing"} if found.collapsed else {}
-        listed = molecule_observables(x, target, law, _bonds(recipe, model), weights)
+        listed = molecule_observables(x, target, located, bonds or [], weights)
     else:
         listed = observables(x, target, recipe.data.law, answers, ours)
     write_arrays(folder / "samples" / "weights.npz", model=ours, target=theirs)
@@ -181,9 +183,17 @@ def _law(recipe: CascadeRecipe, model: Cascade) -> Law | None:
     return None if recipe.data.law is None else make_law(recipe.data.law, model.lattice.shape)
 
 
-def _bonds(recipe: CascadeRecipe, model: Cascade) -> list[tuple[int, int]]:
-    ring = model.lattice.boundary == "periodic"
-    return bonds_of(recipe.data.law, recipe.model, model.lattice.sites, ring=ring)
+def _refined(model: Cascade, x: Tensor, generator: torch.Generator) -> Tensor:
+    """A draw given the coarsest field of each field: what the conditionals alone are worth."""
+    last = len(model.levels) - 1
+    parts = x.split(model.together)
+    return torch.cat([model.refine(model.coarsen(y, last), level=last, generator=generator) for y in parts])
+
+
+def _located(recipe: CascadeRecipe, model: Cascade) -> Molecule | MullerBrown | None:
+    """The law, where it is one of positions."""
+    law = _law(recipe, model)
+    return law if isinstance(law, Molecule | MullerBrown) else None
 
 
 def _one_sided(recipe: CascadeRecipe, x: Tensor) -> Mapping[str, Any]:

@@ -9,23 +9,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from renorm.cascade.spec import CascadeSpec
-from renorm.data.spec import DataSpec
-from renorm.laws.build import Law, Molecule
+from renorm.lattice import Lattice
+from renorm.laws.build import Molecule
 from renorm.laws.muller_brown import MullerBrown
 from renorm.laws.rouse import GaussianChain
-from renorm.laws.spec import GaussianChainSpec, LawSpec
 from renorm.measure.one_point import total_variation
 from renorm.measure.statistics import jackknife
 from renorm.recipes.observables import Observable
+from renorm.recipes.spec import CascadeRecipe, FieldRecipe
 
-__all__ = ["NOTE", "Shapes", "bonds_of", "exact_shapes", "is_molecule", "molecule_observables", "shapes"]
+__all__ = ["NOTE", "Shapes", "bonds_of", "exact_shapes", "molecule_observables", "shapes"]
 
 BINS = 40
 CLIP = 20.0  # nats above the highest energy of the test split, where all that lies beyond is put
 MOST = 4000  # configurations whose pairs are counted
 NOTE = f"total variation of histograms of {BINS} bins; energies are clipped {CLIP:g} nats above the test's highest"
 Bonds = Sequence[tuple[int, int]]
+Located = Molecule | MullerBrown
 
 
 @dataclass(frozen=True)
@@ -35,35 +35,35 @@ class Shapes:
     Attributes:
         figures: ``bond_tv``, ``angle_tv``, ``distance_tv`` (total variation, 0 to 1) and ``energy_w1`` (Wasserstein
             distance in nats), each with the figure of two halves of the test split, its floor.
-        arrays: For the report: ``NAME_edges``, ``NAME_samples``, ``NAME_data``.
+        arrays: For the report: ``NAME_edges``, ``NAME_samples``, ``NAME_data`` and, where given, ``NAME_refined``.
     """
 
     figures: dict[str, float]
     arrays: dict[str, Tensor]
 
 
-def is_molecule(data: DataSpec, model: CascadeSpec | None = None) -> bool:
-    """Whether fields are positions, (batch, dim, atoms)."""
-    kinds = ("gaussian-chain", "fene", "double-well-cluster", "lennard-jones")
-    return (model is not None and model.coarse == "beads") or (data.law is not None and data.law.kind in kinds)
-
-
-def bonds_of(law: LawSpec | None, model: CascadeSpec | None, atoms: int, *, ring: bool) -> list[tuple[int, int]]:
-    """Pairs of bonded atoms; none in a cluster.
+def bonds_of(recipe: FieldRecipe, lattice: Lattice) -> list[tuple[int, int]] | None:
+    """Pairs of bonded atoms of what a recipe learns: none in a cluster; nothing at all where fields are no positions.
 
     Example:
-        >>> bonds_of(GaussianChainSpec(ring=True), None, 3, ring=True)
-        [(0, 1), (1, 2), (2, 0)]
+        >>> from renorm.recipes.spec import load_recipe
+        >>> bonds_of(load_recipe("rouse32"), Lattice((3,), channels=3))
+        [(0, 1), (1, 2)]
     """
+    law = recipe.data.law
     if law is not None and law.kind in ("double-well-cluster", "lennard-jones"):
         return []
-    if model is not None and model.beads.bonds is not None:
-        return list(model.beads.bonds)
-    closed = [(atoms - 1, 0)] if ring and atoms > 2 else []
+    beads = isinstance(recipe, CascadeRecipe) and recipe.model.coarse == "beads"
+    if not beads and (law is None or law.kind not in ("gaussian-chain", "fene")):
+        return None
+    if isinstance(recipe, CascadeRecipe) and recipe.model.beads.bonds is not None:
+        return list(recipe.model.beads.bonds)
+    atoms = lattice.shape[0]
+    closed = [(atoms - 1, 0)] if lattice.boundary == "periodic" and atoms > 2 else []
     return [(i, i + 1) for i in range(atoms - 1)] + closed
 
 
-def exact_shapes(law: Law) -> dict[str, float]:
+def exact_shapes(law: Located) -> dict[str, float]:
     """What is known exactly, by the names of ``molecule_observables``.
 
     Example:
@@ -84,7 +84,7 @@ def exact_shapes(law: Law) -> dict[str, float]:
 def molecule_observables(
     x: Float[Tensor, "num dim atoms"],
     target: Float[Tensor, "others dim atoms"],
-    law: Law | None,
+    law: Located | None,
     bonds: Bonds,
     log_weights: Float[Tensor, " num"] | None = None,
 ) -> list[Observable]:
@@ -117,37 +117,57 @@ def molecule_observables(
 
 
 def shapes(
-    x: Float[Tensor, "num dim atoms"], reference: Float[Tensor, "others dim atoms"], law: Law | None, bonds: Bonds
+    x: Float[Tensor, "num dim atoms"],
+    reference: Float[Tensor, "others dim atoms"],
+    law: Located | None,
+    bonds: Bonds,
+    refined: Float[Tensor, "others dim atoms"] | None = None,
 ) -> Shapes:
-    """Bonds, angles, distances and energies of samples as they are, against test configurations."""
+    """Bonds, angles, distances and energies of samples as they are, against test configurations.
+
+    Args:
+        x: Samples.
+        reference: Test configurations.
+        law: Whose energies are compared, if there is one.
+        bonds: Pairs of atoms.
+        refined: Draws given the coarsest beads of the test configurations; their figures begin with ``refined_``.
+    """
     x, reference = x[:MOST], reference[:MOST]
+    half = torch.arange(len(reference)) % 2 == 0
     figures: dict[str, float] = {}
     arrays: dict[str, Tensor] = {}
-    half = torch.arange(len(reference)) % 2 == 0
-    for name in ("bond", "angle", "distance"):
-        ours, theirs = (_values(name, each, bonds) for each in (x, reference))
-        if ours is None or theirs is None:
+    for name in ("bond", "angle", "distance", "energy"):
+        theirs = _values(name, reference, law, bonds)
+        if theirs is None:
             continue
-        edges = torch.linspace(float(theirs.min()), float(theirs.max()), BINS + 1, dtype=torch.float64)
-        shares = [_shares(each, edges) for each in (ours, theirs, theirs[half], theirs[~half])]
-        figures[f"{name}_tv"] = total_variation(shares[0], shares[1])
+        low, high = float(theirs.min()), float(theirs.max())
+        low, high = (low - 1, high + CLIP) if name == "energy" else (low, high)
+        edges = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
+        arrays |= {f"{name}_edges": edges, f"{name}_data": _shares(theirs, edges)}
+        for key, values in (("", x), ("refined", refined)):
+            ours = None if values is None else _values(name, values[:MOST], law, bonds)
+            if ours is not None:
+                figures[f"{key}_{_figure(name)}".lstrip("_")] = _apart(name, ours, theirs, edges)
+                arrays[f"{name}_{key or 'samples'}"] = _shares(ours, edges)
         if len(reference) > 1:
-            figures[f"{name}_tv_floor"] = total_variation(shares[2], shares[3])
-        arrays |= {f"{name}_edges": edges, f"{name}_samples": shares[0], f"{name}_data": shares[1]}
-    if law is not None:
-        energy, other = (law(_centred(each, law)).double() for each in (x, reference))
-        highest = float(other.max()) + CLIP
-        energy = energy.nan_to_num(nan=highest, posinf=highest).clamp(max=highest)
-        figures["energy_w1"] = float(scipy.stats.wasserstein_distance(energy, other))
-        if len(reference) > 1:
-            figures["energy_w1_floor"] = float(scipy.stats.wasserstein_distance(other[half], other[~half]))
-        edges = torch.linspace(float(other.min()) - 1, highest, BINS + 1, dtype=torch.float64)
-        arrays["energy_edges"] = edges
-        arrays |= {"energy_samples": _shares(energy, edges), "energy_data": _shares(other, edges)}
+            figures[f"{_figure(name)}_floor"] = _apart(name, theirs[half], theirs[~half], edges)
     return Shapes(figures, arrays)
 
 
-def _numbers(x: Tensor, law: Law | None, bonds: Bonds) -> dict[str, Tensor]:
+def _figure(name: str) -> str:
+    return "energy_w1" if name == "energy" else f"{name}_tv"
+
+
+def _apart(name: str, ours: Tensor, theirs: Tensor, edges: Tensor) -> float:
+    """Total variation of histograms; of energies the Wasserstein distance, clipped at the last edge."""
+    if name != "energy":
+        return total_variation(_shares(ours, edges), _shares(theirs, edges))
+    high = float(edges[-1])
+    clipped = (each.nan_to_num(nan=high, posinf=high).clamp(max=high) for each in (ours, theirs))
+    return float(scipy.stats.wasserstein_distance(*clipped))
+
+
+def _numbers(x: Tensor, law: Located | None, bonds: Bonds) -> dict[str, Tensor]:
     """What is averaged, a number a molecule."""
     if isinstance(law, MullerBrown):
         return {"x": x[:, 0, 0].double(), "y": x[:, 0, 1].double(), "energy": law(x).double()}
@@ -162,8 +182,10 @@ def _numbers(x: Tensor, law: Law | None, bonds: Bonds) -> dict[str, Tensor]:
     return found
 
 
-def _values(name: str, x: Tensor, bonds: Bonds) -> Tensor | None:
-    """All bonds, angles or distances of each molecule, (batch, many)."""
+def _values(name: str, x: Tensor, law: Located | None, bonds: Bonds) -> Tensor | None:
+    """All bonds, angles or distances of each molecule, (batch, many), or its energy, the centre at 0."""
+    if name == "energy":
+        return None if law is None else law(x - x.mean(2, keepdim=True)).double()
     if name == "distance":
         i, j = torch.triu_indices(x.shape[2], x.shape[2], offset=1)
         return (x[..., i] - x[..., j]).double().norm(dim=1)
@@ -185,11 +207,6 @@ def _values(name: str, x: Tensor, bonds: Bonds) -> Tensor | None:
 def _along(x: Tensor, bonds: Bonds) -> Tensor:
     first, second = (list(each) for each in zip(*bonds, strict=True))
     return (x[..., first] - x[..., second]).norm(dim=1)
-
-
-def _centred(x: Tensor, law: Law) -> Tensor:
-    """Energies are compared with all centres at 0, whose law is known."""
-    return x - x.mean(2, keepdim=True) if isinstance(law, Molecule) else x
 
 
 def _shares(values: Tensor, edges: Tensor) -> Tensor:

@@ -24,8 +24,10 @@ from renorm.errors import DataError
 
 __all__ = [
     "PALETTE",
+    "contact_sheet",
     "field_grid",
     "field_strip",
+    "labelled",
     "loss_figure",
     "numeral",
     "png_bytes",
@@ -79,7 +81,7 @@ def field_grid(
     """
     fields = _fields(x)
     cells = _cells(fields, shown_range(fields, value_range), scale)
-    return Image.fromarray(_sheet(cells, columns or math.ceil(math.sqrt(len(cells))), gap))
+    return Image.fromarray(contact_sheet(cells, columns or math.ceil(math.sqrt(len(cells))), gap))
 
 
 def field_strip(
@@ -108,8 +110,12 @@ def field_strip(
     for level in range(len(labels)):
         fields = _fields(array[:, level])
         columns.append(_cells(fields, shown_range(fields, value_range), scale))
-    cells = np.stack(columns, axis=1)  # (rows, levels, height, width, 4)
-    sheet = _sheet(cells.reshape(-1, *cells.shape[2:]), len(labels), gap)
+    return labelled(np.stack(columns, axis=1), labels, gap)
+
+
+def labelled(cells: UInt8[np.ndarray, "rows levels height width 4"], labels: Sequence[str], gap: int) -> Image.Image:
+    """Rows of small pictures, a label above each column."""
+    sheet = contact_sheet(cells.reshape(-1, *cells.shape[2:]), len(labels), gap)
     width = cells.shape[3]
     size = max(11, width // 6)
     picture = Image.new("RGBA", (sheet.shape[1], sheet.shape[0] + 9 * size // 5 - 1))
@@ -310,7 +316,9 @@ def _lines(field: np.ndarray, shown: ValueRange, scale: int | None) -> UInt8[np.
     return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS).convert("RGBA"))
 
 
-def _sheet(cells: np.ndarray, columns: int, gap: int) -> UInt8[np.ndarray, "height width 4"]:
+def contact_sheet(
+    cells: UInt8[np.ndarray, "batch height width 4"], columns: int, gap: int
+) -> UInt8[np.ndarray, "all across 4"]:
     """Cells row by row, transparent between them."""
     num, height, width, _ = cells.shape
     columns = min(columns, num)

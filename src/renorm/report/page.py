@@ -36,6 +36,7 @@ from renorm.report.figures import (
 )
 from renorm.report.key_figures import alarms, key_figures, observables_of
 from renorm.report.markup import curve, duration, figure, image, measured, sites_of, table, words_of
+from renorm.report.molecule_figures import molecule_grid, molecule_strip, shapes_figure
 from renorm.report.neighbours import nearest_training_images
 from renorm.report.reading import (
     arrays_of,
@@ -59,6 +60,7 @@ __all__ = ["write_report"]
 
 PICTURES = 64  # most fields on a contact sheet
 LARGE = 64 * 64  # sites from which a quarter as many are shown
+MOLECULES = 16  # most molecules on a sheet
 ROWS = 4  # most generated fields shown through the levels
 
 
@@ -158,6 +160,8 @@ def _hierarchy(model: Mapping[str, Any]) -> str:
 def _cascade(model: Mapping[str, Any]) -> str:
     """Example: 'A cascade of checkerboards (local conditionals, exact heat bath at the finest level)'."""
     steps = {"checkerboard": "checkerboards", "learned": "learned blocks", "fourier": "Fourier shells"}
+    if model.get("coarse") == "beads":
+        return f"A cascade of beads ({table(model.get('conditional')).get('kind')} conditionals)"
     steps |= {"mera": "learned bijections of blocks", "disentangled": "disentangled checkerboards"}
     coarse = str(model.get("coarse"))
     bath = ", exact heat bath at the finest level" if model.get("heat_bath") is True else ""
@@ -172,14 +176,31 @@ def _samples(run: Path) -> str:
     most = PICTURES if math.prod(arrays["x"].shape[2:]) < LARGE else PICTURES // 4
     most = min([most, *(len(arrays[name]) for name in ("x", "data") if name in arrays)])
     figures = []
+    bonds = _bonds(arrays)
     for name, title in (("x", "Samples of the model"), ("data", "Real fields")):
-        if name in arrays:
+        if name in arrays and bonds is not None:
+            molecules = arrays[name][: min(most, MOLECULES)]
+            title = title.replace("fields", "configurations")
+            alt = f"{title}: {len(molecules)} of {molecules.shape[2]} atoms"
+            figures.append(figure(image(molecule_grid(molecules, bonds), alt), f"{title}, first to last atom."))
+        elif name in arrays:
             fields = arrays[name][:most]
             # Clipped, as a saved picture would be: on a range of their own, samples that overshoot would turn grey.
             fields = np.where(np.isfinite(fields), np.clip(fields, *shown), fields)
             alt = f"{title}: {most} fields of {sites_of(fields)} sites"
             figures.append(figure(image(field_grid(fields, value_range=shown), alt), f"{title}{foreign}."))
     return "\n".join(['<div class="pair">', *figures, "</div>"])
+
+
+def _bonds(arrays: Mapping[str, np.ndarray]) -> list[tuple[int, int]] | None:
+    """Of molecules; nothing where fields are no positions."""
+    if "bonds" not in arrays:
+        return None
+    atoms = arrays["x"].shape[2]
+    pairs = [(int(a), int(b)) for a, b in arrays["bonds"].reshape(-1, 2)]
+    if any(not (0 <= a < atoms and 0 <= b < atoms) for a, b in pairs):
+        raise DataError(f"bonds must join two of {atoms} atoms, got {pairs}")
+    return pairs
 
 
 def _strips(run: Path) -> str:
@@ -193,9 +214,10 @@ def _through_levels(run: Path) -> list[str]:
     """
     arrays = arrays_of(run, "samples/strip.npz", "generated", "flow")
     try:
-        shown = shown_of(arrays_of(run, "samples/samples.npz", "x"))
+        whole = arrays_of(run, "samples/samples.npz", "x")
+        shown, bonds = shown_of(whole), _bonds(whole)
     except DataError:
-        shown = (-1.0, 1.0)
+        shown, bonds = (-1.0, 1.0), None
     generated, flow = arrays["generated"], arrays["flow"]
     if generated.ndim < 4:
         raise DataError(f"generated must be (levels, rows, channel, *sites), got shape {generated.shape}")
@@ -207,6 +229,9 @@ def _through_levels(run: Path) -> list[str]:
         (rows, up[::-1], f"Refined: each row is one field on its way up, coarse to fine{unit}."),
         (flow[None], labels, f"Coarse-grained: one real field on its way down, fine to coarse{unit}."),
     ]
+    if bonds is not None:
+        drawn = [(molecule_strip(fields, names, bonds), caption) for fields, names, caption in figures]
+        return [figure(image(strip, caption), caption.replace("field", "molecule")) for strip, caption in drawn]
     return [
         figure(image(field_strip(fields, names, value_range=shown, scale=scale, gap=8), caption, dense=True), caption)
         for fields, names, caption in figures
@@ -336,6 +361,11 @@ def _couplings(run: Path) -> str:
     return figure(curve(svg, "couplings", "Couplings at each level"), caption)
 
 
+def _shapes(run: Path) -> str:
+    svg, caption = shapes_figure(arrays_of(run, "samples/shapes.npz"))
+    return figure(curve(svg, "shapes", "Histograms of bonds, angles, distances and energies"), caption)
+
+
 def _encoded(run: Path) -> str:
     svg, caption = encoded_figure(arrays_of(run, "samples/encoded.npz", "sees", "moves", "field", "other", "swapped"))
     return figure(curve(svg, "encoded", "What each level sees, moves and encodes"), caption)
@@ -372,6 +402,7 @@ _CASCADE: list[tuple[str, str, Callable[[Path], str]]] = [
     ("Observables", "wide", _observables),
     ("Samples and data", "wide", _samples),
     ("Nearest training images", "wide", nearest_training_images),
+    ("Shapes", "wide", _shapes),
     ("From coarse to fine", "wide", _strips),
     ("What each level encodes", "wide", _encoded),
     ("Log weights", "half", _weights),
@@ -399,6 +430,7 @@ _FILES = {
     "Log weights": "weights.npz",
     "Nats of each level": "levels.npz",
     "Nearest training images": "neighbours.npz",
+    "Shapes": "shapes.npz",
     "What each level encodes": "encoded.npz",
 }
 """Sections that not every run has: nothing is said where their file is missing."""

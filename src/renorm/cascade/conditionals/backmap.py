@@ -74,7 +74,14 @@ class ChainBackmap(CascadeConditional):
     reparametrised = False
 
     def __init__(
-        self, beads: int, *, bond: float | None = None, width: int = 64, layers: int = 2, bins: int = 16, components: int = 4
+        self,
+        beads: int,
+        *,
+        bond: float | None = None,
+        width: int = 64,
+        layers: int = 2,
+        bins: int = 16,
+        components: int = 4,
     ) -> None:
         super().__init__()
         require(beads >= 3, "beads must be >= 3 (fewer leave an angle open)", beads)
