@@ -101,13 +101,15 @@ def flow(options: argparse.Namespace) -> None:
     import torch
 
     from renorm.recipes.folder import read_field_recipe
+    from renorm.recipes.molecule_measure import bonds_of
     from renorm.recipes.run import as_field, load_run
     from renorm.report.figures import field_strip
+    from renorm.report.molecule_figures import molecule_strip
 
     run = Path(options.run)
     model = load_run(run)
     x = one_field(options, run)
-    value_range = read_field_recipe(run).data.value_range
+    recipe = read_field_recipe(run)
     levels = model.levels
     rows = [[as_field(model, model.coarsen(x, level.index), level.index)[0] for level in levels]]
     noise = [torch.Generator().manual_seed(options.seed) for _ in levels]
@@ -115,7 +117,11 @@ def flow(options: argparse.Namespace) -> None:
     rows.append([as_field(model, y, level.index)[0] for level, y in zip(levels, drawn, strict=True)])
     labels = ["data", *(f"cutoff {l.cutoff:.2f}" if l.event_shape is None else f"level {l.index}" for l in levels[1:])]
     out = out_file(options, run / "samples" / "flow.png", ".png")
-    save_picture(out, field_strip(torch.stack([torch.stack(row) for row in rows]), labels, value_range=value_range))
+    strip, bonds = torch.stack([torch.stack(row) for row in rows]), bonds_of(recipe, model.domain)
+    if bonds is None:
+        save_picture(out, field_strip(strip, labels, value_range=recipe.data.value_range))
+    else:
+        save_picture(out, molecule_strip(strip, labels, bonds))
     figures = [{"level": l.index, "cutoff": l.cutoff, "scale": l.scale, "modes": l.modes} for l in levels]
     say(options, {"file": str(out), "levels": figures}, f"wrote {out}: one field from fine to coarse, mean and draw")
 

@@ -24,9 +24,12 @@ def changed(recipe: Any, options: argparse.Namespace) -> Any:
         recipe = baseline(recipe, options.baseline)
     changes: dict[str, Any] = dict(settings_of(options, "fit.steps=1000"))
     short = {"schedule": "model.schedule", "steps": "fit.steps", "seed": f"{recipe.SEED}.seed"}
-    for name, wings in (("schedule", ("diffusion", "chains")), ("steps", ("diffusion", "cascade", "chains"))):
+    for name, wings in (
+        ("schedule", ("diffusion", "chains")),
+        ("steps", ("diffusion", "cascade", "chains", "clusters")),
+    ):
         if recipe.wing not in wings and getattr(options, name, None) is not None:
-            what = "counts" if recipe.wing == "tokens" else "is of a cascade"
+            what = "counts" if recipe.wing == "tokens" else f"is of the wing '{recipe.wing}'"
             raise RecipeError(f"--{name} is for diffusions; this recipe {what}, its values are changed by --set")
     for name, key in short.items():
         if getattr(options, name, None) is not None:

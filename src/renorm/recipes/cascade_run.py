@@ -6,8 +6,7 @@ checkpoints/                                    the model after the last stage, 
 
 import json
 import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,17 @@ from renorm.errors import CheckpointError, DataError, RenormError
 from renorm.fit.checkpoint import Checkpoint, atomic, latest, load_weights
 from renorm.fit.checkpoint import save as save_checkpoint
 from renorm.fit.progress import FitProgress
-from renorm.fit.record import read_metrics
 from renorm.lattice import Lattice
 from renorm.laws.build import lattice_of
 from renorm.recipes.cascade_fit import Stage, begin, grown, plan, run_stage
 from renorm.recipes.diffusion_conditional import MAKERS
 from renorm.recipes.folder import check_same_run, is_first, machine, write_json
 from renorm.recipes.judge import check_measurable
+from renorm.recipes.keeping import Metrics, StageKeeper, teller
 from renorm.recipes.spec import CascadeRecipe
 from renorm.spec import to_mapping, to_toml
 
 __all__ = ["fit", "prepared"]
-
-LINES = 200  # of metrics.jsonl for a stage
-KEEP = 60.0  # seconds between the moments of a stage that are kept
 
 
 def fit(recipe: CascadeRecipe, folder: Path, *, progress: bool, command: str) -> Cascade:
@@ -110,12 +106,12 @@ def _learn(
 ) -> Cascade:
     total = at.steps + sum(stage.steps for stage in stages[at.done :])
     bar = FitProgress(at.steps, total, shown=progress and is_first(), figure="nats per number")
-    metrics = _Metrics(folder / "metrics.jsonl", at.steps)
+    metrics = Metrics(folder / "metrics.jsonl", at.steps)
     try:
         for number, stage in enumerate(stages[at.done :], start=at.done):
             at.model = grown(at.model, recipe, stage.shape)
-            keeper = _Keeper(folder / "checkpoints" / "stage", known, number)
-            tell = _teller(stage, number, at.steps, bar, metrics, keeper)
+            keeper = StageKeeper(folder / "checkpoints" / "stage", known, number)
+            tell = teller(number, stage.steps, stage.numbers, at.steps, bar, metrics, keeper)
             losses = run_stage(recipe, at.model, stage, number, x, tell, keeper)
             if len(losses) == 1 and stage.steps > 1:  # solved, not trained
                 metrics.add(at.steps + 1, losses[0] / stage.numbers, number, last=True, every=1)
@@ -128,81 +124,6 @@ def _learn(
         bar.close()
         metrics.close()
     return at.model
-
-
-def _teller(
-    stage: Stage, number: int, before: int, bar: FitProgress, metrics: "_Metrics", keeper: "_Keeper"
-) -> Callable[[int, float], None]:
-    """Tells the bar and the metrics of each step; of those that an earlier run took, the metrics alone."""
-
-    def tell(step: int, loss: float) -> None:
-        metrics.add(before + step, loss / stage.numbers, number, last=step == stage.steps, every=stage.steps)
-        if step > keeper.step:
-            bar.update(before + step, loss / stage.numbers)
-        elif step == keeper.step:
-            bar.begin(before + step)
-
-    return tell
-
-
-class _Keeper:
-    """Keeps a stage every ``KEEP`` seconds, beside the checkpoint of the stages before it."""
-
-    def __init__(self, folder: Path, known: Mapping[str, Any], stage: int) -> None:
-        self._folder, self._about = folder, {"identity": json.loads(json.dumps(known)), "stage": stage}
-        self.step = 0  # that the stage goes on from
-        self._spent, self._begun = 0.0, time.perf_counter()
-        self._kept = self._begun
-
-    def load(self) -> Mapping[str, Tensor] | None:
-        """What was kept of this very stage, if anything."""
-        try:
-            saved = latest(self._folder)
-        except CheckpointError:  # damaged: the stage begins again, and ends the same
-            return None
-        if saved is None or any(saved.about.get(key) != value for key, value in self._about.items()):
-            return None
-        self.step, self._spent = saved.step, float(saved.about["seconds"])
-        return saved.tensors
-
-    def save(self, step: int, standing: Callable[[], dict[str, Tensor]]) -> None:
-        """Keep the stage, if it is time."""
-        if time.perf_counter() - self._kept >= KEEP:
-            about = {**self._about, "seconds": self.seconds()}
-            save_checkpoint(self._folder, Checkpoint(step, standing(), about), keep=1)
-            self._kept = time.perf_counter()
-
-    def seconds(self) -> float:
-        """How long this stage has taken, over all attempts that were kept."""
-        return self._spent + time.perf_counter() - self._begun
-
-    def forget(self) -> None:
-        """Remove what was kept: the stage is finished."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-class _Metrics:
-    """``metrics.jsonl``: the mean loss of every few steps, in nats per component of the fields; later lines dropped."""
-
-    def __init__(self, path: Path, steps: int) -> None:
-        lines = [line for line in read_metrics(path) if line["step"] <= steps]
-        with atomic(path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
-        self._losses: list[float] = []
-
-    def add(self, step: int, loss: float, stage: int, *, last: bool, every: int) -> None:
-        """Count one step; write a line where enough have come together, or the stage ends."""
-        self._losses.append(loss)
-        if last or len(self._losses) >= max(1, every // LINES):
-            line = {"step": step, "loss": sum(self._losses) / len(self._losses), "stage": stage}
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-            self._losses = []
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 def _fields(recipe: CascadeRecipe) -> Fields:

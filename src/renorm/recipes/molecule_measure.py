@@ -16,7 +16,7 @@ from renorm.laws.rouse import GaussianChain
 from renorm.measure.one_point import total_variation
 from renorm.measure.statistics import jackknife
 from renorm.recipes.observables import Observable
-from renorm.recipes.spec import CascadeRecipe, FieldRecipe
+from renorm.recipes.spec import CascadeRecipe, ClustersRecipe, FieldRecipe
 
 __all__ = ["NOTE", "Shapes", "bonds_of", "exact_shapes", "molecule_observables", "shapes"]
 
@@ -51,7 +51,7 @@ def bonds_of(recipe: FieldRecipe, lattice: Lattice) -> list[tuple[int, int]] | N
         [(0, 1), (1, 2)]
     """
     law = recipe.data.law
-    if law is not None and law.kind in ("double-well-cluster", "lennard-jones"):
+    if isinstance(recipe, ClustersRecipe) or (law is not None and law.kind in ("double-well-cluster", "lennard-jones")):
         return []
     beads = isinstance(recipe, CascadeRecipe) and recipe.model.coarse == "beads"
     if not beads and (law is None or law.kind not in ("gaussian-chain", "fene")):

@@ -14,20 +14,29 @@ import torch
 from torch import Tensor
 
 from renorm.cascade.cascade import Cascade
+from renorm.cascade.clusters.cluster_model import ClusterModel
 from renorm.cascade.pictures import rendered
 from renorm.diffusion.chains.model import ChainDiffusion
 from renorm.diffusion.mode_diffusion import ModeDiffusion
 from renorm.diffusion.reverse import Callback
 from renorm.errors import CheckpointError, RecipeError
-from renorm.recipes import cascade_measure, cascade_run, chains_measure, chains_run, diffusion_run, tokens_run
+from renorm.recipes import (
+    cascade_measure,
+    cascade_run,
+    chains_measure,
+    chains_run,
+    clusters_run,
+    diffusion_run,
+    tokens_run,
+)
 from renorm.recipes.diffusion_conditional import MAKERS
 from renorm.recipes.folder import is_first, read_recipe
-from renorm.recipes.spec import AnyRecipe, CascadeRecipe, ChainRecipe, Recipe, TokensRecipe
+from renorm.recipes.spec import AnyRecipe, CascadeRecipe, ChainRecipe, ClustersRecipe, Recipe, TokensRecipe
 from renorm.tokens.product import TokenProduct
 
 __all__ = ["Model", "as_field", "fit_run", "load", "load_run", "measure_run", "refine_run", "sample_run"]
 
-Model = ModeDiffusion | TokenProduct | Cascade
+Model = ModeDiffusion | TokenProduct | Cascade | ClusterModel
 
 
 def fit_run(
@@ -45,6 +54,8 @@ def fit_run(
         return tokens_run.fit(recipe, folder, progress=progress, command=command)
     if isinstance(recipe, CascadeRecipe):
         return cascade_run.fit(recipe, folder, progress=progress, command=command)
+    if isinstance(recipe, ClustersRecipe):
+        return clusters_run.fit(recipe, folder, progress=progress, command=command)
     if isinstance(recipe, ChainRecipe):
         return chains_run.fit(recipe, folder, resume=resume, progress=progress, command=command)
     return diffusion_run.fit(recipe, folder, resume=resume, progress=progress, command=command)
@@ -74,11 +85,13 @@ def load_run(folder: Path | str) -> Model:
         raise CheckpointError(
             f"{folder} is a run of chains, no fields; `renorm fold SEQUENCE --run {folder}` draws some"
         )
-    whole = isinstance(recipe, CascadeRecipe) and (folder / "model.toml").is_file()
-    if isinstance(recipe, TokensRecipe | CascadeRecipe) and not whole:
+    whole = isinstance(recipe, CascadeRecipe | ClustersRecipe) and (folder / "model.toml").is_file()
+    if isinstance(recipe, TokensRecipe | CascadeRecipe | ClustersRecipe) and not whole:
         raise CheckpointError(
             f"the fit of {folder} is not finished; `renorm fit RECIPE --out {folder} --resume` goes on"
         )
+    if whole and isinstance(recipe, ClustersRecipe):
+        return ClusterModel.load(folder)
     if whole:
         return Cascade.load(folder, makers=MAKERS)
     return ModeDiffusion.load(folder)
@@ -125,7 +138,7 @@ def refine_run(
     callback: Callback | None = None,
 ) -> Tensor:
     """Finer fields from coarse ones."""
-    if isinstance(model, TokenProduct | Cascade):
+    if isinstance(model, TokenProduct | Cascade | ClusterModel):
         _refuse_steps(steps)
         return model.refine(coarse, level=level, generator=generator)
     walked = cast(ModeDiffusion, model)
@@ -136,6 +149,8 @@ def as_field(model: Model, y: Tensor, level: int) -> Tensor:
     """Coarse fields as fields on the model's lattice, for the eye: tokens become the mean field that they stand for."""
     if isinstance(model, Cascade):
         return rendered(model, y, level)
+    if isinstance(model, ClusterModel):
+        return model.shown(y)
     return y if isinstance(model, ModeDiffusion) else model.render(y, level)
 
 
@@ -168,6 +183,9 @@ def measure_run(
     if isinstance(recipe, CascadeRecipe) and isinstance(model, Cascade):
         _refuse_steps(steps)
         return cascade_measure.measure(recipe, folder, model, samples=samples, seed=seed)
+    if isinstance(recipe, ClustersRecipe) and isinstance(model, ClusterModel):
+        _refuse_steps(steps)
+        return clusters_run.measure(recipe, folder, model, samples=samples, seed=seed)
     if not isinstance(recipe, Recipe) or not isinstance(model, ModeDiffusion):
         raise CheckpointError(f"{folder}: its recipe and its model belong to different wings")
     return diffusion_run.measure(recipe, folder, model, samples=samples, steps=steps, seed=seed, callback=callback)

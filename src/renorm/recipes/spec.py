@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from renorm.cascade.clusters.spec import ClusterFit, ClusterSpec
 from renorm.cascade.spec import LEARNED, CascadeFit, CascadeSpec, require_transfer
 from renorm.data.proteins.spec import FeaturesSpec, ProteinSpec
 from renorm.data.spec import DataSpec
@@ -20,6 +21,7 @@ __all__ = [
     "CascadeRecipe",
     "ChainMeasureSpec",
     "ChainRecipe",
+    "ClustersRecipe",
     "FieldRecipe",
     "MeasureSpec",
     "Recipe",
@@ -261,7 +263,58 @@ class ChainRecipe:
             )
 
 
-FieldRecipe = Recipe | TokensRecipe | CascadeRecipe
+@dataclass(frozen=True)
+class ClustersRecipe:
+    """Everything that a run of a law of clusters depends on.
+
+    Args:
+        description: One line for people.
+        wing: Family of the model.
+        data: Clusters of equal particles: of a law, whose energy then weighs the draws, or of an array (n, dim,
+            particles) with ``channels = dim``.
+        model: The law.
+        fit: How it learns.
+        measure: How draws are judged; ``steps`` and ``extractor`` must not be set.
+
+    Raises:
+        RecipeError: If the data are no clusters, or a value is one for another wing.
+
+    Example:
+        >>> load_recipe("dw4").model.unit
+        2.0
+    """
+
+    SEED: ClassVar[str] = "fit"
+    description: str = ""
+    wing: Literal["clusters"] = "clusters"
+    data: DataSpec = field(default_factory=DataSpec)
+    model: ClusterSpec = field(default_factory=ClusterSpec)
+    fit: ClusterFit = field(default_factory=ClusterFit)
+    measure: MeasureSpec = field(default_factory=MeasureSpec)
+
+    def __post_init__(self) -> None:
+        law, known = self.data.law, ("double-well-cluster", "lennard-jones")
+        if self.data.name not in ("law", "array") or (law is not None and law.kind not in known):
+            raise RecipeError(
+                f"a recipe of clusters learns from data.name = 'array', or 'law' with a data.law of kind "
+                f"{' or '.join(map(repr, known))}, got {self.data.name!r}{'' if law is None else f' and {law.kind!r}'}"
+            )
+        if law is not None and self.model.spread != law.spread:  # type: ignore[union-attr]
+            raise RecipeError(
+                f"model.spread must be that of the law, {law.spread:g} (both are of the centre), "  # type: ignore[union-attr]
+                f"got {self.model.spread:g}"
+            )
+        for key, wrong in (
+            ("data.flip", self.data.flip),
+            ("data.labels", self.data.labels),
+            ("measure.steps", self.measure.steps is not None),
+            ("measure.extractor", self.measure.extractor is not None),
+        ):
+            if wrong:
+                raise RecipeError(f"{key} means nothing in a recipe of clusters; leave it out")
+
+
+FieldRecipe = Recipe | TokensRecipe | CascadeRecipe | ClustersRecipe
 AnyRecipe = FieldRecipe | ChainRecipe
 
 WINGS: dict[str, type[AnyRecipe]] = {
@@ -269,6 +322,7 @@ WINGS: dict[str, type[AnyRecipe]] = {
     "tokens": TokensRecipe,
     "cascade": CascadeRecipe,
     "chains": ChainRecipe,
+    "clusters": ClustersRecipe,
 }
 """The recipe of each wing; a recipe that names none is one of a mode diffusion."""
 

@@ -40,8 +40,7 @@ def molecule_grid(x: Molecules, bonds: Bonds, *, columns: int | None = None, gap
     Balls go from teal (the first atom) to amber (the last), near ones over far ones; without bonds, far ones are pale.
 
     Args:
-        x: Positions; two components or more, the first three are seen. A molecule with an atom that is not finite
-            is left out of the picture.
+        x: Positions; two components or more, the first three are seen. An atom that is not finite is left out.
         bonds: Pairs of atoms that sticks join.
         columns: Molecules in a row; by default the sheet is about square.
         gap: Transparent pixels between them.
@@ -74,7 +73,8 @@ def molecule_strip(
         raise DataError(f"a strip needs one label for each level, got {len(labels)} for shape {array.shape}")
     flat = _positions(array.reshape(-1, *array.shape[2:]))
     reach, unit = _reach(flat), max(_unit(_positions(array[:, level]), bonds) for level in range(len(labels)))
-    finest = [max(row, key=lambda x: float(np.nan_to_num(x).std())) for row in array]
+    # The level with the most atoms, the farthest apart, says whence a row is seen.
+    finest = [max(row, key=lambda x: (np.isfinite(x).sum(), float(np.nanstd(x)))) for row in array]
     cells = [
         np.stack([_drawn(_padded(x), bonds, reach, unit, _padded(seen)) for x in row])
         for row, seen in zip(array, finest, strict=True)
@@ -132,6 +132,7 @@ def _padded(x: np.ndarray) -> np.ndarray:
 
 def _reach(x: np.ndarray) -> float:
     """Half an edge of a picture, in units of length: nearly all atoms lie within."""
+    x = x[np.isfinite(x).all(axis=2).any(axis=1)]
     apart = np.linalg.norm(x - np.nanmean(x, axis=1, keepdims=True), axis=2)
     apart = apart[np.isfinite(apart)]
     return 1.15 * float(np.quantile(apart, 0.99)) or 1.0 if apart.size else 1.0
@@ -144,7 +145,7 @@ def _unit(x: np.ndarray, bonds: Bonds) -> float:
         lengths = np.linalg.norm(x[:, first] - x[:, second], axis=2)
     else:
         apart = np.linalg.norm(x[:, :, None] - x[:, None], axis=3) + np.where(np.eye(x.shape[1]), np.inf, 0.0)
-        lengths = apart.min(axis=2)
+        lengths = np.where(np.isnan(apart), np.inf, apart).min(axis=2)
     lengths = lengths[np.isfinite(lengths)]
     return float(np.median(lengths)) if lengths.size else 0.0
 
@@ -155,15 +156,16 @@ def _drawn(
     """One molecule; ``seen`` says from which side."""
     edge = FINE * CELL
     picture = Image.new("RGBA", (edge, edge), PAPER)
-    if not np.isfinite(x).all():
+    there = np.isfinite(x).all(axis=1)
+    if not there.any():
         return np.zeros((CELL, CELL, 4), dtype=np.uint8)
-    turn, _ = view_of(x if seen is None or not np.isfinite(seen).all() else seen)
-    places = (x - x.mean(axis=0)) @ turn.T / reach
+    turn, centre = view_of(x if seen is None or not np.isfinite(seen).any() else seen)
+    places = (x - (x[there].mean(axis=0) if seen is None else centre)) @ turn.T / reach
     across, depth = (places[:, :2] * [1, -1] + 1) / 2 * edge, places[:, 2]
     radius = max(4.0, 0.32 * unit / reach * edge / 2)
     draw = ImageDraw.Draw(picture)
-    things: list[tuple[float, int, int]] = [(float(depth[i]), i, i) for i in range(len(x))]
-    things += [(float(min(depth[i], depth[j])) - 1e-9, i, j) for i, j in bonds]
+    things: list[tuple[float, int, int]] = [(float(depth[i]), i, i) for i in range(len(x)) if there[i]]
+    things += [(float(min(depth[i], depth[j])) - 1e-9, i, j) for i, j in bonds if there[i] and there[j]]
     for _, i, j in sorted(things):
         if i != j:
             draw.line([tuple(across[i]), tuple(across[j])], fill=STICK, width=max(FINE, round(radius * 0.55)))

@@ -100,7 +100,8 @@ def _page(run: Path) -> str:
     body: list[str] = []
     quiet: list[str] = []
     wing = str(recipe_of(run).get("wing"))
-    for title, kind, make in {"tokens": _TOKENS, "cascade": _CASCADE, "chains": _CHAINS}.get(wing, _SECTIONS):
+    kinds = {"tokens": _TOKENS, "cascade": _CASCADE, "chains": _CHAINS, "clusters": _CLUSTERS}
+    for title, kind, make in kinds.get(wing, _SECTIONS):
         try:
             content = make(run)
         except DataError as error:
@@ -122,6 +123,7 @@ def _summary(run: Path) -> str:
     recipe, manifest = recipe_of(run), mapping(run, "manifest.json", quiet=True)
     data, model = table(manifest.get("data")) or table(recipe.get("data")), table(recipe.get("model"))
     kinds = {"tokens": _hierarchy, "cascade": _cascade, "chains": lambda _: "A chain diffusion"}
+    kinds["clusters"] = lambda _: "A law of clusters, particle by particle,"
     named = kinds.get(str(recipe.get("wing")))
     words = [named(model) if named else "A renormalizing model"]
     if "schedule" in model:
@@ -409,6 +411,18 @@ _CASCADE: list[tuple[str, str, Callable[[Path], str]]] = [
     ("Nats of each level", "half", _levels),
     ("Flow of couplings", "half", _couplings),
     ("Power spectrum", "half", _spectrum),
+    ("Loss", "half", _loss),
+    ("Recipe", "wide", _recipe_text),
+    ("Versions and seed", "wide", _provenance),
+]
+
+_CLUSTERS: list[tuple[str, str, Callable[[Path], str]]] = [
+    ("Key figures", "wide", key_figures),
+    ("Observables", "wide", _observables),
+    ("Samples and data", "wide", _samples),
+    ("Shapes", "wide", _shapes),
+    ("From coarse to fine", "wide", _strips),
+    ("Log weights", "half", _weights),
     ("Loss", "half", _loss),
     ("Recipe", "wide", _recipe_text),
     ("Versions and seed", "wide", _provenance),

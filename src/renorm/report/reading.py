@@ -95,6 +95,7 @@ def labels_of(levels: int, arrays: Mapping[str, np.ndarray]) -> tuple[list[str],
     for key, symbol, unit in (
         ("cutoffs", "Λ", ", labelled by the cutoff Λ in rad/site"),
         ("scales", "t", ", labelled by the scale t"),
+        ("particles", "n =", ", labelled by the number of particles"),
     ):
         values = np.ravel(arrays.get(key, np.empty(0)))
         if len(values) == levels and len(set(values.tolist())) > 1:

@@ -182,10 +182,45 @@ class AddingLaw(nn.Module):
         Raises:
             ValueError: If num or candidates is below 1.
         """
+        require(num >= 1, "num must be >= 1", num)
+        at, total = self.arrive(self.long.new_zeros(num, 1, self.dim), generator=generator, candidates=candidates)
+        noise = torch.randn(num, 1, self.dim, generator=generator, dtype=at.dtype, device=at.device)
+        centre = self.spread / math.sqrt(self.particles) * noise
+        at = at - at.mean(1, keepdim=True) + centre
+        total, back = total + self._centre(centre[:, 0]), self.thinning.log_prob(at)
+        order = torch.rand(at.shape[:2], generator=generator, device=at.device).argsort(1)
+        return DrawnCluster(at.gather(1, order[..., None].expand_as(at)).transpose(1, 2), total, back)
+
+    @torch.no_grad()
+    def arrive(
+        self,
+        at: Float[Tensor, "batch there dim"],
+        *,
+        particles: int | None = None,
+        candidates: int | None = None,
+        generator: torch.Generator,
+    ) -> tuple[Float[Tensor, "batch particles dim"], Float[Tensor, " batch"]]:
+        r"""Add particles to those that are there, which stay where they are: the way from coarse to fine.
+
+        Args:
+            at: Particles that are there, one or more, in the order in which they came.
+            particles: How many there shall be; none: all of the law.
+            candidates: As of ``draw``.
+            generator: All randomness.
+
+        Returns:
+            All in the order in which they came, and $\ln\hat q$ of those that came now.
+
+        Raises:
+            ValueError: If candidates is below 1, or there would be fewer or more particles than the law has.
+        """
         most = self.candidates if candidates is None else candidates
-        require(num >= 1 and most >= 1, "num and candidates must be >= 1", (num, most))
-        at, total = self.long.new_zeros(num, 1, self.dim), self.long.new_zeros(num)
-        while at.shape[1] < self.particles:
+        wanted = self.particles if particles is None else particles
+        require(most >= 1, "candidates must be >= 1", most)
+        fits = 1 <= at.shape[1] <= wanted <= self.particles
+        require(fits, f"particles must be {at.shape[1]} ... {self.particles}", wanted)
+        total = at.new_zeros(len(at))
+        while at.shape[1] < wanted:
             mixture = self._mixture(at, last=True)
             offered = self._candidates(at, mixture, most, generator)
             u = self._energy(at, offered, last=True)[:, 0]
@@ -194,12 +229,7 @@ class AddingLaw(nn.Module):
             share = -u.gather(1, taken)[:, 0] - (-u).logsumexp(1) + math.log(most)
             total = total + self._log_mixture(at, mixture, new)[:, 0] + share
             at = torch.cat([at, new], 1)
-        noise = torch.randn(num, 1, self.dim, generator=generator, dtype=at.dtype, device=at.device)
-        centre = self.spread / math.sqrt(self.particles) * noise
-        at = at - at.mean(1, keepdim=True) + centre
-        total, back = total + self._centre(centre[:, 0]), self.thinning.log_prob(at)
-        order = torch.rand(at.shape[:2], generator=generator, device=at.device).argsort(1)
-        return DrawnCluster(at.gather(1, order[..., None].expand_as(at)).transpose(1, 2), total, back)
+        return at, total
 
     def log_weight(self, energy: Action, drawn: DrawnCluster) -> Float64[Tensor, " batch"]:
         r"""$\ln w$ of each cluster; one of infinite energy weighs nothing.
