@@ -130,7 +130,7 @@ def test_bad_input():
         load(DataSpec(**periodic, shape=(4,), law=IsingSpec()))
     with pytest.raises(RecipeError, match=r"shape must be two sides >= 2 .* got \(1, 4\)"):
         load(DataSpec(**periodic, shape=(1, 4), law=IsingSpec()))
-    with pytest.raises(RecipeError, match=r"shape must be one axis for double wells .* got \(4, 4\)"):
+    with pytest.raises(RecipeError, match=r"shape must be one axis of 1 or more for double wells .* got \(4, 4\)"):
         load(DataSpec(**periodic, shape=(4, 4), law=DoubleWellSpec()))
     with pytest.raises(RecipeError, match="at lam = 0 every mode needs a positive quadratic part"):
         load(DataSpec(**periodic, law=Phi4Spec(kappa=0.3, lam=0.0, c2=0.1)))

@@ -19,6 +19,7 @@ from typing import get_args
 import pytest
 
 import renorm
+from renorm.cascade.clusters.spec import ClusterFit, ClusterSpec
 from renorm.cascade.spec import CascadeSpec, ConditionalSpec
 from renorm.cli.parser import build_parser as _parser
 from renorm.diffusion.regulator import REGULATORS
@@ -188,6 +189,9 @@ def test_the_pages_name_every_entry_of_a_registry(registry):
 # -- recipes ---------------------------------------------------------------------------------------------------------
 
 
+LAW_KEY = re.compile(r"^\| `data\.law\.([a-z0-9_]+)` \| (\S.*?) \| ", re.MULTILINE)
+
+
 def keys(spec, where=""):
     """Dotted key -> default of every value of a recipe."""
     found = {}
@@ -222,13 +226,27 @@ def test_the_page_has_every_key_of_a_recipe_with_its_default():
 
 def test_the_page_has_every_key_of_a_law_with_its_default():
     text = (DOCS / "recipes.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `data\.law\.([a-z0-9_]+)` \| (\S.*?) \| ", text, re.MULTILINE)
-    page = dict(rows)
-    truth = {f.name: f.default for kind in get_args(laws.LawSpec)[::-1] for f in dataclasses.fields(kind)}
+    text = text.split("### Laws of molecules\n")[0]
+    page = dict(LAW_KEY.findall(text))
+    fields = [kind for kind in get_args(laws.LawSpec) if kind not in laws.MOLECULES]
+    truth = {f.name: f.default for kind in fields[::-1] for f in dataclasses.fields(kind)}
     assert page.keys() == truth.keys()
     assert page.pop("beta") == "`ln(1 + √2) / 2`"
     assert math.log(1 + math.sqrt(2)) / 2 == truth["beta"]
     assert all(meant(default) == truth[key] for key, default in page.items())
+
+
+@pytest.mark.parametrize("spec", laws.MOLECULES)
+def test_the_page_has_every_key_of_a_law_of_molecules_with_its_default(spec):
+    text = (DOCS / "recipes.md").read_text(encoding="utf-8").split(f"#### `{spec.kind}`\n")[1].split("\n### ")[0]
+    page = dict(LAW_KEY.findall(text.split("\n#### ")[0]))
+    assert {k: meant(v) for k, v in page.items()} == {field.name: field.default for field in dataclasses.fields(spec)}
+
+
+def test_the_page_has_every_key_of_clusters_with_its_default():
+    text = (DOCS / "recipes.md").read_text(encoding="utf-8").split("## Keys of clusters\n")[1].split("\n## ")[0]
+    page = {k: meant(default) for k, default in re.findall(r"^\| `([a-z_.]+)` \| (\S.*?) \| ", text, re.MULTILINE)}
+    assert page == keys(ClusterSpec(), "model.") | keys(ClusterFit(), "fit.")
 
 
 def test_the_page_has_every_key_of_a_cascade_with_its_default():

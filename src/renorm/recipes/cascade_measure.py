@@ -29,7 +29,7 @@ from renorm.recipes.cascade_fit import action_of
 from renorm.recipes.cascade_run import prepared
 from renorm.recipes.folder import write_arrays, write_json
 from renorm.recipes.judge import REFERENCE, check_enough, judge
-from renorm.recipes.molecule_measure import NOTE, bonds_of, molecule_observables, shapes
+from renorm.recipes.molecule_measure import NOTE, UNWEIGHTED, bonds_of, molecule_observables, shapes, usable
 from renorm.recipes.observables import Observable, exact_answers, field_statistics, observables
 from renorm.recipes.recorded import check_recorded
 from renorm.recipes.spec import CascadeRecipe
@@ -137,8 +137,8 @@ def _weighed(
         )
     bonds, located = bonds_of(recipe, model.lattice), _located(recipe, model)
     if bonds is not None or located is not None:
-        weights = None if found.collapsed else ours
-        notes |= {"observables": "of the draws as they are, since their weights say nothing"} if found.collapsed else {}
+        weights = ours if usable(ours) else None
+        notes |= {} if usable(ours) else {"observables": UNWEIGHTED}
         listed = molecule_observables(x, target, located, bonds or [], weights)
     else:
         listed = observables(x, target, recipe.data.law, answers, ours)

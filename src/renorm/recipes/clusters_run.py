@@ -24,7 +24,7 @@ from renorm.measure.statistics import ess
 from renorm.recipes.folder import check_same_run, is_first, machine, write_arrays, write_json
 from renorm.recipes.judge import REFERENCE
 from renorm.recipes.keeping import Metrics, StageKeeper, teller
-from renorm.recipes.molecule_measure import NOTE, molecule_observables, shapes
+from renorm.recipes.molecule_measure import NOTE, UNWEIGHTED, molecule_observables, shapes, usable
 from renorm.recipes.spec import ClustersRecipe
 from renorm.spec import to_mapping, to_toml
 
@@ -96,8 +96,10 @@ def measure(
                 f"the effective sample size is {share:.2g}, below {COLLAPSED:g}: neither log Z nor reweighted "
                 "observables can be trusted; train longer, or take more model.candidates"
             )
-        else:
+        if usable(log_weight):
             weights = log_weight
+        else:
+            notes["observables"] = UNWEIGHTED
     seen = shapes(drawn.x, reference, law, [])
     listed = molecule_observables(drawn.x, reference, law, [], weights)
     for one in listed:

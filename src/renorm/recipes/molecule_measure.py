@@ -14,16 +14,18 @@ from renorm.laws.build import Molecule
 from renorm.laws.muller_brown import MullerBrown
 from renorm.laws.rouse import GaussianChain
 from renorm.measure.one_point import total_variation
-from renorm.measure.statistics import jackknife
+from renorm.measure.statistics import ess, jackknife
 from renorm.recipes.observables import Observable
 from renorm.recipes.spec import CascadeRecipe, ClustersRecipe, FieldRecipe
 
-__all__ = ["NOTE", "Shapes", "bonds_of", "exact_shapes", "molecule_observables", "shapes"]
+__all__ = ["NOTE", "UNWEIGHTED", "Shapes", "bonds_of", "exact_shapes", "molecule_observables", "shapes", "usable"]
 
 BINS = 40
 CLIP = 20.0  # nats above the highest energy of the test split, where all that lies beyond is put
 MOST = 4000  # configurations whose pairs are counted
 NOTE = f"total variation of histograms of {BINS} bins; energies are clipped {CLIP:g} nats above the test's highest"
+ENOUGH = 50  # effective draws, below which weighted means are noise
+UNWEIGHTED = f"of the draws as they are: of the weighted ones fewer than {ENOUGH} count"
 Bonds = Sequence[tuple[int, int]]
 Located = Molecule | MullerBrown
 
@@ -114,6 +116,11 @@ def molecule_observables(
         pair = float(other.value), float(other.error)
         found.append(Observable(name, float(mean.value), float(mean.error), exact.get(name), *pair))
     return found
+
+
+def usable(log_weights: Float[Tensor, " num"]) -> bool:
+    """Whether enough draws count for weighted means."""
+    return ess(log_weights) * len(log_weights) >= ENOUGH
 
 
 def shapes(

@@ -74,7 +74,9 @@ def molecule_strip(
     flat = _positions(array.reshape(-1, *array.shape[2:]))
     reach, unit = _reach(flat), max(_unit(_positions(array[:, level]), bonds) for level in range(len(labels)))
     # The level with the most atoms, the farthest apart, says whence a row is seen.
-    finest = [max(row, key=lambda x: (np.isfinite(x).sum(), float(np.nanstd(x)))) for row in array]
+    finest = [
+        max(row, key=lambda x: (np.isfinite(x).sum(), float(np.square(x[np.isfinite(x)]).sum()))) for row in array
+    ]
     cells = [
         np.stack([_drawn(_padded(x), bonds, reach, unit, _padded(seen)) for x in row])
         for row, seen in zip(array, finest, strict=True)
@@ -133,6 +135,8 @@ def _padded(x: np.ndarray) -> np.ndarray:
 def _reach(x: np.ndarray) -> float:
     """Half an edge of a picture, in units of length: nearly all atoms lie within."""
     x = x[np.isfinite(x).all(axis=2).any(axis=1)]
+    if not len(x):
+        return 1.0
     apart = np.linalg.norm(x - np.nanmean(x, axis=1, keepdims=True), axis=2)
     apart = apart[np.isfinite(apart)]
     return 1.15 * float(np.quantile(apart, 0.99)) or 1.0 if apart.size else 1.0
@@ -160,6 +164,7 @@ def _drawn(
     if not there.any():
         return np.zeros((CELL, CELL, 4), dtype=np.uint8)
     turn, centre = view_of(x if seen is None or not np.isfinite(seen).any() else seen)
+    reach = reach + 0.35 * unit  # balls at the edge are whole
     places = (x - (x[there].mean(axis=0) if seen is None else centre)) @ turn.T / reach
     across, depth = (places[:, :2] * [1, -1] + 1) / 2 * edge, places[:, 2]
     radius = max(4.0, 0.32 * unit / reach * edge / 2)
