@@ -354,7 +354,7 @@ def test_pictures_leave_out_atoms_that_are_not_there():
     assert molecule_grid(x, []).size == (262, 262)
     strip = molecule_strip(np.stack([x, x], 1), ["n = 1", "n = 2"], [])
     assert strip.width == 262
-    for wrong in (lambda: molecule_grid(np.zeros((2, 3)), []), lambda: molecule_strip(x[:, None], [], [])):
+    for wrong in (lambda: molecule_grid(np.zeros((0, 3, 5)), []), lambda: molecule_strip(x[:, None], [], [])):
         with pytest.raises(DataError):
             wrong()
     with pytest.raises(DataError, match="got none"):

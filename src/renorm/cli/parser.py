@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn, TypeAlias
 
-from renorm.cli import chains, commands, compare, files, given, molecules, movie, plan, sound
+from renorm.cli import blocks, chains, commands, compare, files, given, molecules, movie, plan, sound
 from renorm.cli.options import seed
 from renorm.errors import RecipeError
 from renorm.version import __version__
@@ -128,6 +128,16 @@ def build_parser() -> argparse.ArgumentParser:
     decompress.add_argument("--out", help=".npz file, or a folder for PNG files (FILE.npz)")
 
     _paths_commands(command)
+
+    blocks_ = command("blocks", blocks.blocks, "learn a block-spin rule from a recipe's fields, beside fixed rules")
+    blocks_.add_argument("recipe", help="name of a shipped recipe (ising16, phi4-16, ...) or a TOML file")
+    blocks_.add_argument("--size", type=int, default=2, help="sites of a block on each axis (2)")
+    blocks_.add_argument("--buffer", type=int, default=1, help="sites left out around it (1)")
+    blocks_.add_argument("--reach", type=int, default=2, help="sites beyond these that it tells of (2)")
+    blocks_.add_argument("--steps", type=int, default=1500, help="of Adam (1500)")
+    blocks_.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a value of the data (repeatable)")
+    blocks_.add_argument("--seed", type=seed, default=0, help="of weights and batches (0)")
+    blocks_.add_argument("--out", help="folder of what is written (runs/blocks-RECIPE)")
 
     report = command("report", commands.report, "write the page of a run again")
     report.add_argument("run", help="run folder")

@@ -132,6 +132,11 @@ def _padded(x: np.ndarray) -> np.ndarray:
     return np.pad(places, ((0, 0), (0, 3 - places.shape[1])))
 
 
+def _extent(x: np.ndarray) -> tuple[int, float]:
+    there = x[np.isfinite(x)]
+    return there.size, float(np.square(there).sum())
+
+
 def _reach(x: np.ndarray) -> float:
     """Half an edge of a picture, in units of length: nearly all atoms lie within."""
     x = x[np.isfinite(x).all(axis=2).any(axis=1)]
