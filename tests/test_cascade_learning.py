@@ -15,7 +15,7 @@ from renorm.errors import CheckpointError, RecipeError
 from renorm.lattice import Lattice
 from renorm.laws.gaussian_field import GaussianField
 from renorm.laws.spec import FreeFieldSpec, IsingSpec
-from renorm.recipes import cascade_run
+from renorm.recipes import keeping
 from renorm.recipes.run import fit_run
 from renorm.recipes.spec import CascadeRecipe
 
@@ -158,29 +158,29 @@ def test_a_run_that_was_stopped_inside_a_stage_ends_the_same(teacher, tmp_path, 
     recipe = recipe_of(teacher)
     fit_run(recipe, tmp_path / "whole", progress=False)
     run, stop = tmp_path / "run", 5 if teacher == "action" else 12  # the first stage, or the second
-    monkeypatch.setattr(cascade_run, "KEEP", 0.0)
-    add, save = cascade_run._Metrics.add, cascade_run._Keeper.save
+    monkeypatch.setattr(keeping, "KEEP", 0.0)
+    add, save = keeping.Metrics.add, keeping.StageKeeper.save
 
     def stopped(self, step, *arguments, **words):
         add(self, step, *arguments, **words)
         if step == stop:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cascade_run._Metrics, "add", stopped)
+    monkeypatch.setattr(keeping.Metrics, "add", stopped)
     with pytest.raises(KeyboardInterrupt):
         fit_run(recipe, run, progress=False)
     assert len(list((run / "checkpoints" / "stage").glob("*.safetensors"))) == 1
-    monkeypatch.setattr(cascade_run._Metrics, "add", add)
+    monkeypatch.setattr(keeping.Metrics, "add", add)
     steps = []
 
     def counted(self, step, standing):
         steps.append(step)
         save(self, step, standing)
 
-    monkeypatch.setattr(cascade_run._Keeper, "save", counted)
+    monkeypatch.setattr(keeping.StageKeeper, "save", counted)
     shown = []
-    monkeypatch.setattr(cascade_run.FitProgress, "begin", lambda self, step: shown.append(("begin", step)))
-    monkeypatch.setattr(cascade_run.FitProgress, "update", lambda self, step, loss: shown.append(step))
+    monkeypatch.setattr(keeping.FitProgress, "begin", lambda self, step: shown.append(("begin", step)))
+    monkeypatch.setattr(keeping.FitProgress, "update", lambda self, step, loss: shown.append(step))
     fit_run(recipe, run, resume=True, progress=False)
     inside = (stop - 1) % 7 + 1
     whole = [step for step, _ in enumerate(shown[1:], start=stop + 1)]
@@ -192,16 +192,16 @@ def test_a_run_that_was_stopped_inside_a_stage_ends_the_same(teacher, tmp_path, 
 
 
 def test_what_is_kept_of_a_stage_is_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(cascade_run, "KEEP", 0.0)
-    keeper = cascade_run._Keeper(tmp_path / "stage", {"fit": {"rate": 0.1}}, 2)
+    monkeypatch.setattr(keeping, "KEEP", 0.0)
+    keeper = keeping.StageKeeper(tmp_path / "stage", {"fit": {"rate": 0.1}}, 2)
     assert keeper.load() is None
     keeper.save(3, lambda: {"losses": torch.ones(3)})
-    assert cascade_run._Keeper(tmp_path / "stage", {"fit": {"rate": 0.1}}, 2).load()["losses"].tolist() == [1, 1, 1]
-    assert cascade_run._Keeper(tmp_path / "stage", {"fit": {"rate": 0.1}}, 3).load() is None
-    assert cascade_run._Keeper(tmp_path / "stage", {"fit": {"rate": 0.2}}, 2).load() is None
+    assert keeping.StageKeeper(tmp_path / "stage", {"fit": {"rate": 0.1}}, 2).load()["losses"].tolist() == [1, 1, 1]
+    assert keeping.StageKeeper(tmp_path / "stage", {"fit": {"rate": 0.1}}, 3).load() is None
+    assert keeping.StageKeeper(tmp_path / "stage", {"fit": {"rate": 0.2}}, 2).load() is None
     (tmp_path / "stage" / "step-00000003.safetensors").write_bytes(b"damaged")
-    assert cascade_run._Keeper(tmp_path / "stage", {"fit": {"rate": 0.1}}, 2).load() is None
-    monkeypatch.setattr(cascade_run, "KEEP", 100.0)
-    patient = cascade_run._Keeper(tmp_path / "other", {}, 0)
+    assert keeping.StageKeeper(tmp_path / "stage", {"fit": {"rate": 0.1}}, 2).load() is None
+    monkeypatch.setattr(keeping, "KEEP", 100.0)
+    patient = keeping.StageKeeper(tmp_path / "other", {}, 0)
     patient.save(1, dict)
     assert not (tmp_path / "other").exists()

@@ -345,7 +345,7 @@ def test_draws_refinements_and_the_flow(fitted, tmp_path, capsys):
 
 def test_options_of_other_wings_are_refused(tmp_path, capsys):
     for arguments, words in [
-        (["--schedule", "rgdm"], "--schedule is for diffusions; this recipe is of a cascade"),
+        (["--schedule", "rgdm"], "--schedule is for diffusions; this recipe is of the wing 'cascade'"),
         (["--set", "data.flip=true"], "data.flip must be false in a recipe of cascades"),
         (["--set", "measure.steps=5"], "measure.steps must not be set"),
         (["--set", "fit.grow=true"], "grow needs a square lattice|power of two"),

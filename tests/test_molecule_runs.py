@@ -218,7 +218,7 @@ def test_backmapping_goes_down_to_three_beads():
     assert [len(step.parts) for step in make_steps(spec, Lattice((32,), channels=3))] == [16, 8, 4]
     assert [len(step.parts) for step in make_steps(spec, Lattice((12,), channels=3))] == [6, 3]
     for lattice, match in (
-        (Lattice((5,), channels=3), "one level is more than 5 atoms"),
+        (Lattice((5,), channels=3), "6 atoms or more, an even number"),
         (Lattice((8,), channels=2), "chains in space"),
         (Lattice((8,), "periodic", 3), "chains in space"),
         (Lattice((4, 4), channels=3), "atoms along one axis"),
@@ -587,7 +587,124 @@ def test_bonds_of_recipes():
     assert bonds_of(load_recipe("polymer32"), lattice) == [(0, 1), (1, 2), (2, 3)]
     assert bonds_of(load_recipe("dw4"), lattice) == []
     assert bonds_of(load_recipe("wells32"), lattice) is None
-    own = load_recipe("rouse32", {"model.beads.bonds": [[0, 1], [0, 2], [0, 3]]})
-    assert isinstance(own, CascadeRecipe)
+    star = CascadeSpec(coarse="beads", conditional=GaussianSpec(), beads=BeadsSpec(((0, 1), (2, 0), (0, 3), (0, 3))))
+    own = CascadeRecipe(data=DataSpec("array", path="x.npy", channels=3), model=star)
     assert bonds_of(own, lattice) == [(0, 1), (0, 2), (0, 3)]
     assert isinstance(load_recipe("lj13"), ClustersRecipe)
+
+
+# -- what a reading found ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("law", "variance"),
+    [
+        (FenePolymer(4, spread=20.0), 400 / 3),
+        (LennardJonesCluster(4, spread=50.0), 2500 / 4),
+        (DoubleWellCluster(spread=3.0), 9 / 4),
+        (GaussianChain(4, spread=5.0), 25 / 3),
+    ],
+)
+def test_the_centre_has_its_law(law, variance):
+    x = simulate(law, 600, generator=seeded(), burn_in=20, thin=1)
+    assert within(x.mean(2)[:, 0].double().square(), variance)
+
+
+def test_a_law_too_stiff_for_the_samplers_is_told():
+    with pytest.raises(DataError, match="hardly move"):
+        simulate(LennardJonesCluster(4, epsilon=1e7), 20, generator=seeded(), burn_in=5, thin=1)
+
+
+def test_coincident_particles_have_a_gradient():
+    assert bool(DoubleWellCluster().grad(torch.zeros(1, 2, 4)).isfinite().all())
+
+
+def test_beads_far_away_get_the_same_atoms(tmp_path, capsys):
+    law = GaussianChain(8)
+    x = law.sample(2000, generator=seeded()) + torch.tensor([50.0, 60.0, 70.0])[:, None]
+    np.save(tmp_path / "x.npy", x.numpy())
+    text = (
+        f'wing = "cascade"\n[data]\nname = "array"\npath = "{tmp_path / "x.npy"}"\nchannels = 3\n'
+        '[model]\ncoarse = "beads"\n[model.conditional]\nkind = "gaussian"\n'
+    )
+    (tmp_path / "r.toml").write_text(text)
+    run = tmp_path / "run"
+    assert out_of(capsys, "fit", tmp_path / "r.toml", "--quiet", "--out", run)[0] == 0
+    beads = Cascade.load(run).coarsen(x[:50], 1).numpy()
+    near, far = tmp_path / "near.npy", tmp_path / "far.npy"
+    np.save(far, beads)
+    np.save(near, beads - beads.mean(2, keepdims=True))
+    drawn = {}
+    for path in (near, far):
+        out = path.with_suffix(".npz")
+        assert out_of(capsys, "refine", run, "--coarse", path, "-n", 3, "--out", out)[0] == 0  # the level by its shape
+        drawn[path] = np.load(out)["x"]
+    shift = beads.mean(2, keepdims=True)[:, None]
+    assert np.abs(drawn[far] - drawn[near] - shift).max() < 1e-3
+    assert abs(np.square(np.diff(drawn[far], axis=3)).sum(2).mean() - 1) < 0.1
+    code, _, said = out_of(capsys, "refine", run, "--coarse", far, "--index", 3)
+    assert (code, "--index chooses a fine field" in said) == (2, True)
+    figures = json.loads(out_of(capsys, "measure", run, "-n", 400, "--quiet", "--json")[1])
+    assert not [key for key in figures if key.startswith("sliced_wasserstein_floor")]
+
+
+def test_a_run_reads_its_own_samples(chain_run, tmp_path, capsys):
+    out = tmp_path / "s.npz"
+    assert out_of(capsys, "sample", chain_run, "-n", 3, "--out", out)[0] == 0
+    assert out_of(capsys, "refine", chain_run, "--input", out, "-n", 2, "--out", tmp_path / "r.png")[0] == 0
+
+
+def test_bonds_are_those_of_the_law():
+    odd = load_recipe("rouse32", {"model.beads.bonds": [[0, 2], [2, 1], [1, 3], [1, 3]]})
+    assert bonds_of(odd, Lattice((4,), channels=3)) == [(0, 1), (1, 2), (2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "match"),
+    [
+        ("rouse32", {"data.law": {"kind": "muller-brown"}}, "binds atoms"),
+        ("rouse32", {"model.beads.spread": 2.0}, "a law has its own"),
+        ("dw4", {"data.law.dim": 1}, "must be 2 or 3"),
+        ("dw4", {"data.law.dim": 8}, "dim must be 1, 2 or 3"),
+    ],
+)
+def test_recipes_that_would_mislead(name, changes, match):
+    with pytest.raises(RecipeError, match=match):
+        load_recipe(name, changes)
+
+
+def test_clusters_in_a_box_are_refused():
+    with pytest.raises(RecipeError, match="unwrap the positions"):
+        ClustersRecipe(data=DataSpec("array", path="x.npy", channels=3, boundary="periodic"))
+
+
+def test_a_failed_fit_of_clusters_leaves_the_place(tmp_path, capsys):
+    run = tmp_path / "run"
+    changes = ["--set", "data.law.tau=4.0", "--steps", 30, "--quiet", "--out", run]
+    code, _, said = out_of(capsys, "fit", "dw4", "--set", "data.number=40", "--set", "fit.rate=1e9", *changes)
+    assert (code, "smaller rate" in said, "Traceback" in said) == (2, True, False)
+    code, _, said = out_of(capsys, "fit", "dw4", "--set", "data.number=1", *changes)
+    assert (code, "two or more" in said) == (2, True)
+    assert out_of(capsys, "fit", "dw4", "--set", "data.number=10", *changes)[0] == 0
+    code, _, said = out_of(capsys, "measure", run)
+    assert (code, "set data.number to 20 or more" in said) == (2, True)
+
+
+def test_broken_draws_do_not_lose_the_rest(tmp_path, capsys):
+    run = tmp_path / "run"
+    settings = ["--set", "data.law.reach=1.1", "--set", "model.conditional.width=4", "--set", "data.shape=[32]"]
+    assert out_of(capsys, "fit", "polymer32", *settings, "--steps", 2, *FAST, "--out", run)[0] == 0
+    code, out, _ = out_of(capsys, "measure", run, "-n", 50, "--quiet", "--json")
+    figures = json.loads(out)
+    assert code == 0
+    assert "refined_bond_tv" in figures
+    assert "ess" not in figures or figures["share_of_no_weight"] > 0.5
+    assert "Collapsed fit" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_rigid_bonds_are_no_noise():
+    steps = torch.randn(400, 3, 5, generator=seeded())
+    x = (steps / steps.norm(dim=1, keepdim=True)).cumsum(2)
+    found = shapes(x[:200], x[200:], None, [(i, i + 1) for i in range(4)]).figures
+    assert found["bond_tv_floor"] < 0.05
+    assert shapes(1.2 * x[:200], x[200:], None, [(i, i + 1) for i in range(4)]).figures["bond_tv"] > 0.9

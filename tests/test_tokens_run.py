@@ -284,7 +284,9 @@ def test_what_a_recipe_of_tokens_cannot_mean(changes, words):
 
 def test_a_wing_that_is_no_word(tmp_path):
     (tmp_path / "odd.toml").write_text("wing = [1]\n")
-    with pytest.raises(RecipeError, match=r"wing must be one of 'diffusion', 'tokens', 'cascade', 'chains', got \[1\]"):
+    with pytest.raises(
+        RecipeError, match=r"wing must be one of 'diffusion', 'tokens', 'cascade', 'chains', 'clusters', got \[1\]"
+    ):
         load_recipe(str(tmp_path / "odd.toml"))
 
 

@@ -47,7 +47,10 @@ def allowed_draws(
         again += len(bad)
         parts = coarse[bad].split(model.together)
         x[bad] = torch.cat([model.refine(part, level=level, generator=generator) for part in parts])
-    raise DataError(f"{len(bad)} fields have no draw of finite energy after {ROUNDS} tries: is the law trained?")
+    raise DataError(
+        f"{len(bad)} of {len(x)} coarse fields have no draw of finite energy after {ROUNDS} tries, the first at place "
+        f"{int(bad[0])}: train longer, or look whether such beads can be"
+    )
 
 
 def moved_at_fixed_beads(

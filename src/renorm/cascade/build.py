@@ -194,10 +194,11 @@ def _beads(spec: CascadeSpec, lattice: Lattice) -> list[Beads]:
         whole = (len(step.parts) >= 3 and {*map(len, step.parts)} == {2} for step in steps)
         steps = [step for step, pairs in zip(steps, itertools.accumulate(whole, operator.and_), strict=True) if pairs]
     most = spec.levels or len(steps)
+    if not steps and isinstance(spec.conditional, BackmapSpec):
+        raise RecipeError(f"conditionals of kind 'backmap' need 6 atoms or more, an even number (pairs), got {atoms}")
     if not steps or most > len(steps):
         asked = "one level" if spec.levels is None else f"levels = {spec.levels}"
-        why = ", in pairs down to three beads" if isinstance(spec.conditional, BackmapSpec) else ""
-        raise RecipeError(f"{asked} is more than {atoms} atoms have{why}: at most {len(steps)}")
+        raise RecipeError(f"{asked} is more than {atoms} atoms have: at most {len(steps)}")
     return steps[:most]
 
 

@@ -12,6 +12,7 @@ from renorm.measure.statistics import Estimate, ess
 __all__ = ["COLLAPSED", "Evidence", "evidence", "evidence_of", "two_fold"]
 
 COLLAPSED = 1e-3  # an effective sample size below which weights say nothing
+FEWEST = 2  # draws that must count
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Evidence:
     @property
     def collapsed(self) -> bool:
         """Whether the weights say nothing: a few draws carry all of it."""
-        return self.ess < COLLAPSED
+        return self.ess < COLLAPSED or self.ess * len(self.drawn.log_weight) < FEWEST
 
 
 @torch.no_grad()

@@ -98,7 +98,7 @@ class Weighed(ABC):
         self.require_density()
         energy = torch.cat([action(part).double() for part in x.split(self.together)])
         bad = int((energy.isnan() | (energy == -torch.inf)).sum())
-        if bad or bool(energy.isinf().all()):
+        if bad or (len(energy) and bool(energy.isinf().all())):
             which = f"{bad} of {len(energy)} that are nan or -inf" if bad else f"infinity on all {len(energy)}"
             raise DataError(
                 "the action must be finite on every field, but for infinity where a field weighs nothing, got "
@@ -106,7 +106,7 @@ class Weighed(ABC):
             )
         if log_prob is None:
             log_prob = torch.cat([self.log_prob(part) for part in x.split(self.together)])
-        return -energy - log_prob.double()
+        return torch.where(energy.isinf(), -torch.inf, -energy - log_prob.double())
 
     @property
     def together(self) -> int:

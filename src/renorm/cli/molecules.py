@@ -15,7 +15,7 @@ def refine_coarse(options: argparse.Namespace) -> None:
     import torch
 
     from renorm.cascade.cascade import Cascade
-    from renorm.recipes.backmap import read_coarse, refined
+    from renorm.recipes.backmap import level_of, read_coarse, refined
     from renorm.recipes.folder import read_field_recipe, write_arrays
     from renorm.recipes.run import load_run
 
@@ -28,11 +28,17 @@ def refine_coarse(options: argparse.Namespace) -> None:
             raise RecipeError(f"{name} is for diffusions; a cascade draws in one pass")
     if options.num < 1 or options.moves < 0:
         raise RecipeError(f"--num must be >= 1 and --moves >= 0, got {options.num} and {options.moves}")
-    level = len(model.levels) - 1 if options.level is None else options.level
-    if not 1 <= level < len(model.levels):
-        raise RecipeError(f"--level must be 1 ... {len(model.levels) - 1}, got {level}")
     if options.coarse is not None and options.input is not None:
         raise RecipeError("--coarse gives coarse fields, --input fine ones to be coarse-grained; take one")
+    if options.coarse is not None and options.index:
+        raise RecipeError("--index chooses a fine field; --coarse takes all that its file holds")
+    level = len(model.levels) - 1
+    if options.level is not None:
+        level = options.level
+    elif options.coarse is not None:
+        level = level_of(model, Path(options.coarse))
+    if not 1 <= level < len(model.levels):
+        raise RecipeError(f"--level must be 1 ... {len(model.levels) - 1}, got {level}")
     if options.coarse is None:
         coarse = model.coarsen(one_field(options, run), level)
     else:
@@ -54,6 +60,10 @@ def torsions(options: argparse.Namespace) -> None:
     from renorm.report.torsion_figures import surface_figure
 
     path = Path(options.file)
+    if options.run is not None and path.suffix != ".npz":
+        raise RecipeError(f"--run chooses one of several runs of an .npz; a COLVAR file has one, got {path}")
+    if options.cells > 512:
+        raise RecipeError(f"--cells must be 512 at most (a surface of more takes hours), got {options.cells}")
     frames = read_torsions(path, temperature=options.temperature, run=options.run, bias_unit=options.bias_unit)
     out = Path(options.out or f"runs/torsions-{options.run or path.stem}")
     if options.num < 0:

@@ -65,17 +65,24 @@ def one_field(options: argparse.Namespace, run: Path) -> "Tensor":
 
     from renorm.data import load
     from renorm.data.maps import split_path
+    from renorm.laws.build import lattice_of
+    from renorm.recipes.cascade_run import centred
     from renorm.recipes.folder import read_field_recipe
+    from renorm.recipes.spec import CascadeRecipe
 
-    spec = read_field_recipe(run).data
+    recipe = read_field_recipe(run)
+    spec = recipe.data
     if options.input is not None:
         is_array = Path(options.input).suffix in (".npy", ".npz") or split_path(options.input) is not None
         kind = "array" if is_array else "folder"
+        if spec.law is not None and (channels := lattice_of(spec.law, spec.shape).channels) > 1:
+            spec = dataclasses.replace(spec, channels=channels)
         spec = dataclasses.replace(spec, name=kind, path=options.input, labels=False, limit=None, law=None)
     fields = load(spec, "test" if options.input is None else "all")
     if not 0 <= options.index < len(fields):
         raise RecipeError(f"--index must be 0 to {len(fields) - 1}, got {options.index}")
-    return fields.batch(torch.tensor([options.index]))
+    x = fields.batch(torch.tensor([options.index]))
+    return centred(recipe, x) if isinstance(recipe, CascadeRecipe) and recipe.data.law is None else x
 
 
 def out_file(options: argparse.Namespace, default: Path, *suffixes: str) -> Path:

@@ -102,8 +102,8 @@ class DataSpec:
             given = "no law" if self.law is None else f"a law with name = {self.name!r}"
             raise RecipeError(f"data.law and name = 'law' come together (a law says what is simulated), got {given}")
         if self.law is not None and self.boundary != boundary_of(self.law):
-            where = "a torus or a ring: periodic data called open" if self.boundary == "open" else "open ends"
+            wanted = boundary_of(self.law)
+            where = "lives on a torus, or a ring" if wanted == "periodic" else "has open ends"
             raise RecipeError(
-                f"data.boundary must be '{boundary_of(self.law)}' for the law '{self.law.kind}' ({where}), "
-                f"got {self.boundary!r}"
+                f"data.boundary must be '{wanted}' for the law '{self.law.kind}', which {where}, got {self.boundary!r}"
             )

@@ -75,7 +75,7 @@ class DoubleWellCluster:
         """Its gradient."""
         distance, u = self._apart(x)
         slope = (self.a + u * (2 * self.b + 4 * self.c * u.square())) / self.tau
-        return _forces(x, slope / distance) + x.mean(2, keepdim=True) / self.spread**2
+        return _forces(x, slope / distance.clamp(min=1e-12)) + x.mean(2, keepdim=True) / self.spread**2
 
     def _apart(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Distances of all particles, and by how much they miss d0 (of a particle to itself: 0)."""

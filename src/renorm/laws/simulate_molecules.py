@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from renorm.errors import DataError
 from renorm.laws.build import Molecule
 from renorm.laws.fene import FenePolymer
 from renorm.laws.muller_brown import MullerBrown
@@ -24,6 +25,7 @@ __all__ = ["simulate_molecules"]
 TOGETHER, FEWEST = 2**14, 64
 """Numbers that move together, over all chains, and chains of a large molecule."""
 
+LEAST = 0.1  # acceptance
 WELLS = ((-0.558, 1.442), (0.623, 0.028), (-0.05, 0.467))  # of Müller and Brown's potential
 PACES = {FenePolymer: (150, 6), LennardJonesCluster: (300, 20), DoubleWellCluster: (200, 20), MullerBrown: (200, 10)}
 """Moves before the first configuration is kept, and from one that is kept to the next."""
@@ -41,8 +43,9 @@ def simulate_molecules(
     """Configurations of a molecule.
 
     Gaussian chains are drawn exactly. Polymers begin as walks that avoid themselves and move by pivots and HMC;
-    clusters begin as a piece of a crystal, and move by parallel tempering,
-    as does a point in Müller and Brown's plane. Configurations that follow each other come from different chains.
+    clusters begin as a piece of a crystal, and move by parallel tempering, as does a point in Müller and Brown's
+    plane. Centres are drawn from their law, exactly. Configurations that follow each other come from different
+    chains.
 
     Args:
         law: Which.
@@ -55,6 +58,7 @@ def simulate_molecules(
 
     Raises:
         ValueError: If one of them is below 1.
+        DataError: If the chains hardly move: the law is too stiff.
 
     Example:
         >>> polymer = FenePolymer(6)
@@ -76,7 +80,20 @@ def simulate_molecules(
     kernel = _kernel(law, burn_in)
     state = run(kernel, kernel.start(start), burn_in, generator=generator, thin=burn_in).state
     kept = -(-num // chains)
-    return run(kernel, state, kept * thin, generator=generator, thin=thin).values.flatten(0, 1)[:num]
+    result = run(kernel, state, kept * thin, generator=generator, thin=thin)
+    accepted = float(result.acceptance.mean())
+    if not accepted > LEAST:
+        raise DataError(
+            f"chains of {law} hardly move (acceptance {accepted:.2g}): the law is too stiff for these samplers; take a "
+            "higher temperature, or simulate it elsewhere and read its configurations as an array"
+        )
+    x = result.values.flatten(0, 1)[:num]
+    if isinstance(law, MullerBrown):
+        return x
+    # Chains shift slowly, and the centre knows nothing of the shape: it is drawn from its own law.
+    spread = law.spread / math.sqrt(3 if isinstance(law, FenePolymer) else law.particles)
+    noise = torch.randn(*x.shape[:2], 1, generator=generator, device=x.device)
+    return x - x.mean(2, keepdim=True) + spread * noise
 
 
 def _kernel(law: FenePolymer | DoubleWellCluster | LennardJonesCluster | MullerBrown, burn_in: int) -> Any:
@@ -110,7 +127,7 @@ def crystal(particles: int, dim: int) -> Float[Tensor, "dim particles"]:
     """So many points around 0, the nearest at the distance 1: face-centred cubic in space.
 
     Example:
-        >>> torch.pdist(crystal(13, 3).T).min().item()
+        >>> round(torch.pdist(crystal(13, 3).T).min().item(), 5)
         1.0
     """
     reach = 1 + math.ceil(2 * particles ** (1 / dim))

@@ -227,7 +227,7 @@ class DoubleWellClusterSpec:
 
     def __post_init__(self) -> None:
         require_literals(self)
-        require(self.dim >= 1, "dim must be >= 1", self.dim)
+        require(1 <= self.dim <= 3, "dim must be 1, 2 or 3", self.dim)
         finite = all(map(math.isfinite, (self.a, self.b, self.d0)))
         require(finite, "a, b and d0 must be finite", (self.a, self.b, self.d0))
         require(0 < self.c < math.inf, "c must be > 0 (else the energy is not bounded below)", self.c)
@@ -259,7 +259,7 @@ class LennardJonesSpec:
 
     def __post_init__(self) -> None:
         require_literals(self)
-        require(self.dim >= 1, "dim must be >= 1", self.dim)
+        require(1 <= self.dim <= 3, "dim must be 1, 2 or 3", self.dim)
         require(0 < self.epsilon < math.inf, "epsilon must be > 0 (else nothing attracts)", self.epsilon)
         require(0 < self.rm < math.inf, "rm must be > 0, in units of length", self.rm)
         require(0 < self.tau < math.inf, "tau must be > 0, it is a temperature", self.tau)

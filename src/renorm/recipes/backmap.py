@@ -10,12 +10,13 @@ from torch import Tensor
 
 from renorm.cascade.backmapping import allowed_draws, moved_at_fixed_beads
 from renorm.cascade.cascade import Cascade
+from renorm.coarse.beads import Beads
 from renorm.data.npz import read_npy, read_npz
 from renorm.data.spec import DataSpec
 from renorm.errors import DataError, RecipeError
 from renorm.recipes.cascade_fit import action_of
 
-__all__ = ["read_coarse", "refined"]
+__all__ = ["centre_of", "level_of", "read_coarse", "refined"]
 
 
 def read_coarse(path: Path, model: Cascade, level: int) -> Float[Tensor, "frames channel *sites"]:
@@ -24,25 +25,42 @@ def read_coarse(path: Path, model: Cascade, level: int) -> Float[Tensor, "frames
     Raises:
         DataError: If the file is not there or damaged, or holds no real, finite fields of that level.
     """
-    if path.suffix == ".npy":
-        values = read_npy(path)
-    elif path.suffix == ".npz":
-        arrays = read_npz(path)
-        name = next((key for key in ("coarse", "x") if key in arrays), None)
-        if name is None and len(arrays) != 1:
-            raise DataError(f"{path} must hold its fields as 'coarse', as 'x' or as its only array, got {list(arrays)}")
-        values = arrays[name] if name else next(iter(arrays.values()))
-    else:
-        raise DataError(f"--coarse must name an .npy or .npz file, got {path}")
+    values = _values(path)
     shape = model.levels[level].event_shape
     if values.shape[1:] != shape or not len(values) or values.dtype.kind not in "fiu":
         wanted = ", ".join(map(str, shape or ()))
         raise DataError(f"{path} must hold (frames, {wanted}) of level {level}, got {values.dtype} {values.shape}")
-    x = torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    x = torch.from_numpy(np.ascontiguousarray(values, np.float64))
     bad = (~x.flatten(1).isfinite().all(1)).nonzero()[:, 0]
     if len(bad):
         raise DataError(f"coarse fields must be finite, and frame {int(bad[0])} of {path} is not")
     return x
+
+
+def centre_of(model: Cascade, coarse: Tensor, level: int) -> Tensor:
+    """The centre of mass of beads, (frames, dim, 1), where a molecule is; 0 of other fields.
+
+    What is drawn inside beads does not depend on it, but conditionals learned their places about 0.
+    """
+    if not isinstance(model.steps[0], Beads):
+        return coarse.new_zeros(())
+    rows = torch.eye(model.lattice.sites, dtype=torch.float64)[:, None]
+    for step in model.steps[:level]:
+        rows = step.split(rows).coarse
+    # Bead b is the mean of its atoms, so the weights that make the mean of all atoms of a molecule solve a system.
+    masses = torch.tensor(model.steps[0].masses or (1.0,) * model.lattice.sites, dtype=torch.float64)
+    share = torch.linalg.lstsq(rows[:, 0], (masses / masses.sum())[:, None]).solution[:, 0]
+    return (coarse.double() @ share)[..., None].to(coarse)
+
+
+def level_of(model: Cascade, coarse: Path) -> int:
+    """The level whose fields a file holds, by their shape; DataError where there is none."""
+    values = _values(coarse)
+    for level in range(1, len(model.levels)):
+        if values.shape[1:] == model.levels[level].event_shape:
+            return level
+    known = ", ".join(str(each.event_shape) for each in model.levels[1:])
+    raise DataError(f"{coarse} must hold (frames, channel, sites) of a coarse level, {known}, got {values.shape}")
 
 
 @torch.no_grad()
@@ -74,14 +92,31 @@ def refined(
         RecipeError: If there are moves and the data have no law with an action, or steps that are not linear.
         DataError: If a coarse field is of another level.
     """
-    several = coarse.repeat_interleave(num, 0)
+    centre = centre_of(model, coarse, level)
+    several = (coarse - centre).float().repeat_interleave(num, 0)
+    back = centre.float().repeat_interleave(num, 0)
     if not moves:
         parts = several.split(model.together)
         x = torch.cat([model.refine(part, level=level, generator=generator) for part in parts])
-        return x.unflatten(0, (len(coarse), num)), {}
+        return (x + back).unflatten(0, (len(coarse), num)), {}
     action = action_of(data.law, model.lattice.shape)
     if action is None:
-        raise RecipeError("--moves need data of a law with an action, such as 'fene' or 'phi4'; leave them out")
+        raise RecipeError(
+            "--moves need data of a law with an action, such as 'fene' (an array has no energy); leave them out"
+        )
     x, again = allowed_draws(model, action, several, level, generator=generator)
     x, acceptance = moved_at_fixed_beads(model, action, x, level, moves=moves, generator=generator)
-    return x.unflatten(0, (len(coarse), num)), {"share_drawn_again": again, "acceptance": acceptance}
+    return (x + back).unflatten(0, (len(coarse), num)), {"share_drawn_again": again, "acceptance": acceptance}
+
+
+def _values(path: Path) -> np.ndarray:
+    """The array that a file means."""
+    if path.suffix == ".npy":
+        return read_npy(path)
+    if path.suffix == ".npz":
+        arrays = read_npz(path)
+        name = next((key for key in ("coarse", "x") if key in arrays), None)
+        if name is None and len(arrays) != 1:
+            raise DataError(f"{path} must hold its fields as 'coarse', as 'x' or as its only array, got {list(arrays)}")
+        return arrays[name] if name else next(iter(arrays.values()))
+    raise DataError(f"--coarse must name an .npy or .npz file, got {path}")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from renorm.cascade.cascade import Action, Cascade, Weighted
 from renorm.cascade.couplings import rg_flow
-from renorm.cascade.evidence import COLLAPSED, evidence_of
+from renorm.cascade.evidence import evidence_of
 from renorm.cascade.interactions import EVEN, FIELD
 from renorm.cascade.latents import encoded
 from renorm.cascade.pictures import rendered
@@ -55,11 +55,20 @@ def measure(
     reference = prepared(recipe, test, recipe.measure.seed)[:REFERENCE]
     exact = model.grade is Grade.EXACT  # an energy is no density: nothing can be weighed by it
     action = action_of(recipe.data.law, model.lattice.shape) if exact else None
+    if action is not None and len(reference) < 2:
+        raise DataError(
+            f"the test split has {len(reference)} field, and an error bar needs two; set data.number to 20 or more"
+        )
     begun = time.perf_counter()
     x, log_prob = model.draw_many(num, generator=generator)
     figures: dict[str, Any] = {"samples": num, "seconds_per_sample": (time.perf_counter() - begun) / num}
     notes: dict[str, Any] = {}
     listed: list[Observable] = []
+    if action is not None and all(bool(action(part).isinf().all()) for part in x.split(model.together)):
+        action = None
+        notes["collapsed"] = (
+            "every draw has infinite energy (broken bonds), so none weighs anything and there is no log Z; train longer"
+        )
     if action is not None:
         found, notes, listed = _weighed(recipe, folder, model, action, (x, log_prob), reference)
         figures |= found
@@ -68,8 +77,9 @@ def measure(
     else:
         why = "a diffusion, without a density" if model.grade is Grade.NONE else "energies, known up to a constant"
         notes["likelihood"] = f"the conditionals are {why}: no nats are given"
-    judged = judge(x, reference, test, recipe.measure, recipe.data)
     bonds, located = bonds_of(recipe, model.lattice), _located(recipe, model)
+    # Training positions of a file stand anywhere, so they are no floor.
+    judged = judge(x, reference, test, recipe.measure, recipe.data, training=bonds is None)
     if bonds is not None:
         seen = shapes(x, reference, located, bonds, _refined(model, reference, generator))
         figures, notes = figures | seen.figures, notes | {"shapes": NOTE}
@@ -124,11 +134,14 @@ def _weighed(
         if math.isfinite(float(estimate.value)):  # a lower bound is not, where a draw weighs nothing
             figures |= {name: float(estimate.value), f"{name}_error": float(estimate.error)}
     figures["ess"] = found.ess
+    if bool((lost := ours == -torch.inf).any()):
+        figures["share_of_no_weight"] = float(lost.double().mean())
     notes: dict[str, Any] = {"target": f"{len(target)} simulated fields of the law, for the upper bound and beside it"}
     if found.collapsed:
         notes["collapsed"] = (
-            f"the effective sample size is {found.ess:.2g}, below {COLLAPSED:g}: the model misses the law, and neither "
-            "log Z nor reweighted observables can be trusted; train longer, or take a smaller lattice"
+            f"the effective sample size is {found.ess:.2g}, or {found.ess * len(ours):.2g} of {len(ours)} draws: the "
+            "model misses the law, and neither log Z nor reweighted observables can be trusted; train longer, or take a "
+            "smaller lattice"
         )
     gap = abs(float(alone.value - found.log_z.value))
     if gap > SIGMAS * math.hypot(float(alone.error), float(found.log_z.error)) + 1e-3:

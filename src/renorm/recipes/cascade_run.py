@@ -5,7 +5,6 @@ checkpoints/                                    the model after the last stage, 
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,11 @@ from renorm.recipes.cascade_fit import Stage, begin, grown, plan, run_stage
 from renorm.recipes.diffusion_conditional import MAKERS
 from renorm.recipes.folder import check_same_run, is_first, machine, write_json
 from renorm.recipes.judge import check_measurable
-from renorm.recipes.keeping import Metrics, StageKeeper, teller
+from renorm.recipes.keeping import Metrics, StageKeeper, leave_the_place, teller
 from renorm.recipes.spec import CascadeRecipe
 from renorm.spec import to_mapping, to_toml
 
-__all__ = ["fit", "prepared"]
+__all__ = ["centred", "fit", "prepared"]
 
 
 def fit(recipe: CascadeRecipe, folder: Path, *, progress: bool, command: str) -> Cascade:
@@ -60,11 +59,8 @@ def fit(recipe: CascadeRecipe, folder: Path, *, progress: bool, command: str) ->
         model = _learn(recipe, folder, begun, stages, x, progress=progress, known=known)
     except RenormError as error:
         full = isinstance(error, CheckpointError)  # of the disk: what is there is good, and goes on
-        nothing = begun.done == 0 and latest(folder / "checkpoints") is None
-        if nothing and not full:  # leave the place to a mended recipe
-            for name in ("recipe.toml", "manifest.json", "metrics.jsonl"):
-                (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if begun.done == 0 and latest(folder / "checkpoints") is None and not full:
+            leave_the_place(folder)
         raise
     write_json(folder / "manifest.json", {**facts, "seconds": begun.seconds})
     model.save(folder)  # model.toml says that the run is finished
@@ -156,14 +152,20 @@ def prepared(recipe: CascadeRecipe, fields: Fields, seed: int) -> Tensor:
     Positions from a file say where a molecule is, which means nothing. Its centre is drawn anew from a law,
     $\bar x \sim N(0, s^2/d)$ in each of d components, $\bar x$ the centre of mass and s ``model.beads.spread``.
     """
-    x, beads = continuous(fields, seed), recipe.model.beads
+    x = continuous(fields, seed)
     if recipe.model.coarse != "beads" or recipe.data.law is not None:
         return x
-    share = torch.tensor(beads.masses or (1.0,) * x.shape[2], dtype=x.dtype)
-    if len(share) != x.shape[2]:
-        return x  # the cascade itself says what is wrong
     noise = torch.randn(*x.shape[:2], 1, generator=torch.Generator().manual_seed(seed))
-    return x - (x @ (share / share.sum()))[..., None] + beads.spread / x.shape[1] ** 0.5 * noise
+    return centred(recipe, x) + recipe.model.beads.spread / x.shape[1] ** 0.5 * noise
+
+
+def centred(recipe: CascadeRecipe, x: Tensor) -> Tensor:
+    """Molecules with their centres of mass at 0; other fields as they are."""
+    masses = recipe.model.beads.masses or (1.0,) * x.shape[-1]
+    if recipe.model.coarse != "beads" or x.ndim != 3 or len(masses) != x.shape[2]:
+        return x  # masses that do not fit: the cascade itself says so
+    share = torch.tensor(masses, dtype=torch.float64)
+    return (x - (x.double() @ (share / share.sum()))[..., None]).to(x)
 
 
 def continuous(fields: Fields, seed: int) -> Tensor:

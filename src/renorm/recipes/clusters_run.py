@@ -14,7 +14,7 @@ from renorm.cascade.clusters.cluster_model import ClusterModel
 from renorm.cascade.evidence import COLLAPSED
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
-from renorm.errors import RecipeError
+from renorm.errors import CheckpointError, DataError, RecipeError, RenormError
 from renorm.fit.checkpoint import atomic
 from renorm.fit.progress import FitProgress
 from renorm.laws.build import make_law
@@ -23,7 +23,7 @@ from renorm.measure.free_energy import log_z
 from renorm.measure.statistics import ess
 from renorm.recipes.folder import check_same_run, is_first, machine, write_arrays, write_json
 from renorm.recipes.judge import REFERENCE
-from renorm.recipes.keeping import Metrics, StageKeeper, teller
+from renorm.recipes.keeping import Metrics, StageKeeper, leave_the_place, teller
 from renorm.recipes.molecule_measure import NOTE, UNWEIGHTED, molecule_observables, shapes, usable
 from renorm.recipes.spec import ClustersRecipe
 from renorm.spec import to_mapping, to_toml
@@ -61,6 +61,10 @@ def fit(recipe: ClustersRecipe, folder: Path, *, progress: bool, command: str) -
     try:
         tell = teller(0, recipe.fit.steps, lattice.sites * lattice.channels, 0, bar, metrics, keeper)
         model.fit(positions(fields), spec=recipe.fit, tell=tell, keeper=keeper)
+    except RenormError as error:
+        if not isinstance(error, CheckpointError):  # of the disk: what is kept is good, and goes on
+            leave_the_place(folder)
+        raise
     finally:
         bar.close()
         metrics.close()
@@ -79,6 +83,10 @@ def measure(
         raise RecipeError(f"measure.samples (or -n) must be >= 2 (an error bar needs two), got {num}")
     generator = torch.Generator().manual_seed(recipe.measure.seed if seed is None else seed)
     reference = positions(load_data(recipe.data, "test"))[:REFERENCE]
+    if len(reference) < 2:
+        raise DataError(
+            f"the test split has {len(reference)} cluster, and an error bar needs two; set data.number to 20 or more"
+        )
     law = None if recipe.data.law is None else make_law(recipe.data.law, model.domain.shape)
     assert law is None or isinstance(law, DoubleWellCluster | LennardJonesCluster)
     begun = time.perf_counter()
@@ -91,10 +99,10 @@ def measure(
         found, share = log_z(log_weight), ess(log_weight)
         figures |= {"log_z": float(found.value), "log_z_error": float(found.error), "ess": share}
         write_arrays(folder / "samples" / "weights.npz", model=log_weight)
-        if share < COLLAPSED:
+        if share < COLLAPSED or share * num < 2:
             notes["collapsed"] = (
-                f"the effective sample size is {share:.2g}, below {COLLAPSED:g}: neither log Z nor reweighted "
-                "observables can be trusted; train longer, or take more model.candidates"
+                f"the effective sample size is {share:.2g}, or {share * num:.2g} of {num} draws: neither log Z nor "
+                "reweighted observables can be trusted; train longer, or take more model.candidates"
             )
         if usable(log_weight):
             weights = log_weight
@@ -127,9 +135,11 @@ def _require_clusters(fields: Fields) -> None:
     lattice = fields.lattice
     if lattice.dim != 1 or lattice.channels not in (2, 3) or lattice.sites < 2:
         raise RecipeError(
-            "clusters are positions (n, dim, particles) of two components or three, and two particles or more (set "
-            f"data.channels = dim), got fields {lattice.event_shape}"
+            "clusters are positions (n, dim, particles) of two components or three, and two particles or more (of an "
+            f"array, set data.channels = dim), got fields {lattice.event_shape}"
         )
+    if len(fields) < 2:
+        raise DataError(f"a law of clusters learns from two or more, got {len(fields)}; set data.number, or data.limit")
 
 
 def _write_strips(folder: Path, model: ClusterModel, x: Tensor, generator: torch.Generator) -> None:

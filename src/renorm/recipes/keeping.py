@@ -15,7 +15,7 @@ from renorm.fit.checkpoint import save as save_checkpoint
 from renorm.fit.progress import FitProgress
 from renorm.fit.record import read_metrics
 
-__all__ = ["Metrics", "StageKeeper", "teller"]
+__all__ = ["Metrics", "StageKeeper", "leave_the_place", "teller"]
 
 LINES = 200  # of metrics.jsonl for a stage
 KEEP = 60.0  # seconds between the moments of a stage that are kept
@@ -104,3 +104,10 @@ class Metrics:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def leave_the_place(folder: Path) -> None:
+    """Remove what a fit wrote that failed before anything was learned: the folder is free for a mended recipe."""
+    for name in ("recipe.toml", "manifest.json", "metrics.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -58,8 +58,8 @@ def bonds_of(recipe: FieldRecipe, lattice: Lattice) -> list[tuple[int, int]] | N
     beads = isinstance(recipe, CascadeRecipe) and recipe.model.coarse == "beads"
     if not beads and (law is None or law.kind not in ("gaussian-chain", "fene")):
         return None
-    if isinstance(recipe, CascadeRecipe) and recipe.model.beads.bonds is not None:
-        return list(recipe.model.beads.bonds)
+    if isinstance(recipe, CascadeRecipe) and recipe.model.beads.bonds is not None and law is None:
+        return sorted({(min(bond), max(bond)) for bond in recipe.model.beads.bonds})
     atoms = lattice.shape[0]
     closed = [(atoms - 1, 0)] if lattice.boundary == "periodic" and atoms > 2 else []
     return [(i, i + 1) for i in range(atoms - 1)] + closed
@@ -148,7 +148,8 @@ def shapes(
         if theirs is None:
             continue
         low, high = float(theirs.min()), float(theirs.max())
-        low, high = (low - 1, high + CLIP) if name == "energy" else (low, high)
+        margin = max(0.0, 1e-3 * float(theirs.mean()) - (high - low) / 2)  # rigid bonds differ by rounding alone
+        low, high = (low - 1, high + CLIP) if name == "energy" else (low - margin, high + margin)
         edges = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
         arrays |= {f"{name}_edges": edges, f"{name}_data": _shares(theirs, edges)}
         for key, values in (("", x), ("refined", refined)):
@@ -219,7 +220,5 @@ def _along(x: Tensor, bonds: Bonds) -> Tensor:
 def _shares(values: Tensor, edges: Tensor) -> Tensor:
     """Of the bins; what lies outside is in the first or last."""
     low, high = float(edges[0]), float(edges[-1])
-    if high <= low:
-        return torch.tensor([1.0, *[0.0] * (len(edges) - 2)], dtype=torch.float64)
     inside = values.double().flatten().nan_to_num(nan=high, posinf=high, neginf=low).clamp(low, high)
     return torch.histc(inside, len(edges) - 1, low, high) / inside.numel()

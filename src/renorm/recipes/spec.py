@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from renorm.cascade.clusters.spec import ClusterFit, ClusterSpec
-from renorm.cascade.spec import LEARNED, CascadeFit, CascadeSpec, require_transfer
+from renorm.cascade.spec import LEARNED, BeadsSpec, CascadeFit, CascadeSpec, require_transfer
 from renorm.data.proteins.spec import FeaturesSpec, ProteinSpec
 from renorm.data.spec import DataSpec
 from renorm.diffusion.chains.spec import ChainSpec
@@ -166,6 +166,16 @@ class CascadeRecipe:
                 f"fit.teacher = '{self.fit.teacher}' needs data of a law with an action (data.name = 'law', data.law = "
                 f"{{kind = 'ising'}} or 'phi4'); take fit.teacher = 'fields', got {given}"
             )
+        molecules = (None, "gaussian-chain", "fene", "double-well-cluster", "lennard-jones")
+        if self.model.coarse == "beads" and law not in molecules:
+            raise RecipeError(
+                f"model.coarse = 'beads' binds atoms, and the law '{law}' has none; take one of molecules, or an array"
+            )
+        if self.model.coarse == "beads" and law is not None and self.model.beads.spread != BeadsSpec().spread:
+            raise RecipeError(
+                "model.beads.spread is of positions from a file; a law has its own, data.law.spread: leave it out, got "
+                f"{self.model.beads.spread}"
+            )
         kind = self.model.conditional.kind
         if self.fit.teacher != "fields" and kind not in ("local", "flow"):
             raise RecipeError(
@@ -303,6 +313,15 @@ class ClustersRecipe:
             raise RecipeError(
                 f"model.spread must be that of the law, {law.spread:g} (both are of the centre), "  # type: ignore[union-attr]
                 f"got {self.model.spread:g}"
+            )
+        if law is not None and law.dim not in (2, 3):  # type: ignore[union-attr]
+            raise RecipeError(
+                f"data.law.dim must be 2 or 3 here (directions have a law in a plane and in space), got {law.dim}"  # type: ignore[union-attr]
+            )
+        if self.data.boundary != "open":
+            raise RecipeError(
+                "data.boundary must be 'open' for clusters (distances across a periodic box would be wrong: unwrap the "
+                f"positions first), got {self.data.boundary!r}"
             )
         for key, wrong in (
             ("data.flip", self.data.flip),

@@ -74,8 +74,9 @@ def learn_surface(
         "length_rad": model.length,
         "minima": minima(learned),
     }
-    model.save(folder)
     write_arrays(folder / "surface.npz", free_energy=learned, frames=own)
+    model.save(folder)
+    (folder / "samples.npz").unlink(missing_ok=True)  # of an earlier surface
     if num:
         write_arrays(folder / "samples.npz", x=model.sample(num, generator=torch.Generator().manual_seed(seed)))
     return LearnedSurface(learned, own, figures)

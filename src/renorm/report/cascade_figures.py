@@ -89,7 +89,10 @@ def weights_figure(arrays: Mapping[str, np.ndarray], figures: Mapping[str, Any])
     axes.set_ylim(bottom=0)
     share = figures.get("ess")
     ess = f" Effective sample size {numeral(share)}." if isinstance(share, int | float) else ""
+    lost = int((arrays["model"].astype(float) == -np.inf).sum())
     means = "Their mean is a lower bound of ln Z over draws of the model, an upper bound over fields of the law."
+    if lost:
+        means = f"{numeral(lost)} of {numeral(arrays['model'].size)} draws weigh nothing, and are left out."
     return svg(drawing, "weights"), f"Log weights; a perfect model has one value, ln Z. {means}{ess}"
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from renorm.cascade.clusters.directions import SHARPEST, draw_vectors, vector_log_prob
 from renorm.cascade.clusters.thinning import Thinning
-from renorm.errors import DataError
+from renorm.errors import DataError, NonFiniteLossError
 from renorm.mcmc.hmc import Action
 from renorm.nn.dense import dense
 from renorm.spec import require
@@ -224,6 +224,10 @@ class AddingLaw(nn.Module):
             mixture = self._mixture(at, last=True)
             offered = self._candidates(at, mixture, most, generator)
             u = self._energy(at, offered, last=True)[:, 0]
+            if not bool(u.isfinite().all()):
+                raise NonFiniteLossError(
+                    "energies of candidates are not finite: the training diverged; take a smaller rate"
+                )
             taken = torch.multinomial((-u).softmax(1), 1, generator=generator)
             new = offered[:, 0].gather(1, taken[..., None].expand(-1, 1, self.dim))
             share = -u.gather(1, taken)[:, 0] - (-u).logsumexp(1) + math.log(most)
@@ -302,6 +306,10 @@ class AddingLaw(nn.Module):
         """Particles that might come to each state, (batch, states, num, dim)."""
         batch, states = mixture.eta.shape[:2]
         shares = mixture.log_share.flatten(2).flatten(0, 1).exp()
+        if not bool(shares.isfinite().all()):
+            raise NonFiniteLossError(
+                "what may come next has no finite shares: the training diverged; take a smaller rate"
+            )
         part = torch.multinomial(shares, num, replacement=True, generator=generator)
 
         def chosen(values: Tensor) -> Tensor:

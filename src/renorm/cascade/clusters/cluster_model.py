@@ -183,7 +183,7 @@ class ClusterModel(nn.Module):
         _no_condition(condition)
         self._require_level(level)
         if not 0 <= to < level:
-            raise DataError(f"refine goes to a finer level, 0 ... {level - 1}, got to = {to}")
+            raise DataError(f"refine goes from a coarser level to a finer one, got level = {level} and to = {to}")
         self._require(coarse, level)
         parts = [
             self.law.arrive(at, particles=self.particles - to, generator=generator)[0]
