@@ -28,7 +28,7 @@ from renorm.laws.spec import (
 __all__ = ["Law", "Molecule", "lattice_of", "make_law"]
 
 Molecule = GaussianChain | FenePolymer | DoubleWellCluster | LennardJonesCluster
-"""Laws of positions: atoms or particles along one axis, a channel for each component."""
+"""Laws whose fields are places of atoms or particles along one axis, with a channel for each component."""
 
 Law = Ising | Phi4 | GaussianField | Lognormal | DoubleWellChain | MullerBrown | Molecule
 """What `make_law` makes."""

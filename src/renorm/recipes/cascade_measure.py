@@ -140,7 +140,7 @@ def _weighed(
     if found.collapsed:
         notes["collapsed"] = (
             f"the effective sample size is {found.ess:.2g}, or {found.ess * len(ours):.2g} of {len(ours)} draws: the "
-            "model misses the law, and neither log Z nor reweighted observables can be trusted; train longer, or take a "
+            "model misses the law; neither log Z nor reweighted observables can be trusted; train longer, or take a "
             "smaller lattice"
         )
     gap = abs(float(alone.value - found.log_z.value))
