@@ -119,7 +119,7 @@ def test_neighbouring_fields_come_from_different_chains(generator):
 def test_bad_input():
     periodic = {"name": "law", "boundary": "periodic"}
     with pytest.raises(
-        RecipeError, match=r"data.boundary must be 'periodic' .*periodic data called open\), got 'open'"
+        RecipeError, match=r"data.boundary must be 'periodic' for the law .*torus, or a ring, got 'open'"
     ):
         DataSpec("law", law=IsingSpec())
     with pytest.raises(RecipeError, match=r"data.law and name = 'law' come together .* got no law"):
