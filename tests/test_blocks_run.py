@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from renorm.cli import main
-from renorm.coarse.block_spin import Decimation
+from renorm.coarse.block_spin import Decimation, Majority
 from renorm.errors import CheckpointError
-from renorm.recipes.blocks_run import BlocksSpec, _fixed, load_rule
+from renorm.recipes.blocks_run import BlocksSpec, _majority, information_kept, load_rule, ratio, signs
 
 FAST = ["--set", "data.number=400", "--steps", "60", "--json"]
 
@@ -43,8 +43,24 @@ def test_a_rule_of_a_chain_has_no_picture(tmp_path, capsys):
     changes = ["--set", "data.shape=[16]", *FAST, "--out", tmp_path / "ring"]
     assert out_of(capsys, "blocks", "wells32", *changes)[0] == 0
     assert not (tmp_path / "ring" / "blocks.png").exists()
-    rule = load_rule(tmp_path / "ring")
-    assert _fixed(rule, every=True).coarsen(torch.tensor([[[0.5, -0.2, -3.0, 1.0]]])).tolist() == [[[1.0, -1.0]]]
+    assert load_rule(tmp_path / "ring").dim == 1
+
+
+def test_the_majority_is_the_librarys_and_ties_tip_no_balance():
+    g = torch.Generator().manual_seed(0)
+    spins = 2.0 * torch.randint(2, (200, 1, 8, 8), generator=g) - 1
+    assert torch.equal(_majority(spins, 2), Majority(2).coarsen(spins))
+    assert _majority(torch.tensor([[[0.5, -0.2, -3.0, 1.0]]]), 2).tolist() == [[[1.0, -1.0]]]
+
+    def told(to):
+        around = {"buffer": 0, "reach": 1, "seed": 0}
+        return information_kept(lambda x: signs(to(x)), 2, spins[:100], spins[100:], **around)
+
+    one, two = told(Decimation(2).coarsen), told(lambda x: Decimation(2).coarsen(-x))  # as good upside down
+    gain = ratio(one, two)
+    assert abs(float(one.information.value - two.information.value)) < 0.02
+    assert float(gain.error) > 0
+    assert float(one.information.value) < 0.02  # nothing is told of independent spins
 
 
 @pytest.mark.parametrize(

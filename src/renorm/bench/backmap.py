@@ -26,7 +26,7 @@ from renorm.lattice import Lattice
 from renorm.laws.fene import FenePolymer
 from renorm.laws.simulate_molecules import simulate_molecules
 from renorm.measure.chains.geometry import bond_lengths, pseudo_angles
-from renorm.measure.one_point import total_variation
+from renorm.measure.one_point import bin_shares, total_variation
 
 ATOMS, CHAINS = 32, 256
 BURN, KEPT, APART = 150, 80, 6  # cycles dropped, snapshots kept of each chain, cycles between them
@@ -110,11 +110,6 @@ def learn(x: Tensor, generator: torch.Generator) -> Cascade:
 def _compared(x: Tensor, other: Tensor) -> dict[str, float]:
     ours, theirs = x.transpose(1, 2), other.transpose(1, 2)
     return {
-        "bond_tv": total_variation(*(_shares(bond_lengths(y), *BONDS) for y in (ours, theirs))),
-        "angle_tv": total_variation(*(_shares(pseudo_angles(y), *ANGLES) for y in (ours, theirs))),
+        "bond_tv": total_variation(*(bin_shares(bond_lengths(y), *BONDS) for y in (ours, theirs))),
+        "angle_tv": total_variation(*(bin_shares(pseudo_angles(y), *ANGLES) for y in (ours, theirs))),
     }
-
-
-def _shares(values: Tensor, low: float, high: float, bins: int) -> Tensor:
-    """Of the bins of a histogram; what lies outside is in the first or last."""
-    return torch.histc(values.double().clamp(low, high), bins, low, high) / values.numel()

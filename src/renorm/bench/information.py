@@ -8,7 +8,6 @@ tips no balance. Errors are jackknives over fields held out; those of ratios are
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,24 +17,24 @@ from torch.nn import functional
 from renorm.bench.result import Result
 from renorm.coarse.block_spin import Decimation, Majority
 from renorm.coarse.encoder import BlockEncoder, fit_encoder
-from renorm.coarse.surroundings import block_values, surroundings
+from renorm.coarse.surroundings import block_values
 from renorm.laws.ising import Ising
 from renorm.laws.simulate import simulate
 from renorm.measure.information import (
     Told,
     best_odd_rule,
-    bound_of_means,
     enumerated_joint,
-    held_out_information,
     info_nce,
     mutual_information,
 )
-from renorm.measure.statistics import Estimate, jackknife
+from renorm.measure.statistics import Estimate
+from renorm.recipes.blocks_run import Rule, assigned, information_kept, ratio, signs
 
-__all__ = ["information_kept", "ratio", "run"]
+__all__ = ["run"]
 
 BETA = math.log(1 + math.sqrt(2)) / 2
-EDGE, BUFFER, REACH = 16, 1, 2
+EDGE = 16
+AROUND = {"buffer": 1, "reach": 2}
 LEARN, HELD = 6144, 4096
 """Fields."""
 
@@ -45,14 +44,8 @@ SMALL = (((4, 4), 0), ((4, 5), 1))
 STEPS = 1500
 """Of learning a rule."""
 
-EPOCHS = 4
-"""Of a classifier on 2 x 2 blocks; of larger ones there are fewer, which are shown as much oftener."""
-
 PAIRS, PLACES = 256, 32
 """Of InfoNCE: fields of a batch, and places of the lattice that it is averaged over."""
-
-Rule = Callable[[Tensor], Tensor]
-"""Fields to probabilities of each block's values, (fields, blocks, values)."""
 
 
 def run(seed: int) -> Result:
@@ -64,7 +57,7 @@ def run(seed: int) -> Result:
     table: list[dict[str, Any]] = []
     for size in (2, 4):
         rules, filters = _rules(size, learn, generator)
-        told = {name: information_kept(rule, size, learn, held, seed=seed) for name, rule in rules.items()}
+        told = {name: information_kept(rule, size, learn, held, **AROUND, seed=seed) for name, rule in rules.items()}
         end = "" if size == 2 else f"_block{size}"
         gain = ratio(told["learned"], told["majority"])
         figures |= {
@@ -88,44 +81,24 @@ def run(seed: int) -> Result:
     return Result(figures, table, (seed,))
 
 
-def information_kept(rule: Rule, size: int, learn: Tensor, held: Tensor, *, seed: int) -> Told:
-    """The bound for one rule, in nats; every rule is judged by a network that begins with the same weights."""
-    judged = torch.cat([held, held.flip(-1), held.flip(-2), held.flip(-1, -2)], 1)
-    mirrored = judged.flatten(0, 1)[:, None]  # the four images of a field stand together
-    parts = []
-    for x in (learn, mirrored):
-        parts.append((rule(x), surroundings(x, size, buffer=BUFFER, reach=REACH)))
-    shown = tuple(part.unflatten(0, (len(held), 4)).flatten(1, 2) for part in parts[1])
-    generator = torch.Generator().manual_seed(seed)
-    epochs = EPOCHS * (size // 2) ** 2
-    return held_out_information(parts[0], (shown[0], shown[1]), epochs=epochs, generator=generator)
-
-
-def ratio(a: Told, b: Told) -> Estimate:
-    """What a keeps over what b keeps, on the same fields."""
-    columns = a.samples.shape[1]
-    both = torch.cat([a.samples, b.samples], 1)
-    return jackknife(both, lambda m: bound_of_means(m[:, :columns]) / bound_of_means(m[:, columns:]))
-
-
 def _rules(size: int, learn: Tensor, generator: torch.Generator) -> tuple[dict[str, Rule], dict[str, list[float]]]:
     """Fixed rules, learned ones, and the filters of these."""
     encoder = BlockEncoder(size, generator=generator)
-    fit_encoder(encoder, learn, buffer=BUFFER, reach=REACH, steps=STEPS, generator=generator)
+    fit_encoder(encoder, learn, **AROUND, steps=STEPS, generator=generator)
     bent = BlockEncoder(size, width=16, layers=1, generator=generator)
-    fit_encoder(bent, learn, buffer=BUFFER, reach=REACH, steps=STEPS, generator=generator)
+    fit_encoder(bent, learn, **AROUND, steps=STEPS, generator=generator)
     rules: dict[str, Rule] = {
-        "majority": lambda x: _spins(Majority(size).coarsen(x)),
+        "majority": lambda x: signs(Majority(size).coarsen(x)),
         "majority_coin": lambda x: _coin(block_values(x, size).sum(-1)),
-        "decimation": lambda x: _spins(Decimation(size).coarsen(x)),
-        "learned": lambda x: _assigned(encoder, x),
-        "learned_network": lambda x: _assigned(bent, x),
+        "decimation": lambda x: signs(Decimation(size).coarsen(x)),
+        "learned": lambda x: assigned(encoder, x),
+        "learned_network": lambda x: assigned(bent, x),
         "block_sum": lambda x: functional.one_hot(((block_values(x, size).sum(-1) + size**2) / 2).long()).float(),
     }
     if size == 2:
         four = BlockEncoder(size, states=4, width=16, layers=1, thresholds=True, generator=generator)
-        fit_encoder(four, learn, buffer=BUFFER, reach=REACH, steps=STEPS, generator=generator)
-        rules["learned_four_states"] = lambda x: _assigned(four, x)
+        fit_encoder(four, learn, **AROUND, steps=STEPS, generator=generator)
+        rules["learned_four_states"] = lambda x: assigned(four, x)
         rules["whole_block"] = lambda x: functional.one_hot(_pattern(block_values(x, size)), 16).float()
     return rules, {"learned": [round(w, 4) for w in encoder.filter.flatten().tolist()]}
 
@@ -181,14 +154,6 @@ def _contrastive(rule: Rule, size: int, held: Tensor, told: Told, generator: tor
         found.append(info_nce(torch.stack(scores)))
     value, error = (torch.stack(part).mean() for part in zip(*found, strict=True))
     return Estimate(value, error)  # as if all places of a field said the same: at most too large
-
-
-def _spins(coarse: Tensor) -> Tensor:
-    return functional.one_hot((coarse.flatten(1) > 0).long(), 2).float()
-
-
-def _assigned(encoder: BlockEncoder, x: Tensor) -> Tensor:
-    return functional.one_hot(encoder.assign(x).flatten(1), encoder.states).float()
 
 
 def _coin(total: Tensor) -> Tensor:

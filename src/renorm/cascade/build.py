@@ -1,9 +1,8 @@
 """From a cascade's spec to its parts: the one place where names become classes."""
 
-import itertools
-import operator
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -191,8 +190,7 @@ def _beads(spec: CascadeSpec, lattice: Lattice) -> list[Beads]:
                 "conditionals of kind 'backmap' are of open chains in space, positions of 3 components (set "
                 f"data.channels = 3), got {lattice.channels} on a lattice that is {lattice.boundary}"
             )
-        whole = (len(step.parts) >= 3 and {*map(len, step.parts)} == {2} for step in steps)
-        steps = [step for step, pairs in zip(steps, itertools.accumulate(whole, operator.and_), strict=True) if pairs]
+        steps = list(takewhile(lambda step: len(step.parts) >= 3 and {*map(len, step.parts)} == {2}, steps))
     most = spec.levels or len(steps)
     if not steps and isinstance(spec.conditional, BackmapSpec):
         raise RecipeError(f"conditionals of kind 'backmap' need 6 atoms or more, an even number (pairs), got {atoms}")

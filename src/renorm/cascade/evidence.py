@@ -9,10 +9,20 @@ from renorm.cascade.weighing import Action, Weighed, Weighted
 from renorm.measure.free_energy import acceptance, bar, log_z, lower_bound, upper_bound
 from renorm.measure.statistics import Estimate, ess
 
-__all__ = ["COLLAPSED", "Evidence", "evidence", "evidence_of", "two_fold"]
+__all__ = ["Evidence", "collapsed", "evidence", "evidence_of", "two_fold"]
 
 COLLAPSED = 1e-3  # an effective sample size below which weights say nothing
 FEWEST = 2  # draws that must count
+
+
+def collapsed(share: float, num: int) -> bool:
+    """Whether an effective share of so many draws says nothing: below a thousandth, or fewer than two draws.
+
+    Example:
+        >>> collapsed(0.01, 1000), collapsed(0.01, 100)
+        (False, True)
+    """
+    return share < COLLAPSED or share * num < FEWEST
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Evidence:
     @property
     def collapsed(self) -> bool:
         """Whether the weights say nothing: a few draws carry all of it."""
-        return self.ess < COLLAPSED or self.ess * len(self.drawn.log_weight) < FEWEST
+        return collapsed(self.ess, len(self.drawn.log_weight))
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ __all__ = ["blocks"]
 def blocks(options: argparse.Namespace) -> None:
     import torch
 
-    from renorm.data import load
     from renorm.recipes.blocks_run import BlocksSpec, learn_rule
     from renorm.recipes.spec import ChainRecipe, load_recipe
     from renorm.report.figures import field_strip
@@ -27,16 +26,15 @@ def blocks(options: argparse.Namespace) -> None:
         raise RecipeError(f"a recipe of chains has no fields to cut into blocks, got {options.recipe}")
     data = override(recipe, changes).data if changes else recipe.data
     size = {"size": options.size, "buffer": options.buffer, "reach": options.reach}
-    lattice = load(data, "test").lattice
     try:
-        spec = BlocksSpec(**size, steps=options.steps, seed=options.seed, dim=lattice.dim, channels=lattice.channels)
+        spec = BlocksSpec(**size, steps=options.steps, seed=options.seed)
     except ValueError as error:
         raise RecipeError(f"--{error}") from None
     out = Path(options.out or f"runs/blocks-{Path(options.recipe).stem}")
     found = learn_rule(data, spec, out)
     told = {key: value for key, value in found.figures.items() if key != "filter"}
-    if lattice.dim == 2:
-        seen = [found.fields[:, :1]]
+    if found.fields.ndim == 4:
+        seen = [found.fields]
         seen += [y.repeat_interleave(spec.size, 2).repeat_interleave(spec.size, 3) for y in found.coarse.values()]
         labels = ["field", *found.coarse]
         save_picture(out / "blocks.png", field_strip(torch.stack(seen, 1), labels, value_range=(-1.0, 1.0), gap=8))

@@ -15,7 +15,7 @@ def refine_coarse(options: argparse.Namespace) -> None:
     import torch
 
     from renorm.cascade.cascade import Cascade
-    from renorm.recipes.backmap import level_of, read_coarse, refined
+    from renorm.recipes.backmap import read_coarse, refined
     from renorm.recipes.folder import read_field_recipe, write_arrays
     from renorm.recipes.run import load_run
 
@@ -32,17 +32,13 @@ def refine_coarse(options: argparse.Namespace) -> None:
         raise RecipeError("--coarse gives coarse fields, --input fine ones to be coarse-grained; take one")
     if options.coarse is not None and options.index:
         raise RecipeError("--index chooses a fine field; --coarse takes all that its file holds")
-    level = len(model.levels) - 1
-    if options.level is not None:
-        level = options.level
-    elif options.coarse is not None:
-        level = level_of(model, Path(options.coarse))
-    if not 1 <= level < len(model.levels):
-        raise RecipeError(f"--level must be 1 ... {len(model.levels) - 1}, got {level}")
-    if options.coarse is None:
-        coarse = model.coarsen(one_field(options, run), level)
+    if options.level is not None and not 1 <= options.level < len(model.levels):
+        raise RecipeError(f"--level must be 1 ... {len(model.levels) - 1}, got {options.level}")
+    if options.coarse is not None:
+        coarse, level = read_coarse(Path(options.coarse), model, options.level)
     else:
-        coarse = read_coarse(Path(options.coarse), model, level)
+        level = len(model.levels) - 1 if options.level is None else options.level
+        coarse = model.coarsen(one_field(options, run), level)
     out = out_file(options, run / "samples" / "refine.npz", ".npz")
     generator = torch.Generator().manual_seed(options.seed)
     recipe = read_field_recipe(run)

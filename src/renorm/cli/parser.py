@@ -62,17 +62,6 @@ def build_parser() -> argparse.ArgumentParser:
     _walk_arguments(refine)
     _file_arguments(refine)
 
-    torsions = command("torsions", molecules.torsions, "learn the free-energy surface of torsion angles of a run")
-    torsions.add_argument("file", help="COLVAR file of PLUMED, or .npz with the same columns")
-    torsions.add_argument("--temperature", type=float, required=True, help="in kelvin")
-    torsions.add_argument("--bias-unit", help="of the column of the bias: kJ/mol, kcal/mol or kT")
-    torsions.add_argument("--run", help="which run of an .npz that holds several")
-    torsions.add_argument("--cells", type=int, default=64, help="of the surface, on each axis (64)")
-    torsions.add_argument("--from", dest="start", type=float, default=0.0, help="drop frames before this time (0)")
-    torsions.add_argument("-n", "--num", type=int, default=0, help="points to draw from the surface (0)")
-    torsions.add_argument("--seed", type=seed, default=0, help="of these points (0)")
-    torsions.add_argument("--out", help="folder of what is written (runs/torsions-NAME)")
-
     inpaint = command("inpaint", given.inpaint, "hide half of one field and draw it again (diffusions)")
     inpaint.add_argument("run", help="run folder")
     inpaint.add_argument("-n", "--num", type=int, default=8, help="how many draws (8)")
@@ -128,16 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     decompress.add_argument("--out", help=".npz file, or a folder for PNG files (FILE.npz)")
 
     _paths_commands(command)
-
-    blocks_ = command("blocks", blocks.blocks, "learn a block-spin rule from a recipe's fields, beside fixed rules")
-    blocks_.add_argument("recipe", help="name of a shipped recipe (ising16, phi4-16, ...) or a TOML file")
-    blocks_.add_argument("--size", type=int, default=2, help="sites of a block on each axis (2)")
-    blocks_.add_argument("--buffer", type=int, default=1, help="sites left out around it (1)")
-    blocks_.add_argument("--reach", type=int, default=2, help="sites beyond these that it tells of (2)")
-    blocks_.add_argument("--steps", type=int, default=1500, help="of Adam (1500)")
-    blocks_.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a value of the data (repeatable)")
-    blocks_.add_argument("--seed", type=seed, default=0, help="of weights and batches (0)")
-    blocks_.add_argument("--out", help="folder of what is written (runs/blocks-RECIPE)")
+    _rules_and_surfaces(command)
 
     report = command("report", commands.report, "write the page of a run again")
     report.add_argument("run", help="run folder")
@@ -196,6 +176,30 @@ def _paths_commands(command: Command) -> None:
     sound_.add_argument("--tokens", type=int, help="in each band, by k-means (all that differ: nothing is lost)")
     sound_.add_argument("--seed", type=seed, default=0, help="of what is generated, and of k-means (0)")
     sound_.add_argument("--out", help="folder of what is written (runs/sound-NAME)")
+
+
+def _rules_and_surfaces(command: Command) -> None:
+    """What is learned from fields or frames without a run: block-spin rules, free-energy surfaces."""
+    blocks_ = command("blocks", blocks.blocks, "learn a block-spin rule from a recipe's fields, beside fixed rules")
+    blocks_.add_argument("recipe", help="name of a shipped recipe (ising16, phi4-16, ...) or a TOML file")
+    blocks_.add_argument("--size", type=int, default=2, help="sites of a block on each axis (2)")
+    blocks_.add_argument("--buffer", type=int, default=1, help="sites left out around it (1)")
+    blocks_.add_argument("--reach", type=int, default=2, help="sites beyond these that it tells of (2)")
+    blocks_.add_argument("--steps", type=int, default=1500, help="of Adam (1500)")
+    blocks_.add_argument("--set", action="append", metavar="KEY=VALUE", help="change a value of the data (repeatable)")
+    blocks_.add_argument("--seed", type=seed, default=0, help="of weights and batches (0)")
+    blocks_.add_argument("--out", help="folder of what is written (runs/blocks-RECIPE)")
+
+    torsions = command("torsions", molecules.torsions, "learn the free-energy surface of torsion angles of a run")
+    torsions.add_argument("file", help="COLVAR file of PLUMED, or .npz with the same columns")
+    torsions.add_argument("--temperature", type=float, required=True, help="in kelvin")
+    torsions.add_argument("--bias-unit", help="of the column of the bias: kJ/mol, kcal/mol or kT")
+    torsions.add_argument("--run", help="which run of an .npz that holds several")
+    torsions.add_argument("--cells", type=int, default=64, help="of the surface, on each axis (64)")
+    torsions.add_argument("--from", dest="start", type=float, default=0.0, help="drop frames before this time (0)")
+    torsions.add_argument("-n", "--num", type=int, default=0, help="points to draw from the surface (0)")
+    torsions.add_argument("--seed", type=seed, default=0, help="of these points (0)")
+    torsions.add_argument("--out", help="folder of what is written (runs/torsions-NAME)")
 
 
 def _recipe_options(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from renorm.errors import DataError, RecipeError
 from renorm.graph import Graph
 from renorm.lattice import Lattice
 
-__all__ = ["Beads", "bead_steps"]
+__all__ = ["Beads", "bead_steps", "centre_of_mass"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,12 @@ class Beads:
     def atoms(self) -> int:
         """How many there are."""
         return sum(map(len, self.parts))
+
+    @property
+    def bead_masses(self) -> tuple[float, ...]:
+        """Of each bead, that of its atoms."""
+        weights = self.masses or (1.0,) * self.atoms
+        return tuple(sum(weights[atom] for atom in part) for part in self.parts)
 
     def coarse_lattice(self, lattice: Lattice) -> Lattice:
         """One site for each bead, as many channels as before.
@@ -140,3 +146,16 @@ def bead_steps(graph: Graph, partitions: Sequence[Sequence[Sequence[int]]] | Non
         steps.append(Beads(tuple(tuple(part) for part in parts), at.masses))
         at = at.contracted(parts)
     return steps
+
+
+def centre_of_mass(
+    x: Float[Tensor, "batch dim atoms"], masses: Sequence[float] | None = None
+) -> Float[Tensor, "batch dim 1"]:
+    r"""$\sum_i m_i x_i / \sum_i m_i$ of each molecule, masses all 1 if not given.
+
+    Example:
+        >>> centre_of_mass(torch.tensor([[[0.0, 4.0]]]), (1.0, 3.0)).item()
+        3.0
+    """
+    share = torch.tensor(masses or (1.0,) * x.shape[2], dtype=torch.float64)
+    return (x.double() @ (share / share.sum()))[..., None].to(x)

@@ -299,7 +299,14 @@ LawSpec = (
 )
 """Any law that a recipe can name by its ``kind``."""
 
-MOLECULES = (GaussianChainSpec, FeneSpec, DoubleWellClusterSpec, LennardJonesSpec, MullerBrownSpec)
+CHAINS = (GaussianChainSpec, FeneSpec)
+"""Laws of bonded atoms."""
+
+CLUSTERS = (DoubleWellClusterSpec, LennardJonesSpec)
+"""Laws of equal particles without bonds."""
+
+MOLECULES = (*CHAINS, *CLUSTERS, MullerBrownSpec)
+"""Laws that are no fields on a torus."""
 
 
 def boundary_of(law: LawSpec) -> Literal["open", "periodic"]:

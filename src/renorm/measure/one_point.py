@@ -14,7 +14,15 @@ from torch import Tensor
 from renorm.errors import DataError
 from renorm.measure.statistics import Estimate, check_log_weights, ess, jackknife
 
-__all__ = ["Histogram", "KolmogorovSmirnov", "histogram", "kolmogorov_smirnov", "peak_counts", "total_variation"]
+__all__ = [
+    "Histogram",
+    "KolmogorovSmirnov",
+    "bin_shares",
+    "histogram",
+    "kolmogorov_smirnov",
+    "peak_counts",
+    "total_variation",
+]
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,17 @@ def histogram(
     counts = counts.scatter_add(1, place, torch.ones_like(values))[:, 1:-1]
     density = jackknife(counts / values.shape[1] / e.diff(), blocks=blocks, log_weights=log_weights)
     return Histogram(e, density.value, torch.where(density.value > 0, density.error, torch.nan))
+
+
+def bin_shares(values: Float[Tensor, "*values"], low: float, high: float, bins: int) -> Float64[Tensor, " bins"]:
+    """Shares of values in bins of one width; what lies outside, or is no number, is in the first or last.
+
+    Example:
+        >>> bin_shares(torch.tensor([-3.0, 0.1, 0.9, 7.0]), 0.0, 1.0, 2)
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    inside = values.double().flatten().nan_to_num(nan=high, posinf=high, neginf=low).clamp(low, high)
+    return torch.histc(inside, bins, low, high) / inside.numel()
 
 
 def total_variation(p: Float[Tensor, " bins"], q: Float[Tensor, " bins"]) -> float:

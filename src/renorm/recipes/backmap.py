@@ -5,62 +5,45 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from renorm.cascade.backmapping import allowed_draws, moved_at_fixed_beads
 from renorm.cascade.cascade import Cascade
-from renorm.coarse.beads import Beads
+from renorm.coarse.beads import Beads, centre_of_mass
 from renorm.data.npz import read_npy, read_npz
 from renorm.data.spec import DataSpec
 from renorm.errors import DataError, RecipeError
 from renorm.recipes.cascade_fit import action_of
 
-__all__ = ["centre_of", "level_of", "read_coarse", "refined"]
+__all__ = ["read_coarse", "refined"]
 
 
-def read_coarse(path: Path, model: Cascade, level: int) -> Float[Tensor, "frames channel *sites"]:
-    """Coarse fields of a level, from an ``.npy``, or from the array ``coarse``, ``x`` or the only one of an ``.npz``.
+def read_coarse(path: Path, model: Cascade, level: int | None = None) -> tuple[Float64[Tensor, "frames ..."], int]:
+    """Coarse fields, from an ``.npy``, or from the array ``coarse``, ``x`` or the only one of an ``.npz``.
+
+    Args:
+        path: The file.
+        model: Of whose level they are.
+        level: Which; none: the one whose fields have this shape.
+
+    Returns:
+        The fields, (frames, channel, *sites), and their level.
 
     Raises:
-        DataError: If the file is not there or damaged, or holds no real, finite fields of that level.
+        DataError: If the file is not there or damaged, or holds no real, finite fields of a coarse level.
     """
     values = _values(path)
-    shape = model.levels[level].event_shape
-    if values.shape[1:] != shape or not len(values) or values.dtype.kind not in "fiu":
-        wanted = ", ".join(map(str, shape or ()))
-        raise DataError(f"{path} must hold (frames, {wanted}) of level {level}, got {values.dtype} {values.shape}")
+    shapes = {each.index: each.event_shape or () for each in model.levels[1:] if level in (None, each.index)}
+    fits = [index for index, shape in shapes.items() if values.shape[1:] == shape]
+    if not fits or not len(values) or values.dtype.kind not in "fiu":
+        wanted = ", or ".join(f"(frames, {', '.join(map(str, shape))}) of level {k}" for k, shape in shapes.items())
+        raise DataError(f"{path} must hold {wanted}, got {values.dtype} {values.shape}")
     x = torch.from_numpy(np.ascontiguousarray(values, np.float64))
     bad = (~x.flatten(1).isfinite().all(1)).nonzero()[:, 0]
     if len(bad):
         raise DataError(f"coarse fields must be finite, and frame {int(bad[0])} of {path} is not")
-    return x
-
-
-def centre_of(model: Cascade, coarse: Tensor, level: int) -> Tensor:
-    """The centre of mass of beads, (frames, dim, 1), where a molecule is; 0 of other fields.
-
-    What is drawn inside beads does not depend on it, but conditionals learned their places about 0.
-    """
-    if not isinstance(model.steps[0], Beads):
-        return coarse.new_zeros(())
-    rows = torch.eye(model.lattice.sites, dtype=torch.float64)[:, None]
-    for step in model.steps[:level]:
-        rows = step.split(rows).coarse
-    # Bead b is the mean of its atoms, so the weights that make the mean of all atoms of a molecule solve a system.
-    masses = torch.tensor(model.steps[0].masses or (1.0,) * model.lattice.sites, dtype=torch.float64)
-    share = torch.linalg.lstsq(rows[:, 0], (masses / masses.sum())[:, None]).solution[:, 0]
-    return (coarse.double() @ share)[..., None].to(coarse)
-
-
-def level_of(model: Cascade, coarse: Path) -> int:
-    """The level whose fields a file holds, by their shape; DataError where there is none."""
-    values = _values(coarse)
-    for level in range(1, len(model.levels)):
-        if values.shape[1:] == model.levels[level].event_shape:
-            return level
-    known = ", ".join(str(each.event_shape) for each in model.levels[1:])
-    raise DataError(f"{coarse} must hold (frames, channel, sites) of a coarse level, {known}, got {values.shape}")
+    return x, fits[0]
 
 
 @torch.no_grad()
@@ -92,7 +75,7 @@ def refined(
         RecipeError: If there are moves and the data have no law with an action, or steps that are not linear.
         DataError: If a coarse field is of another level.
     """
-    centre = centre_of(model, coarse, level)
+    centre = _centre(model, coarse, level)
     several = (coarse - centre).float().repeat_interleave(num, 0)
     back = centre.float().repeat_interleave(num, 0)
     if not moves:
@@ -107,6 +90,15 @@ def refined(
     x, again = allowed_draws(model, action, several, level, generator=generator)
     x, acceptance = moved_at_fixed_beads(model, action, x, level, moves=moves, generator=generator)
     return (x + back).unflatten(0, (len(coarse), num)), {"share_drawn_again": again, "acceptance": acceptance}
+
+
+def _centre(model: Cascade, coarse: Tensor, level: int) -> Tensor:
+    """Where molecules are, (frames, dim, 1); 0 of other fields.
+
+    What is inside beads does not depend on it, but conditionals have learned their places about 0.
+    """
+    step = model.steps[level - 1]
+    return centre_of_mass(coarse, step.bead_masses) if isinstance(step, Beads) else coarse.new_zeros(())
 
 
 def _values(path: Path) -> np.ndarray:

@@ -28,7 +28,7 @@ from renorm.model import Grade
 from renorm.recipes.cascade_fit import action_of
 from renorm.recipes.cascade_run import prepared
 from renorm.recipes.folder import write_arrays, write_json
-from renorm.recipes.judge import REFERENCE, check_enough, judge
+from renorm.recipes.judge import REFERENCE, check_enough, check_error_bars, judge
 from renorm.recipes.molecule_measure import NOTE, UNWEIGHTED, bonds_of, molecule_observables, shapes, usable
 from renorm.recipes.observables import Observable, exact_answers, field_statistics, observables
 from renorm.recipes.recorded import check_recorded
@@ -55,10 +55,8 @@ def measure(
     reference = prepared(recipe, test, recipe.measure.seed)[:REFERENCE]
     exact = model.grade is Grade.EXACT  # an energy is no density: nothing can be weighed by it
     action = action_of(recipe.data.law, model.lattice.shape) if exact else None
-    if action is not None and len(reference) < 2:
-        raise DataError(
-            f"the test split has {len(reference)} field, and an error bar needs two; set data.number to 20 or more"
-        )
+    if action is not None:
+        check_error_bars(num, len(reference))
     begun = time.perf_counter()
     x, log_prob = model.draw_many(num, generator=generator)
     figures: dict[str, Any] = {"samples": num, "seconds_per_sample": (time.perf_counter() - begun) / num}
@@ -151,7 +149,8 @@ def _weighed(
     bonds, located = bonds_of(recipe, model.lattice), _located(recipe, model)
     if bonds is not None or located is not None:
         weights = ours if usable(ours) else None
-        notes |= {} if usable(ours) else {"observables": UNWEIGHTED}
+        if weights is None:
+            notes["observables"] = UNWEIGHTED
         listed = molecule_observables(x, target, located, bonds or [], weights)
     else:
         listed = observables(x, target, recipe.data.law, answers, ours)

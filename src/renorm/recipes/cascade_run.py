@@ -14,6 +14,7 @@ from torch import Tensor
 
 from renorm.cascade.cascade import Cascade
 from renorm.cascade.spec import BeadsSpec
+from renorm.coarse.beads import centre_of_mass
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
 from renorm.errors import CheckpointError, DataError, RenormError
@@ -161,11 +162,10 @@ def prepared(recipe: CascadeRecipe, fields: Fields, seed: int) -> Tensor:
 
 def centred(recipe: CascadeRecipe, x: Tensor) -> Tensor:
     """Molecules with their centres of mass at 0; other fields as they are."""
-    masses = recipe.model.beads.masses or (1.0,) * x.shape[-1]
-    if recipe.model.coarse != "beads" or x.ndim != 3 or len(masses) != x.shape[2]:
+    masses = recipe.model.beads.masses
+    if recipe.model.coarse != "beads" or x.ndim != 3 or (masses is not None and len(masses) != x.shape[2]):
         return x  # masses that do not fit: the cascade itself says so
-    share = torch.tensor(masses, dtype=torch.float64)
-    return (x - (x.double() @ (share / share.sum()))[..., None]).to(x)
+    return x - centre_of_mass(x, masses)
 
 
 def continuous(fields: Fields, seed: int) -> Tensor:

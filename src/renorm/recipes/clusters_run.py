@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from renorm.cascade.clusters.cluster_model import ClusterModel
-from renorm.cascade.evidence import COLLAPSED
+from renorm.cascade.evidence import collapsed
 from renorm.data import load as load_data
 from renorm.data.fields import Fields
 from renorm.errors import CheckpointError, DataError, RecipeError, RenormError
@@ -22,7 +22,7 @@ from renorm.laws.particles import DoubleWellCluster, LennardJonesCluster
 from renorm.measure.free_energy import log_z
 from renorm.measure.statistics import ess
 from renorm.recipes.folder import check_same_run, is_first, machine, write_arrays, write_json
-from renorm.recipes.judge import REFERENCE
+from renorm.recipes.judge import REFERENCE, check_error_bars
 from renorm.recipes.keeping import Metrics, StageKeeper, leave_the_place, teller
 from renorm.recipes.molecule_measure import NOTE, UNWEIGHTED, molecule_observables, shapes, usable
 from renorm.recipes.spec import ClustersRecipe
@@ -79,14 +79,9 @@ def measure(
 ) -> dict[str, Any]:
     """Draw, weigh where a law is known, compare with the test split; write ``measures.json`` and pictures' arrays."""
     num = recipe.measure.samples if samples is None else samples
-    if num < 2:
-        raise RecipeError(f"measure.samples (or -n) must be >= 2 (an error bar needs two), got {num}")
     generator = torch.Generator().manual_seed(recipe.measure.seed if seed is None else seed)
     reference = positions(load_data(recipe.data, "test"))[:REFERENCE]
-    if len(reference) < 2:
-        raise DataError(
-            f"the test split has {len(reference)} cluster, and an error bar needs two; set data.number to 20 or more"
-        )
+    check_error_bars(num, len(reference))
     law = None if recipe.data.law is None else make_law(recipe.data.law, model.domain.shape)
     assert law is None or isinstance(law, DoubleWellCluster | LennardJonesCluster)
     begun = time.perf_counter()
@@ -99,7 +94,7 @@ def measure(
         found, share = log_z(log_weight), ess(log_weight)
         figures |= {"log_z": float(found.value), "log_z_error": float(found.error), "ess": share}
         write_arrays(folder / "samples" / "weights.npz", model=log_weight)
-        if share < COLLAPSED or share * num < 2:
+        if collapsed(share, num):
             notes["collapsed"] = (
                 f"the effective sample size is {share:.2g}, or {share * num:.2g} of {num} draws: neither log Z nor "
                 "reweighted observables can be trusted; train longer, or take more model.candidates"

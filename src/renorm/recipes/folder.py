@@ -32,6 +32,7 @@ __all__ = [
     "read_field_recipe",
     "read_recipe",
     "recorded",
+    "require_own",
     "write_arrays",
     "write_json",
 ]
@@ -57,6 +58,12 @@ def check_same_run(folder: Path, known: dict[str, Any]) -> None:
     changed = differences(before, known)
     if changed:
         raise CheckpointError(f"{folder} belongs to another run: {'; '.join(changed)}; choose another --out")
+
+
+def require_own(folder: Path, mark: str) -> None:
+    """Raise ``CheckpointError`` if a folder holds something, and not the file by which its kind is known."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / mark).is_file())):
+        raise CheckpointError(f"{folder} holds something else; choose another --out")
 
 
 def read_recipe(folder: Path) -> AnyRecipe:

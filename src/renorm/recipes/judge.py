@@ -17,7 +17,15 @@ from renorm.recipes.folder import write_arrays
 from renorm.recipes.memory import Candidates, compare_with_training
 from renorm.recipes.spec import MeasureSpec
 
-__all__ = ["REFERENCE", "Judgement", "check_enough", "check_measurable", "judge", "to_unit"]
+__all__ = [
+    "REFERENCE",
+    "Judgement",
+    "check_enough",
+    "check_error_bars",
+    "check_measurable",
+    "judge",
+    "to_unit",
+]
 
 REFERENCE = 10_000  # fields of the test split against which samples are measured
 
@@ -103,6 +111,18 @@ def _floor(floor: Side, theirs: Side, known: FeatureExtractor | None) -> dict[st
     """The figures of training fields, as floors; those of the fields alone without an extractor."""
     figures = distances_of(floor, theirs, known.name if known else None)
     return {f"{key}_floor": value for key, value in figures.items() if not key.endswith("_error")}
+
+
+def check_error_bars(num: int, others: int) -> None:
+    """Say before the sampling that an error bar needs two: samples, and fields of the test split.
+
+    Raises:
+        DataError: If there are fewer of either.
+    """
+    if num < 2:
+        raise DataError(f"measure.samples (or -n) must be >= 2, an error bar needs two, got {num}")
+    if others < 2:
+        raise DataError(f"the test split must have two for an error bar, got {others}; set data.number to 20 or more")
 
 
 def check_enough(measure: MeasureSpec, num: int, test: Fields) -> None:

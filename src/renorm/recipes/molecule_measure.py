@@ -13,7 +13,8 @@ from renorm.lattice import Lattice
 from renorm.laws.build import Molecule
 from renorm.laws.muller_brown import MullerBrown
 from renorm.laws.rouse import GaussianChain
-from renorm.measure.one_point import total_variation
+from renorm.laws.spec import CHAINS, CLUSTERS
+from renorm.measure.one_point import bin_shares, total_variation
 from renorm.measure.statistics import ess, jackknife
 from renorm.recipes.observables import Observable
 from renorm.recipes.spec import CascadeRecipe, ClustersRecipe, FieldRecipe
@@ -53,13 +54,13 @@ def bonds_of(recipe: FieldRecipe, lattice: Lattice) -> list[tuple[int, int]] | N
         [(0, 1), (1, 2)]
     """
     law = recipe.data.law
-    if isinstance(recipe, ClustersRecipe) or (law is not None and law.kind in ("double-well-cluster", "lennard-jones")):
+    if isinstance(recipe, ClustersRecipe) or isinstance(law, CLUSTERS):
         return []
-    beads = isinstance(recipe, CascadeRecipe) and recipe.model.coarse == "beads"
-    if not beads and (law is None or law.kind not in ("gaussian-chain", "fene")):
+    beads = recipe.model.beads if isinstance(recipe, CascadeRecipe) and recipe.model.coarse == "beads" else None
+    if beads is None and not isinstance(law, CHAINS):
         return None
-    if isinstance(recipe, CascadeRecipe) and recipe.model.beads.bonds is not None and law is None:
-        return sorted({(min(bond), max(bond)) for bond in recipe.model.beads.bonds})
+    if beads is not None and beads.bonds is not None and law is None:
+        return sorted({(min(bond), max(bond)) for bond in beads.bonds})
     atoms = lattice.shape[0]
     closed = [(atoms - 1, 0)] if lattice.boundary == "periodic" and atoms > 2 else []
     return [(i, i + 1) for i in range(atoms - 1)] + closed
@@ -150,15 +151,16 @@ def shapes(
         low, high = float(theirs.min()), float(theirs.max())
         margin = max(0.0, 1e-3 * float(theirs.mean()) - (high - low) / 2)  # rigid bonds differ by rounding alone
         low, high = (low - 1, high + CLIP) if name == "energy" else (low - margin, high + margin)
-        edges = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
-        arrays |= {f"{name}_edges": edges, f"{name}_data": _shares(theirs, edges)}
+        ends = (low, high, BINS)
+        arrays[f"{name}_edges"] = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
+        arrays[f"{name}_data"] = bin_shares(theirs, *ends)
         for key, values in (("", x), ("refined", refined)):
             ours = None if values is None else _values(name, values[:MOST], law, bonds)
             if ours is not None:
-                figures[f"{key}_{_figure(name)}".lstrip("_")] = _apart(name, ours, theirs, edges)
-                arrays[f"{name}_{key or 'samples'}"] = _shares(ours, edges)
+                figures[f"{key}_{_figure(name)}".lstrip("_")] = _apart(name, ours, theirs, ends)
+                arrays[f"{name}_{key or 'samples'}"] = bin_shares(ours, *ends)
         if len(reference) > 1:
-            figures[f"{_figure(name)}_floor"] = _apart(name, theirs[half], theirs[~half], edges)
+            figures[f"{_figure(name)}_floor"] = _apart(name, theirs[half], theirs[~half], ends)
     return Shapes(figures, arrays)
 
 
@@ -166,12 +168,11 @@ def _figure(name: str) -> str:
     return "energy_w1" if name == "energy" else f"{name}_tv"
 
 
-def _apart(name: str, ours: Tensor, theirs: Tensor, edges: Tensor) -> float:
-    """Total variation of histograms; of energies the Wasserstein distance, clipped at the last edge."""
+def _apart(name: str, ours: Tensor, theirs: Tensor, ends: tuple[float, float, int]) -> float:
+    """Total variation of histograms; of energies the Wasserstein distance, clipped at the upper end."""
     if name != "energy":
-        return total_variation(_shares(ours, edges), _shares(theirs, edges))
-    high = float(edges[-1])
-    clipped = (each.nan_to_num(nan=high, posinf=high).clamp(max=high) for each in (ours, theirs))
+        return total_variation(bin_shares(ours, *ends), bin_shares(theirs, *ends))
+    clipped = (each.nan_to_num(nan=ends[1], posinf=ends[1]).clamp(max=ends[1]) for each in (ours, theirs))
     return float(scipy.stats.wasserstein_distance(*clipped))
 
 
@@ -215,10 +216,3 @@ def _values(name: str, x: Tensor, law: Located | None, bonds: Bonds) -> Tensor |
 def _along(x: Tensor, bonds: Bonds) -> Tensor:
     first, second = (list(each) for each in zip(*bonds, strict=True))
     return (x[..., first] - x[..., second]).norm(dim=1)
-
-
-def _shares(values: Tensor, edges: Tensor) -> Tensor:
-    """Of the bins; what lies outside is in the first or last."""
-    low, high = float(edges[0]), float(edges[-1])
-    inside = values.double().flatten().nan_to_num(nan=high, posinf=high, neginf=low).clamp(low, high)
-    return torch.histc(inside, len(edges) - 1, low, high) / inside.numel()

@@ -13,6 +13,7 @@ from renorm.diffusion.chains.spec import ChainSpec
 from renorm.diffusion.spec import DiffusionSpec
 from renorm.errors import RecipeError
 from renorm.fit.spec import FitSpec
+from renorm.laws.spec import CHAINS, CLUSTERS
 from renorm.spec import from_mapping, override, parse_toml, read_text, require
 from renorm.tokens.spec import TokensSpec
 
@@ -166,8 +167,8 @@ class CascadeRecipe:
                 f"fit.teacher = '{self.fit.teacher}' needs data of a law with an action (data.name = 'law', data.law = "
                 f"{{kind = 'ising'}} or 'phi4'); take fit.teacher = 'fields', got {given}"
             )
-        molecules = (None, "gaussian-chain", "fene", "double-well-cluster", "lennard-jones")
-        if self.model.coarse == "beads" and law not in molecules:
+        atoms = law is None or isinstance(self.data.law, (*CHAINS, *CLUSTERS))
+        if self.model.coarse == "beads" and not atoms:
             raise RecipeError(
                 f"model.coarse = 'beads' binds atoms, and the law '{law}' has none; take one of molecules, or an array"
             )
@@ -303,20 +304,21 @@ class ClustersRecipe:
     measure: MeasureSpec = field(default_factory=MeasureSpec)
 
     def __post_init__(self) -> None:
-        law, known = self.data.law, ("double-well-cluster", "lennard-jones")
-        if self.data.name not in ("law", "array") or (law is not None and law.kind not in known):
+        law = self.data.law
+        if self.data.name not in ("law", "array") or not (law is None or isinstance(law, CLUSTERS)):
+            known = " or ".join(repr(each.kind) for each in CLUSTERS)
             raise RecipeError(
-                f"a recipe of clusters learns from data.name = 'array', or 'law' with a data.law of kind "
-                f"{' or '.join(map(repr, known))}, got {self.data.name!r}{'' if law is None else f' and {law.kind!r}'}"
+                f"a recipe of clusters learns from data.name = 'array', or 'law' with a data.law of kind {known}, got "
+                f"{self.data.name!r}{'' if law is None else f' and {law.kind!r}'}"
             )
-        if law is not None and self.model.spread != law.spread:  # type: ignore[union-attr]
+        if law is not None and self.model.spread != law.spread:
             raise RecipeError(
-                f"model.spread must be that of the law, {law.spread:g} (both are of the centre), "  # type: ignore[union-attr]
-                f"got {self.model.spread:g}"
+                f"model.spread must be that of the law, {law.spread:g} (both are of the centre), got "
+                f"{self.model.spread:g}"
             )
-        if law is not None and law.dim not in (2, 3):  # type: ignore[union-attr]
+        if law is not None and law.dim not in (2, 3):
             raise RecipeError(
-                f"data.law.dim must be 2 or 3 here (directions have a law in a plane and in space), got {law.dim}"  # type: ignore[union-attr]
+                f"data.law.dim must be 2 or 3 here (directions have a law in a plane and in space), got {law.dim}"
             )
         if self.data.boundary != "open":
             raise RecipeError(

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from renorm.cascade.periodic_density import PeriodicDensity, PeriodicDensitySpec
 from renorm.data.torsions import TorsionRun
-from renorm.errors import CheckpointError, DataError
+from renorm.errors import DataError
 from renorm.measure.statistics import ess
 from renorm.measure.torsions import free_energy, surface
-from renorm.recipes.folder import write_arrays
+from renorm.recipes.folder import require_own, write_arrays
 
 __all__ = ["LearnedSurface", "learn_surface", "minima"]
 
@@ -57,8 +57,7 @@ def learn_surface(
         DataError: If no frame is left, or too few.
         ValueError: If ``cells`` is no power of two from 8 on, or ``num`` is negative.
     """
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "surface.npz").is_file())):
-        raise CheckpointError(f"{folder} holds something else; choose another --out")
+    require_own(folder, "surface.npz")
     spec = PeriodicDensitySpec(angles=2, cells=cells)
     kept = run.time >= start
     if not bool(kept.any()):

@@ -74,9 +74,7 @@ def molecule_strip(
     flat = _positions(array.reshape(-1, *array.shape[2:]))
     reach, unit = _reach(flat), max(_unit(_positions(array[:, level]), bonds) for level in range(len(labels)))
     # The level with the most atoms, the farthest apart, says whence a row is seen.
-    finest = [
-        max(row, key=lambda x: (np.isfinite(x).sum(), float(np.square(x[np.isfinite(x)]).sum()))) for row in array
-    ]
+    finest = [max(row, key=_extent) for row in array]
     cells = [
         np.stack([_drawn(_padded(x), bonds, reach, unit, _padded(seen)) for x in row])
         for row, seen in zip(array, finest, strict=True)
@@ -133,6 +131,7 @@ def _padded(x: np.ndarray) -> np.ndarray:
 
 
 def _extent(x: np.ndarray) -> tuple[int, float]:
+    """How many numbers are there, and how far they reach."""
     there = x[np.isfinite(x)]
     return there.size, float(np.square(there).sum())
 
@@ -148,7 +147,7 @@ def _reach(x: np.ndarray) -> float:
 
 
 def _unit(x: np.ndarray, bonds: Bonds) -> float:
-    """A length between neighbours: the mean of bonds, else the typical distance of the nearest."""
+    """A length between neighbours: the median of bonds, else of the distances to the nearest."""
     if bonds:
         first, second = (list(each) for each in zip(*bonds, strict=True))
         lengths = np.linalg.norm(x[:, first] - x[:, second], axis=2)

@@ -40,6 +40,7 @@ from renorm.report.molecule_figures import molecule_grid, molecule_strip, shapes
 from renorm.report.neighbours import nearest_training_images
 from renorm.report.reading import (
     arrays_of,
+    bonds_of,
     labels_of,
     mapping,
     metrics_of,
@@ -122,8 +123,12 @@ def _summary(run: Path) -> str:
     """What the run is, in one paragraph made of what is known."""
     recipe, manifest = recipe_of(run), mapping(run, "manifest.json", quiet=True)
     data, model = table(manifest.get("data")) or table(recipe.get("data")), table(recipe.get("model"))
-    kinds = {"tokens": _hierarchy, "cascade": _cascade, "chains": lambda _: "A chain diffusion"}
-    kinds["clusters"] = lambda _: "A law of clusters, particle by particle,"
+    kinds = {
+        "tokens": _hierarchy,
+        "cascade": _cascade,
+        "chains": lambda _: "A chain diffusion",
+        "clusters": lambda _: "A law of clusters, particle by particle,",
+    }
     named = kinds.get(str(recipe.get("wing")))
     words = [named(model) if named else "A renormalizing model"]
     if "schedule" in model:
@@ -162,9 +167,7 @@ def _hierarchy(model: Mapping[str, Any]) -> str:
 def _cascade(model: Mapping[str, Any]) -> str:
     """Example: 'A cascade of checkerboards (local conditionals, exact heat bath at the finest level)'."""
     steps = {"checkerboard": "checkerboards", "learned": "learned blocks", "fourier": "Fourier shells"}
-    if model.get("coarse") == "beads":
-        return f"A cascade of beads ({table(model.get('conditional')).get('kind')} conditionals)"
-    steps |= {"mera": "learned bijections of blocks", "disentangled": "disentangled checkerboards"}
+    steps |= {"beads": "beads", "mera": "learned bijections of blocks", "disentangled": "disentangled checkerboards"}
     coarse = str(model.get("coarse"))
     bath = ", exact heat bath at the finest level" if model.get("heat_bath") is True else ""
     kind = table(model.get("conditional")).get("kind")
@@ -178,13 +181,14 @@ def _samples(run: Path) -> str:
     most = PICTURES if math.prod(arrays["x"].shape[2:]) < LARGE else PICTURES // 4
     most = min([most, *(len(arrays[name]) for name in ("x", "data") if name in arrays)])
     figures = []
-    bonds = _bonds(arrays)
+    bonds = bonds_of(arrays)
     for name, title in (("x", "Samples of the model"), ("data", "Real fields")):
         if name in arrays and bonds is not None:
             molecules = arrays[name][: min(most, MOLECULES)]
             title = title.replace("fields", "configurations")
             alt = f"{title}: {len(molecules)} of {molecules.shape[2]} atoms"
-            figures.append(figure(image(molecule_grid(molecules, bonds), alt), f"{title}, first to last atom."))
+            colours = ", teal to amber from the first atom to the last" if bonds else ""
+            figures.append(figure(image(molecule_grid(molecules, bonds), alt), f"{title}{colours}."))
         elif name in arrays:
             fields = arrays[name][:most]
             # Clipped, as a saved picture would be: on a range of their own, samples that overshoot would turn grey.
@@ -192,17 +196,6 @@ def _samples(run: Path) -> str:
             alt = f"{title}: {most} fields of {sites_of(fields)} sites"
             figures.append(figure(image(field_grid(fields, value_range=shown), alt), f"{title}{foreign}."))
     return "\n".join(['<div class="pair">', *figures, "</div>"])
-
-
-def _bonds(arrays: Mapping[str, np.ndarray]) -> list[tuple[int, int]] | None:
-    """Of molecules; nothing where fields are no positions."""
-    if "bonds" not in arrays:
-        return None
-    atoms = arrays["x"].shape[2]
-    pairs = [(int(a), int(b)) for a, b in arrays["bonds"].reshape(-1, 2)]
-    if any(not (0 <= a < atoms and 0 <= b < atoms) for a, b in pairs):
-        raise DataError(f"bonds must join two of {atoms} atoms, got {pairs}")
-    return pairs
 
 
 def _strips(run: Path) -> str:
@@ -217,7 +210,7 @@ def _through_levels(run: Path) -> list[str]:
     arrays = arrays_of(run, "samples/strip.npz", "generated", "flow")
     try:
         whole = arrays_of(run, "samples/samples.npz", "x")
-        shown, bonds = shown_of(whole), _bonds(whole)
+        shown, bonds = shown_of(whole), bonds_of(whole)
     except DataError:
         shown, bonds = (-1.0, 1.0), None
     generated, flow = arrays["generated"], arrays["flow"]

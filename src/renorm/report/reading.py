@@ -16,6 +16,7 @@ from renorm.report.figures import shown_range
 
 __all__ = [
     "arrays_of",
+    "bonds_of",
     "labels_of",
     "mapping",
     "metrics_of",
@@ -88,6 +89,17 @@ def value_range_of(arrays: Mapping[str, np.ndarray]) -> tuple[float, float]:
 def shown_of(arrays: Mapping[str, np.ndarray]) -> tuple[float, float]:
     """The range of the data, where there are any, for the samples too: both are seen on one scale."""
     return shown_range(arrays.get("data", arrays["x"]), value_range_of(arrays))
+
+
+def bonds_of(arrays: Mapping[str, np.ndarray]) -> list[tuple[int, int]] | None:
+    """Pairs of bonded atoms of molecules ``x``; nothing where fields are no positions."""
+    if "bonds" not in arrays:
+        return None
+    atoms = arrays["x"].shape[2]
+    pairs = [(int(a), int(b)) for a, b in arrays["bonds"].reshape(-1, 2)]
+    if any(not (0 <= a < atoms and 0 <= b < atoms) for a, b in pairs):
+        raise DataError(f"bonds must join two of {atoms} atoms, got {pairs}")
+    return pairs
 
 
 def labels_of(levels: int, arrays: Mapping[str, np.ndarray]) -> tuple[list[str], str]:

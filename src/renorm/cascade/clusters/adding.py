@@ -14,7 +14,7 @@ from renorm.mcmc.hmc import Action
 from renorm.nn.dense import dense
 from renorm.spec import require
 
-__all__ = ["AddingLaw", "DrawnCluster"]
+__all__ = ["AddingLaw", "DrawnCluster", "shuffled"]
 
 REACH = 4.0  # units of length in which distances are told apart
 BUMPS, FINE = 20, 33  # Gaussians by which the mixture is told of them, and knots of the energy
@@ -182,14 +182,23 @@ class AddingLaw(nn.Module):
         Raises:
             ValueError: If num or candidates is below 1.
         """
+        at, total = self.ordered(num, generator=generator, candidates=candidates)
+        back = self.thinning.log_prob(at)
+        return DrawnCluster(shuffled(at, generator), total, back)
+
+    @torch.no_grad()
+    def ordered(
+        self, num: int, *, generator: torch.Generator, candidates: int | None = None
+    ) -> tuple[Float[Tensor, "num particles dim"], Float[Tensor, " num"]]:
+        r"""Whole clusters in the order in which their particles came, about centres of their law, and $\ln\hat q$.
+
+        What it takes and refuses is as of ``draw``.
+        """
         require(num >= 1, "num must be >= 1", num)
         at, total = self.arrive(self.long.new_zeros(num, 1, self.dim), generator=generator, candidates=candidates)
         noise = torch.randn(num, 1, self.dim, generator=generator, dtype=at.dtype, device=at.device)
         centre = self.spread / math.sqrt(self.particles) * noise
-        at = at - at.mean(1, keepdim=True) + centre
-        total, back = total + self._centre(centre[:, 0]), self.thinning.log_prob(at)
-        order = torch.rand(at.shape[:2], generator=generator, device=at.device).argsort(1)
-        return DrawnCluster(at.gather(1, order[..., None].expand_as(at)).transpose(1, 2), total, back)
+        return at - at.mean(1, keepdim=True) + centre, total + self._centre(centre[:, 0])
 
     @torch.no_grad()
     def arrive(
@@ -349,3 +358,11 @@ class AddingLaw(nn.Module):
     def _require(self, x: Tensor) -> None:
         if tuple(x.shape[1:]) != (self.dim, self.particles) or not len(x):
             raise DataError(f"positions must be (batch, {self.dim}, {self.particles}), got {tuple(x.shape)}")
+
+
+def shuffled(
+    at: Float[Tensor, "batch particles dim"], generator: torch.Generator
+) -> Float[Tensor, "batch dim particles"]:
+    """Particles in no order: the mean of each is the same."""
+    order = torch.rand(at.shape[:2], generator=generator, device=at.device).argsort(1)
+    return at.gather(1, order[..., None].expand_as(at)).transpose(1, 2)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from renorm.cascade.clusters.adding import AddingLaw, DrawnCluster
+from renorm.cascade.clusters.adding import AddingLaw, DrawnCluster, shuffled
 from renorm.cascade.clusters.spec import ClusterFit, ClusterSpec
 from renorm.cascade.clusters.thinning import Thinning
 from renorm.cascade.learning.descent import Keeper, Tell, descend
@@ -89,8 +89,6 @@ class ClusterModel(nn.Module):
         """Particles along one axis, a channel for each component."""
         return Lattice((self.particles,), channels=self.dim)
 
-    lattice = domain
-
     @property
     def levels(self) -> Sequence[Level]:
         """Finest first: n particles, n - 1, ..., 1; cutoffs are those of as many sites in space."""
@@ -153,8 +151,9 @@ class ClusterModel(nn.Module):
             raise DataError(f"num must be >= 1, got {num}")
         if level == 0:
             return self.draw(num, generator=generator).x
-        parts = [self._first(min(TOGETHER, num - k), level, generator) for k in range(0, num, TOGETHER)]
-        return torch.cat(parts)
+        # The particles that came first in whole clusters: the model's own law of the level.
+        whole = (self.law.ordered(min(TOGETHER, num - k), generator=generator)[0] for k in range(0, num, TOGETHER))
+        return torch.cat([shuffled(at[:, : self.particles - level], generator) for at in whole])
 
     def coarsen(
         self, x: Float[Tensor, "batch dim particles"], level: int, *, generator: torch.Generator | None = None
@@ -248,15 +247,6 @@ class ClusterModel(nn.Module):
     def shown(self, y: Float[Tensor, "batch dim there"]) -> Float[Tensor, "batch dim particles"]:
         """Coarse clusters as whole ones for the eye: particles that are not there have no place (nan)."""
         return torch.cat([y, y.new_full((*y.shape[:2], self.particles - y.shape[2]), torch.nan)], 2)
-
-    def _first(self, num: int, level: int, generator: torch.Generator) -> Tensor:
-        """The particles that came first in whole clusters: the model's own law of the level."""
-        at, _ = self.law.arrive(self.law.long.new_zeros(num, 1, self.dim), generator=generator)
-        noise = torch.randn(num, 1, self.dim, generator=generator, dtype=at.dtype, device=at.device)
-        at = at - at.mean(1, keepdim=True) + self.spec.spread / math.sqrt(self.particles) * noise
-        at = at[:, : self.particles - level]
-        order = torch.rand(at.shape[:2], generator=generator, device=at.device).argsort(1)
-        return at.gather(1, order[..., None].expand_as(at)).transpose(1, 2)
 
     def _require_level(self, level: int) -> None:
         if not 0 <= level < self.particles:
